@@ -1,0 +1,140 @@
+//! Time in milliseconds, and the clock as a parameter, so that tests hold it in their hands.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// 2200-01-01T00:00:00Z, the first instant that is too late, in milliseconds of the Unix epoch.
+const END_MS: i64 = 7_258_118_400_000;
+
+/// A UTC instant in whole milliseconds, 1970 to 2199. Text form: `2024-01-15T10:30:00.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(i64);
+
+/// Why something is no timestamp.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTimestamp {
+    /// Not RFC 3339.
+    #[error("`{given}` is not an RFC 3339 date and time with an offset, such as 2024-01-15T10:30:00Z")]
+    Malformed {
+        /// The start of what was given.
+        given: String,
+    },
+    /// Before 1970 or after 2199.
+    #[error("the year is outside 1970 to 2199")]
+    OutOfRange,
+}
+
+impl Timestamp {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub fn from_millis(ms: i64) -> Result<Self, InvalidTimestamp> {
+        if (0..END_MS).contains(&ms) { Ok(Self(ms)) } else { Err(InvalidTimestamp::OutOfRange) }
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// For libraries that speak jiff.
+    #[must_use]
+    pub fn to_jiff(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// Finer digits are cut off, never rounded up into the future.
+    pub fn from_jiff(at: jiff::Timestamp) -> Result<Self, InvalidTimestamp> {
+        Self::from_millis(at.as_nanosecond().div_euclid(1_000_000).try_into().unwrap_or(i64::MAX))
+    }
+
+    /// `YYYY-MM`, the unit by which history is partitioned.
+    #[must_use]
+    pub fn month(self) -> String {
+        self.to_jiff().strftime("%Y-%m").to_string()
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    fn from_str(given: &str) -> Result<Self, InvalidTimestamp> {
+        let malformed = || InvalidTimestamp::Malformed { given: given.chars().take(40).collect() };
+        // jiff takes more than RFC 3339 (a space, a week date, a zone in brackets): other services would not.
+        let plausible = given.len() >= 20
+            && given.is_ascii()
+            && given.as_bytes()[4] == b'-'
+            && given.as_bytes()[7] == b'-'
+            && given.as_bytes()[10] == b'T'
+            && given.as_bytes()[13] == b':'
+            && !given.contains('[');
+        if !plausible {
+            return Err(malformed());
+        }
+        let at: jiff::Timestamp = given.parse().map_err(|_| malformed())?;
+        Self::from_jiff(at)
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = InvalidTimestamp;
+    fn try_from(text: String) -> Result<Self, InvalidTimestamp> {
+        text.parse()
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(at: Timestamp) -> String {
+        at.to_string()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to_jiff().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    }
+}
+
+/// Where "now" comes from.
+pub trait Clock: Send + Sync {
+    /// The present instant.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        // A machine whose clock stands outside 1970..2199 has no usable time at all; the epoch says so plainly.
+        Timestamp::from_jiff(jiff::Timestamp::now()).unwrap_or(Timestamp(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_normalised_to_utc_milliseconds() {
+        let at: Timestamp = "2024-01-15T12:30:00.123987+02:00".parse().expect("valid");
+        assert_eq!(at.to_string(), "2024-01-15T10:30:00.123Z");
+        assert_eq!(at.month(), "2024-01");
+        assert_eq!("2024-01-15T10:30:00Z".parse::<Timestamp>().expect("valid").to_string(), "2024-01-15T10:30:00.000Z");
+    }
+
+    #[test]
+    fn years_outside_1970_to_2199_are_refused() {
+        for bad in ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "2200-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(bad.parse::<Timestamp>(), Err(InvalidTimestamp::OutOfRange), "{bad}");
+        }
+        assert!("2199-12-31T23:59:59.999Z".parse::<Timestamp>().is_ok());
+        assert!("1970-01-01T00:00:00Z".parse::<Timestamp>().is_ok());
+        for bad in ["", "yesterday", "2024-01-15", "2024-01-15 10:30:00Z", "2024-01-15T10:30:00", "2024-01-15T10:30:00Z[UTC]"] {
+            assert!(matches!(bad.parse::<Timestamp>(), Err(InvalidTimestamp::Malformed { .. })), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Sessions and assessments: they come into being once, and that is all that happens to them.
+
+use serde::{Deserialize, Serialize};
+
+use super::Rejection;
+use crate::ids::StreamId;
+
+/// Whether it happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    happened: bool,
+}
+
+impl Once {
+    pub(super) fn apply(&mut self) {
+        self.happened = true;
+    }
+
+    pub(super) fn decide(&self, stream: &StreamId) -> Result<(), Rejection> {
+        if self.happened { Err(Rejection::ExistsAlready { stream: stream.to_string() }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scenario;
+    use crate::event::AggregateType::{Assessment, LearningSession};
+    use crate::event::EventType::{AssessmentCompleted, LearningSessionStarted};
+
+    #[test]
+    fn a_session_comes_into_being_once() {
+        Scenario::given(LearningSession, &[]).when(LearningSessionStarted).then(LearningSessionStarted);
+        let again = Scenario::given(LearningSession, &[LearningSessionStarted]);
+        again.when(LearningSessionStarted).then_rejected("LearningSession-x exists already");
+    }
+
+    #[test]
+    fn an_assessment_comes_into_being_once() {
+        Scenario::given(Assessment, &[]).when(AssessmentCompleted).then(AssessmentCompleted);
+        let again = Scenario::given(Assessment, &[AssessmentCompleted]);
+        again.when(AssessmentCompleted).then_rejected("Assessment-x exists already");
+    }
+}

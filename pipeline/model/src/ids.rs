@@ -1,0 +1,208 @@
+//! Newtypes for every identifier, checked where they are made, so that no other code has to ask.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::event::AggregateType;
+
+/// The seed's tables hold ids in `VARCHAR(255)`.
+pub const ID_LENGTH_MAX: usize = 255;
+
+/// Why a string is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Nothing was given.
+    #[error("{what} is empty")]
+    Empty {
+        /// Which identifier.
+        what: &'static str,
+    },
+    /// More than [`ID_LENGTH_MAX`] characters.
+    #[error("{what} has {length} characters; at most {ID_LENGTH_MAX} are allowed")]
+    TooLong {
+        /// Which identifier.
+        what: &'static str,
+        /// Characters given.
+        length: usize,
+    },
+    /// A control character, which logs and databases would garble.
+    #[error("{what} holds the control character {character:?}")]
+    ControlCharacter {
+        /// Which identifier.
+        what: &'static str,
+        /// The first one found.
+        character: char,
+    },
+    /// Not of the form `AggregateType-id`.
+    #[error("`{given}` is no stream: streams are named AggregateType-id, for example User-u42 ({types})")]
+    NoStream {
+        /// What was given.
+        given: String,
+        /// The types there are.
+        types: String,
+    },
+}
+
+fn check(what: &'static str, value: &str) -> Result<(), InvalidId> {
+    if value.is_empty() {
+        return Err(InvalidId::Empty { what });
+    }
+    let length = value.chars().count();
+    if length > ID_LENGTH_MAX {
+        return Err(InvalidId::TooLong { what, length });
+    }
+    match value.chars().find(|c| c.is_control()) {
+        Some(character) => Err(InvalidId::ControlCharacter { what, character }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks length and characters.
+            pub fn new(value: impl Into<String>) -> Result<Self, InvalidId> {
+                let value = value.into();
+                check($what, &value)?;
+                Ok(Self(value))
+            }
+
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(value: String) -> Result<Self, InvalidId> {
+                Self::new(value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// One customer of the platform; every row, token and answer belongs to exactly one.
+    TenantId,
+    "the tenant"
+);
+text_id!(
+    /// An event's own id. Ours are version 5 UUIDs of the command; other services may use any text.
+    EventId,
+    "eventId"
+);
+
+impl Default for TenantId {
+    /// Events that name no tenant belong to `default`.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(id: Uuid) -> Self {
+        Self(id.hyphenated().to_string())
+    }
+}
+
+/// One aggregate's events. Written `AggregateType-id`: the type is part of the name because platforms commonly number
+/// users and tasks alike, and user 7 must not share versions with task 7.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    aggregate_type: AggregateType,
+    aggregate_id: String,
+}
+
+impl StreamId {
+    /// A stream of `aggregate_type`; the id is checked.
+    pub fn new(aggregate_type: AggregateType, aggregate_id: impl Into<String>) -> Result<Self, InvalidId> {
+        let aggregate_id = aggregate_id.into();
+        check(aggregate_type.id_field(), &aggregate_id)?;
+        Ok(Self { aggregate_type, aggregate_id })
+    }
+
+    /// What kind of thing the stream is about.
+    #[must_use]
+    pub fn aggregate_type(&self) -> AggregateType {
+        self.aggregate_type
+    }
+
+    /// The id without its type: the Kafka key.
+    #[must_use]
+    pub fn aggregate_id(&self) -> &str {
+        &self.aggregate_id
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.aggregate_type, self.aggregate_id)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidId;
+
+    fn from_str(given: &str) -> Result<Self, InvalidId> {
+        let no_stream = || InvalidId::NoStream {
+            given: given.chars().take(ID_LENGTH_MAX).collect(),
+            types: AggregateType::ALL.map(AggregateType::as_str).join(", "),
+        };
+        let (name, id) = given.split_once('-').ok_or_else(no_stream)?;
+        Self::new(AggregateType::from_str(name).map_err(|_| no_stream())?, id)
+    }
+}
+
+/// An event's place in the event store's total order, 1 for the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(pub i64);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_named_by_type_and_id() {
+        let stream: StreamId = "User-a-b-c".parse().expect("valid");
+        assert_eq!((stream.aggregate_type(), stream.aggregate_id()), (AggregateType::User, "a-b-c"));
+        assert_eq!(stream.to_string(), "User-a-b-c");
+        for bad in ["", "User", "User-", "Nobody-1", "user-1", "User-a\u{0}b"] {
+            assert!(bad.parse::<StreamId>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn ids_are_bounded_in_characters_not_bytes() {
+        assert!(TenantId::new("é".repeat(255)).is_ok());
+        assert_eq!(TenantId::new("é".repeat(256)), Err(InvalidId::TooLong { what: "the tenant", length: 256 }));
+    }
+}

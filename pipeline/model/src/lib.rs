@@ -1,0 +1,24 @@
+//! What can happen on a learning platform, and nothing else: events, their contracts, the wire form, the pure
+//! decisions of the command side and the pure projections of the read side. No I/O, no clock of its own.
+//!
+//! Reading order: [`event`] (what an event is) → [`contract`] (when one is valid) → [`wire`] (how it travels) →
+//! [`decide`] (how commands become events) → [`project`] (what the events mean for those who read).
+
+pub mod canonical;
+pub mod clock;
+pub mod columns;
+pub mod contract;
+pub mod decide;
+pub mod event;
+pub mod ids;
+pub mod project;
+pub mod upcast;
+pub mod wire;
+
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use contract::{ContractViolation, Violation};
+pub use event::{AggregateType, Event, EventType, Metadata};
+pub use ids::{EventId, InvalidId, Position, StreamId, TenantId};
+
+/// A JSON object; event data is always one.
+pub type Object = serde_json::Map<String, serde_json::Value>;

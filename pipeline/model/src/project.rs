@@ -1,0 +1,53 @@
+//! What events mean for those who read: pure functions from events to read-model rows and metric totals. The lanes
+//! apply them, and `weir verify` recomputes everything with them.
+
+mod metrics;
+mod progress;
+mod rows;
+mod users;
+
+pub use metrics::{COUNTERS, Counter, EXECUTION_TIME, Histogram, MetricKey, Observation, counted, observed};
+pub use progress::{Progress, progress_of};
+pub use rows::{AssessmentRow, SessionRow};
+pub use users::{PROFILE_COLUMNS, UserRow, UserStatus};
+
+use serde::{Deserialize, Serialize};
+
+/// The unit in which producers send a duration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DurationUnit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[default]
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+}
+
+impl DurationUnit {
+    /// Whole microseconds, so that sums are exact and do not depend on order. Rounded half away from zero.
+    #[must_use]
+    #[allow(clippy::as_conversions, reason = "saturating by definition; durations are contract-checked to 0..2^53")]
+    pub fn to_micros(self, duration: f64) -> i64 {
+        let factor = match self {
+            Self::Seconds => 1e6,
+            Self::Milliseconds => 1e3,
+            Self::Microseconds => 1.0,
+        };
+        (duration * factor).round() as i64
+    }
+}
+
+/// The unit of each duration that a projection uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Units {
+    /// Of TaskCompleted.executionTime.
+    pub execution_time: DurationUnit,
+    /// Of AssessmentCompleted.timeSpent.
+    pub time_spent: DurationUnit,
+}

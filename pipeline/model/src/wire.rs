@@ -1,0 +1,314 @@
+//! The wire form: the specification's IntegrationEvent as JSON, with five headers. Other services publish it too, so
+//! decoding takes any bytes, never panics, and says what is wrong.
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::contract::{self, ContractViolation, Violation};
+use crate::event::{Event, EventType, Metadata, UnknownName};
+use crate::ids::{EventId, Position, StreamId, TenantId};
+use crate::Object;
+
+/// Why bytes are no event. Every variant is final: the same bytes fail the same way for ever.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON.
+    #[error("the record is not JSON: {detail}")]
+    NotJson {
+        /// The parser's words, with line and column.
+        detail: String,
+    },
+    /// JSON, but no IntegrationEvent.
+    #[error("the envelope is broken: {0}")]
+    Envelope(Violation),
+    /// A type that this build has no contract for.
+    #[error(transparent)]
+    UnknownType(UnknownName),
+    /// The data breaks its contract.
+    #[error(transparent)]
+    Contract(ContractViolation),
+}
+
+/// An event on its way out; the data goes through as the text it is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outgoing<'a> {
+    /// Own id.
+    pub event_id: &'a str,
+    /// Type.
+    pub event_type: &'a str,
+    /// Contract version.
+    pub version: &'a str,
+    /// When it happened.
+    pub timestamp: Timestamp,
+    /// The service that said so.
+    pub source: &'a str,
+    /// The payload.
+    pub data: &'a RawValue,
+    /// `weir:TYPE:VERSION`.
+    pub schema: String,
+    /// The aggregate.
+    pub aggregate_id: &'a str,
+    /// Its kind.
+    pub aggregate_type: &'a str,
+    /// The event's number in the stream.
+    pub aggregate_version: i64,
+    /// Its place in the event store.
+    pub position: Position,
+    /// When the event store took it.
+    pub recorded_at: Timestamp,
+    /// Cause, correlation, actor, tenant.
+    pub metadata: OutgoingMetadata<'a>,
+}
+
+/// Every EventMetadata field of the specification.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutgoingMetadata<'a> {
+    /// Cause, correlation, actor.
+    #[serde(flatten)]
+    pub metadata: &'a Metadata,
+    /// The tenant.
+    pub tenant_id: &'a str,
+    /// The service, again: the specification has it in both places.
+    pub source: &'a str,
+}
+
+/// `weir:TYPE:VERSION`.
+#[must_use]
+pub fn schema_name(event_type: &str, version: &str) -> String {
+    format!("weir:{event_type}:{version}")
+}
+
+/// The wire form of an event, as compact JSON.
+pub fn encode(event: &Outgoing<'_>) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(event)
+}
+
+/// Bytes from anywhere to an event: envelope, contract, newest version.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
+    let Value::Object(mut envelope) = value else {
+        return Err(DecodeError::Envelope(Violation::new("", "is no JSON object")));
+    };
+    let data = envelope.remove("data");
+    let envelope = Envelope { fields: &envelope };
+    envelope.read(data)
+}
+
+struct Envelope<'a> {
+    fields: &'a Object,
+}
+
+impl Envelope<'_> {
+    fn read(&self, data: Option<Value>) -> Result<Event, DecodeError> {
+        let event_type: EventType = self.required("eventType")?.parse().map_err(DecodeError::UnknownType)?;
+        let version = self.version()?;
+        let data = match data {
+            Some(Value::Object(data)) => data,
+            Some(_) => return Err(broken("/data", "is no JSON object")),
+            None => return Err(broken("/data", "is missing")),
+        };
+        let contracts = contract::standard().map_err(|e| broken("", e.to_string()))?;
+        let accepted = contracts.accept(event_type, &version, data).map_err(DecodeError::Contract)?;
+        let metadata = self.metadata()?;
+        Ok(Event {
+            event_id: EventId::new(self.required("eventId")?).map_err(|e| broken("/eventId", e.to_string()))?,
+            event_type,
+            schema_version: accepted.version,
+            timestamp: self.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?,
+            recorded_at: self.time("recordedAt")?,
+            source: clean("/source", self.required("source")?)?,
+            tenant: metadata.1,
+            stream: self.stream(event_type, &accepted.data)?,
+            version: self.positive("aggregateVersion")?,
+            position: self.positive("position")?.map(Position),
+            metadata: metadata.0,
+            data: accepted.data,
+        })
+    }
+
+    fn optional(&self, field: &str) -> Result<Option<&str>, DecodeError> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(broken(format!("/{field}"), "is no string")),
+        }
+    }
+
+    fn required(&self, field: &str) -> Result<&str, DecodeError> {
+        self.optional(field)?.ok_or_else(|| broken(format!("/{field}"), "is missing"))
+    }
+
+    /// `"1.0.0"` as the specification has it, or a bare number, as some services send it.
+    fn version(&self) -> Result<String, DecodeError> {
+        match self.fields.get("version") {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Number(number)) => Ok(number.to_string()),
+            Some(_) => Err(broken("/version", "is neither a string nor a number")),
+            None => Err(broken("/version", "is missing")),
+        }
+    }
+
+    fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
+        let text = self.optional(field)?;
+        text.map(|t| t.parse().map_err(|e| broken(format!("/{field}"), format!("{e}")))).transpose()
+    }
+
+    fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
+        match self.fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_i64() {
+                Some(n) if n > 0 => Ok(Some(n)),
+                _ => Err(broken(format!("/{field}"), "is no whole number above 0")),
+            },
+        }
+    }
+
+    /// The aggregate: named, or by the type's id field.
+    fn stream(&self, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
+        let aggregate_type = event_type.aggregate_type();
+        if let Some(named) = self.optional("aggregateType")? {
+            if named != aggregate_type.as_str() {
+                let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
+                return Err(broken("/aggregateType", reason));
+            }
+        }
+        let by_field = data.get(aggregate_type.id_field()).and_then(Value::as_str);
+        let id = match self.optional("aggregateId")? {
+            Some(named) => named,
+            None => by_field.ok_or_else(|| broken("/aggregateId", "is missing"))?,
+        };
+        StreamId::new(aggregate_type, id).map_err(|e| broken("/aggregateId", e.to_string()))
+    }
+
+    fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
+        let fields = match self.fields.get("metadata") {
+            None | Some(Value::Null) => return Ok((Metadata::default(), TenantId::default())),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => return Err(broken("/metadata", "is no JSON object")),
+        };
+        let text = |field: &str| match fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => clean(&format!("/metadata/{field}"), text).map(Some),
+            Some(_) => Err(broken(format!("/metadata/{field}"), "is no string")),
+        };
+        let tenant = text("tenantId")?.map(TenantId::new).transpose();
+        let metadata =
+            Metadata { causation_id: text("causationId")?, correlation_id: text("correlationId")?, user_id: text("userId")? };
+        Ok((metadata, tenant.map_err(|e| broken("/metadata/tenantId", e.to_string()))?.unwrap_or_default()))
+    }
+}
+
+fn broken(pointer: impl Into<String>, reason: impl Into<String>) -> DecodeError {
+    DecodeError::Envelope(Violation::new(pointer, reason))
+}
+
+/// Envelope text is free, but goes into databases, which hold no U+0000, and log lines, which hold no novel.
+fn clean(pointer: &str, text: &str) -> Result<String, DecodeError> {
+    match text.contains('\0') || text.chars().count() > crate::ids::ID_LENGTH_MAX {
+        true => Err(broken(pointer, "holds U+0000 or more than 255 characters")),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// The canonical document of an event: every sink's copy is rebuilt into this text and hashed by `weir verify`.
+#[must_use]
+pub fn canonical_document(event: &Event) -> String {
+    let mut document = Object::new();
+    let mut put = |name: &str, value: Value| {
+        if !value.is_null() {
+            document.insert(name.to_owned(), value);
+        }
+    };
+    put("eventId", event.event_id.as_str().into());
+    put("eventType", event.event_type.as_str().into());
+    put("version", event.schema_version.as_str().into());
+    put("timestamp", event.timestamp.to_string().into());
+    put("recordedAt", event.recorded_at.map(|t| t.to_string()).into());
+    put("source", event.source.as_str().into());
+    put("tenantId", event.tenant.as_str().into());
+    put("aggregateType", event.stream.aggregate_type().as_str().into());
+    put("aggregateId", event.stream.aggregate_id().into());
+    put("aggregateVersion", event.version.into());
+    put("position", event.position.map(|p| p.0).into());
+    put("causationId", event.metadata.causation_id.clone().into());
+    put("correlationId", event.metadata.correlation_id.clone().into());
+    put("userId", event.metadata.user_id.clone().into());
+    put("data", Value::Object(event.data.clone()));
+    crate::canonical::object_text(&document)
+}
+
+pub mod samples;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain(event_type: EventType) -> Value {
+        json!({"eventId": "e-1", "eventType": event_type, "version": contract::standard().expect("contracts").newest(event_type),
+               "timestamp": "2024-01-15T10:30:00Z", "source": "lms", "data": samples::one(event_type), "schema": "x"})
+    }
+
+    fn decoded(value: &Value) -> Result<Event, DecodeError> {
+        decode(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_bare_form_of_another_service_decodes_with_defaults() {
+        let event = decoded(&plain(EventType::AssessmentCompleted)).expect("valid");
+        assert_eq!(event.stream.to_string(), "Assessment-assessment_1");
+        assert_eq!((event.tenant.as_str(), event.user_id()), ("default", Some("user_12345")));
+        assert_eq!((event.version, event.position, event.recorded_at), (None, None, None));
+    }
+
+    #[test]
+    fn what_we_encode_we_decode() {
+        let data = RawValue::from_string(samples::one(EventType::TaskCompleted).to_string()).expect("json");
+        let metadata = Metadata { causation_id: Some("c".into()), correlation_id: Some("r".into()), user_id: Some("u".into()) };
+        let at = "2024-01-15T10:30:00Z".parse().expect("time");
+        let bytes = encode(&Outgoing {
+            event_id: "0190", event_type: "TaskCompleted", version: "1.1.0", timestamp: at, source: "weir", data: &data,
+            schema: schema_name("TaskCompleted", "1.1.0"), aggregate_id: "task_1", aggregate_type: "Task",
+            aggregate_version: 2, position: Position(7), recorded_at: at,
+            metadata: OutgoingMetadata { metadata: &metadata, tenant_id: "acme", source: "weir" },
+        })
+        .expect("encodes");
+        let event = decode(&bytes).expect("decodes");
+        assert_eq!((event.metadata, event.tenant.as_str()), (metadata, "acme"));
+        assert_eq!((event.version, event.position, event.recorded_at), (Some(2), Some(Position(7)), Some(at)));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let with = |field: &str, value: Value| {
+            let mut event = plain(EventType::UserRegistered);
+            event[field] = value;
+            decoded(&event).expect_err(field).to_string()
+        };
+        assert!(with("eventType", json!("UserVanished")).contains("`UserVanished` is no event type"));
+        assert!(with("eventType", json!(3)).contains("/eventType: is no string"));
+        assert!(with("version", json!("2.0.0")).contains("newer than 1.0.0"));
+        assert!(with("timestamp", json!("9999-01-01T00:00:00Z")).contains("/timestamp"));
+        assert!(with("data", json!([])).contains("/data: is no JSON object"));
+        assert!(with("aggregateVersion", json!(0)).contains("/aggregateVersion"));
+        assert!(with("aggregateType", json!("Task")).contains("is about a User"));
+        assert!(with("metadata", json!({"tenantId": ""})).contains("/metadata/tenantId"));
+        assert!(decode(b"{").expect_err("truncated").to_string().contains("not JSON"));
+        assert!(decode(b"\xff\xfe").is_err() && decode(b"null").is_err() && decode(b"").is_err());
+        let deep = format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(decode(deep.as_bytes()).expect_err("too deep").to_string().contains("recursion"));
+    }
+
+    #[test]
+    fn a_version_may_be_a_number() {
+        let mut event = plain(EventType::UserRegistered);
+        event["version"] = json!(1);
+        assert_eq!(decoded(&event).expect("valid").schema_version, "1.0.0");
+    }
+}
