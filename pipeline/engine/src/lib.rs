@@ -1,1 +1,16 @@
-//! placeholder
+//! Moves records from a [`Source`] to a [`Sink`], exactly once. Knows no Kafka and no database: what those must promise
+//! stands on the two traits, and [`run_lane`] is the whole of the rest.
+
+pub mod batch;
+pub mod failpoint;
+pub mod retry;
+mod run;
+mod sink;
+mod source;
+mod status;
+
+pub use batch::{Batch, BatchLimits, DeadRecord, Located};
+pub use run::{Lane, LaneError, run_lane};
+pub use sink::{BoxError, Claim, Sink, SinkError};
+pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span};
+pub use status::{LanePhase, LaneStatus, StatusBoard};

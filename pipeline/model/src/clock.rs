@@ -73,6 +73,10 @@ impl FromStr for Timestamp {
         if !plausible {
             return Err(malformed());
         }
+        // jiff ends within 9999; what lies beyond it is well-formed all the same.
+        if given.get(..4).and_then(|year| year.parse::<u16>().ok()).is_some_and(|year| year > 2200) {
+            return Err(InvalidTimestamp::OutOfRange);
+        }
         let at: jiff::Timestamp = given.parse().map_err(|_| malformed())?;
         Self::from_jiff(at)
     }

@@ -1,0 +1,189 @@
+//! Records gathered for one commit, decoded once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_model::{Event, EventType, wire};
+
+use crate::source::{Partition, Record, Span};
+
+/// When a batch is full (P8, P10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Records, dead ones included.
+    pub records_max: usize,
+    /// Payload bytes. The last record may exceed it: a batch holds at least one.
+    pub bytes_max: usize,
+    /// Age of the oldest record.
+    pub flush_interval: Duration,
+}
+
+/// A decoded event and the record it came from, whose bytes a dead letter keeps.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// Coordinates and bytes.
+    pub record: Record,
+    /// What they mean.
+    pub event: Event,
+}
+
+/// A record that no lane can apply.
+#[derive(Debug, Clone)]
+pub struct DeadRecord {
+    /// Coordinates and bytes.
+    pub record: Record,
+    /// Why.
+    pub reason: String,
+}
+
+/// What one commit makes durable.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    spans: BTreeMap<Partition, (i64, i64)>,
+    /// To apply, in order within each partition.
+    pub events: Vec<Located>,
+    /// To keep as dead letters.
+    pub dead: Vec<DeadRecord>,
+    bytes: usize,
+    oldest: Option<Instant>,
+}
+
+impl Batch {
+    /// Starts a span at the offset that a claim or the last commit gave.
+    pub fn begin(&mut self, partition: Partition, start: i64) {
+        self.spans.insert(partition, (start, start));
+    }
+
+    /// Takes a record in: decodes it, or keeps it as dead. Events of types that `filter` leaves out only move the span.
+    pub fn push(&mut self, record: Record, filter: Option<&HashSet<EventType>>) {
+        let Some((_, end)) = self.spans.get_mut(&record.partition) else {
+            tracing::debug!(partition = %record.partition, offset = record.offset, "a record of a partition not claimed");
+            return;
+        };
+        if record.offset < *end {
+            return;
+        }
+        *end = record.offset + 1;
+        self.bytes += record.payload.len();
+        self.oldest.get_or_insert_with(Instant::now);
+        match wire::decode(&record.payload) {
+            Ok(event) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
+                self.events.push(Located { record, event });
+            }
+            Ok(_) => {}
+            Err(error) => self.dead.push(DeadRecord { record, reason: error.to_string() }),
+        }
+    }
+
+    /// The stretches that this batch covers, those with nothing in them left out.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans
+            .iter()
+            .filter(|(_, (start, end))| start < end)
+            .map(|(partition, &(start, end))| Span { partition: partition.clone(), start, end })
+            .collect()
+    }
+
+    /// The sum of the offsets where the spans start: how far the lane has committed.
+    #[must_use]
+    pub fn start_offsets(&self) -> i64 {
+        self.spans.values().map(|(start, _)| start).sum()
+    }
+
+    /// Whether nothing was read since the last commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.values().all(|(start, end)| start == end)
+    }
+
+    /// Records taken in, filtered ones apart.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len() + self.dead.len()
+    }
+
+    /// Whether a limit is reached.
+    #[must_use]
+    pub fn is_due(&self, limits: &BatchLimits) -> bool {
+        self.len() >= limits.records_max || self.bytes >= limits.bytes_max || self.wait(limits).is_zero()
+    }
+
+    /// How long this batch may still wait for more.
+    #[must_use]
+    pub fn wait(&self, limits: &BatchLimits) -> Duration {
+        let age = self.oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed());
+        limits.flush_interval.saturating_sub(age)
+    }
+
+    /// Empties the batch; the next one starts where this one ended.
+    pub fn advance(&mut self) {
+        for (start, end) in self.spans.values_mut() {
+            *start = *end;
+        }
+        self.events.clear();
+        self.dead.clear();
+        self.bytes = 0;
+        self.oldest = None;
+    }
+
+    /// Forgets partitions and everything of theirs.
+    pub fn forget(&mut self, partitions: &[Partition]) {
+        self.spans.retain(|partition, _| !partitions.contains(partition));
+        self.events.retain(|located| !partitions.contains(&located.record.partition));
+        self.dead.retain(|dead| !partitions.contains(&dead.record.partition));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use weir_model::wire::samples;
+
+    use super::*;
+
+    fn partition() -> Partition {
+        Partition { source: "s".into(), topic: "t".into(), number: 0 }
+    }
+
+    fn record(offset: i64, payload: &str) -> Record {
+        let payload = Bytes::from(payload.to_owned());
+        Record { partition: partition(), offset, key: None, payload, headers: Vec::new(), recorded_at: None }
+    }
+
+    fn session() -> String {
+        serde_json::json!({"eventId": "e", "eventType": "LearningSessionStarted", "version": "1.0.0", "source": "s",
+            "timestamp": "2024-01-15T10:30:00Z", "data": samples::one(EventType::LearningSessionStarted)})
+        .to_string()
+    }
+
+    #[test]
+    fn spans_cover_gaps_and_dead_and_filtered_records() {
+        let mut batch = Batch::default();
+        batch.begin(partition(), 5);
+        batch.push(record(7, &session()), None);
+        batch.push(record(8, "not json"), None);
+        batch.push(record(8, &session()), None);
+        batch.push(record(20, &session()), Some(&HashSet::from([EventType::TaskAssigned])));
+        assert_eq!(batch.spans(), [Span { partition: partition(), start: 5, end: 21 }]);
+        assert_eq!((batch.events.len(), batch.dead.len()), (1, 1));
+        batch.advance();
+        assert!(batch.is_empty() && batch.spans().is_empty());
+        batch.push(record(21, &session()), None);
+        assert_eq!(batch.spans(), [Span { partition: partition(), start: 21, end: 22 }]);
+    }
+
+    #[test]
+    fn a_batch_is_due_by_count_by_bytes_and_by_age() {
+        let hour = Duration::from_secs(3600);
+        let limits = |records_max, bytes_max, flush_interval| BatchLimits { records_max, bytes_max, flush_interval };
+        let mut batch = Batch::default();
+        batch.begin(partition(), 0);
+        batch.push(record(0, &session()), None);
+        assert!(!batch.is_due(&limits(2, 1 << 20, hour)));
+        assert!(batch.is_due(&limits(1, 1 << 20, hour)));
+        assert!(batch.is_due(&limits(2, 10, hour)));
+        assert!(batch.is_due(&limits(2, 1 << 20, Duration::ZERO)));
+    }
+}

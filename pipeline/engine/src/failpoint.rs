@@ -1,0 +1,50 @@
+//! Named places where tests let the process die as `kill -9` would.
+//!
+//! `WEIR_FAILPOINT=history.after_delta_commit:3` kills the process when it passes that place for the third time. Without
+//! the variable a failpoint costs one load of a static.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names the failpoint and, after a colon, which passage dies (1 by default).
+pub const VARIABLE: &str = "WEIR_FAILPOINT";
+
+/// Every failpoint there is. A test dies at each of them, and another holds this list against the source text.
+pub const ALL: &[&str] = &[
+    "append.before_commit",
+    "append.after_commit",
+    "claim.after_ledger",
+    "claim.after_history_fence",
+    "read-models.before_commit",
+    "read-models.after_commit",
+    "metrics.before_commit",
+    "metrics.after_commit",
+    "history.after_data_files",
+    "history.before_delta_commit",
+    "history.after_delta_commit",
+    "history.after_sync",
+    "history.after_ledger",
+];
+
+struct Armed {
+    name: String,
+    passages_left: AtomicU64,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+/// Dies here if the environment says so.
+pub fn hit(name: &str) {
+    let armed = ARMED.get_or_init(|| {
+        let value = std::env::var(VARIABLE).ok()?;
+        let (name, passage) = value.split_once(':').unwrap_or((&value, "1"));
+        Some(Armed { name: name.to_owned(), passages_left: AtomicU64::new(passage.parse().unwrap_or(1)) })
+    });
+    let Some(armed) = armed else { return };
+    if armed.name == name && armed.passages_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        tracing::warn!(failpoint = name, "killed by a failpoint");
+        if rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_err() {
+            std::process::abort();
+        }
+    }
+}

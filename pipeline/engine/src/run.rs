@@ -1,0 +1,273 @@
+//! The lane: one source, one sink, one loop.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir_model::EventType;
+
+use crate::batch::{Batch, BatchLimits};
+use crate::retry::{Backoff, chain};
+use crate::sink::{BoxError, Sink, SinkError};
+use crate::source::{Partition, Source, SourceError, SourceEvent};
+use crate::status::{LanePhase, StatusBoard};
+
+/// How long an idle lane waits before it looks after parked keys and its lag.
+const IDLE_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// A lane's name and limits.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// Its name in the ledger.
+    pub name: String,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// Records asked of the source at once.
+    pub poll_records_max: usize,
+    /// Where a partition begins that the ledger does not know: the offset of its first record.
+    pub first_offset: i64,
+    /// The event types that the lane applies; all when `None`.
+    pub filter: Option<HashSet<EventType>>,
+}
+
+/// Why a lane ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error("lane {lane} stopped")]
+pub struct LaneError {
+    /// Which lane.
+    pub lane: String,
+    /// Why.
+    #[source]
+    pub source: BoxError,
+}
+
+/// Runs a lane until `stop`, then commits what it holds and returns. Dependencies that are down are waited for.
+pub async fn run_lane(
+    lane: &Lane,
+    source: &mut dyn Source,
+    sink: &mut dyn Sink,
+    board: &StatusBoard,
+    stop: &CancellationToken,
+) -> Result<(), LaneError> {
+    board.announce(&lane.name);
+    let (batch, owned, unclaimed) = (Batch::default(), Vec::new(), Vec::new());
+    let mut runner = Runner { lane, source, sink, board, stop, batch, owned, unclaimed, trouble: None };
+    let result = runner.run().await;
+    board.update(&lane.name, |status| {
+        status.phase = LanePhase::Stopped;
+        status.trouble = result.as_ref().err().map(|e| chain(e.as_ref()));
+    });
+    result.map_err(|source| LaneError { lane: lane.name.clone(), source })
+}
+
+struct Runner<'a> {
+    lane: &'a Lane,
+    source: &'a mut dyn Source,
+    sink: &'a mut dyn Sink,
+    board: &'a StatusBoard,
+    stop: &'a CancellationToken,
+    batch: Batch,
+    owned: Vec<Partition>,
+    /// Assigned, but not claimed, or fenced since.
+    unclaimed: Vec<Partition>,
+    trouble: Option<Backoff>,
+}
+
+/// What the loop does after an error that is not the end.
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Runner<'_> {
+    async fn run(&mut self) -> Result<(), BoxError> {
+        let mut looked_after = Instant::now();
+        while !self.stop.is_cancelled() {
+            // A batch that is due is committed before anything more is read, so that a retry repeats the same batch.
+            let mut done = if !self.unclaimed.is_empty() {
+                self.claim().await
+            } else if self.batch.is_due(&self.lane.limits) {
+                self.commit().await
+            } else {
+                self.read().await
+            };
+            if done.is_ok() && looked_after.elapsed() >= IDLE_WAIT_MAX {
+                looked_after = Instant::now();
+                done = self.look_after().await;
+            }
+            if let Next::Stop = self.settle(done).await? {
+                break;
+            }
+        }
+        self.drain().await
+    }
+
+    async fn read(&mut self) -> Result<(), Trouble> {
+        let wait = self.batch.wait(&self.lane.limits).min(IDLE_WAIT_MAX);
+        let event = tokio::select! {
+            () = self.stop.cancelled() => return Ok(()),
+            event = self.source.next(self.lane.poll_records_max, wait) => event?,
+        };
+        match event {
+            SourceEvent::Assigned(partitions) => self.unclaimed.extend(partitions),
+            SourceEvent::Revoked(partitions) => {
+                self.batch.forget(&partitions);
+                self.owned.retain(|p| !partitions.contains(p));
+                self.unclaimed.retain(|p| !partitions.contains(p));
+            }
+            SourceEvent::Records(records) => {
+                for record in records {
+                    self.batch.push(record, self.lane.filter.as_ref());
+                }
+            }
+            SourceEvent::Idle => {}
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<(), Trouble> {
+        let partitions = self.unclaimed.clone();
+        self.batch.forget(&partitions);
+        let claims = self.sink.claim(&partitions).await?;
+        let mut positions = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let start = claim.next_offset.unwrap_or(self.lane.first_offset);
+            tracing::info!(lane = self.lane.name, partition = %claim.partition, epoch = claim.epoch, start, "claimed");
+            self.batch.begin(claim.partition.clone(), start);
+            positions.push((claim.partition, start));
+        }
+        self.source.start(&positions).await?;
+        self.owned.retain(|p| !partitions.contains(p));
+        self.owned.append(&mut self.unclaimed);
+        let next_offset = self.batch.start_offsets();
+        self.board.update(&self.lane.name, |status| {
+            status.phase = LanePhase::Running;
+            status.next_offset = next_offset;
+            status.advanced_at = Instant::now();
+        });
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Trouble> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        self.sink.commit(&self.batch).await?;
+        let (applied, dead) = (self.batch.events.len(), self.batch.dead.len());
+        let labels = [("lane", self.lane.name.clone())];
+        metrics::histogram!("weir_lane_commit_seconds", &labels).record(started.elapsed().as_secs_f64());
+        metrics::counter!("weir_lane_records_total", &labels).increment(u64::try_from(applied + dead).unwrap_or(0));
+        tracing::debug!(lane = self.lane.name, applied, dead, seconds = started.elapsed().as_secs_f64(), "committed");
+        self.batch.advance();
+        let next_offset = self.batch.start_offsets();
+        self.board.update(&self.lane.name, |status| {
+            status.next_offset = next_offset;
+            status.end_offset = status.end_offset.max(status.next_offset);
+            status.applied += u64::try_from(applied).unwrap_or(0);
+            status.dead += u64::try_from(dead).unwrap_or(0);
+            status.advanced_at = Instant::now();
+        });
+        Ok(())
+    }
+
+    /// Parked keys, redrives, and how far the source is ahead.
+    async fn look_after(&mut self) -> Result<(), Trouble> {
+        if self.owned.is_empty() {
+            return Ok(());
+        }
+        self.sink.tick().await?;
+        let mut end_offset = 0;
+        for partition in &self.owned {
+            end_offset += self.source.end(partition).await?;
+        }
+        let idle = self.batch.is_empty();
+        self.board.update(&self.lane.name, |status| {
+            status.end_offset = end_offset.max(status.next_offset);
+            if idle && status.lag() == 0 {
+                status.advanced_at = Instant::now();
+            }
+        });
+        Ok(())
+    }
+
+    /// Turns an error into waiting, claiming again, or the end.
+    async fn settle(&mut self, done: Result<(), Trouble>) -> Result<Next, BoxError> {
+        let error = match done {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!(lane = self.lane.name, "works again");
+                    self.board.update(&self.lane.name, |status| {
+                        status.phase = LanePhase::Running;
+                        status.trouble = None;
+                    });
+                }
+                return Ok(Next::GoOn);
+            }
+            Err(Trouble::Fatal(error)) => {
+                tracing::error!(lane = self.lane.name, error = chain(error.as_ref()), "stopped");
+                return Err(error);
+            }
+            Err(Trouble::Fenced(partitions)) => {
+                tracing::warn!(lane = self.lane.name, ?partitions, "fenced; claiming again");
+                metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
+                self.unclaimed = partitions;
+                None
+            }
+            Err(Trouble::Retry(error)) => Some(chain(error.as_ref())),
+        };
+        if let Some(error) = &error {
+            // Once per trouble, not once per try.
+            if self.trouble.is_none() {
+                tracing::warn!(lane = self.lane.name, error, "waiting for what this lane needs");
+            }
+        }
+        self.board.update(&self.lane.name, |status| {
+            status.phase = LanePhase::Waiting;
+            status.trouble = error;
+        });
+        if !self.trouble.get_or_insert_default().wait(self.stop).await {
+            return Ok(Next::Stop);
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// What is in hand when the lane is told to stop; tried once, since the ledger keeps the rest safe anyway.
+    async fn drain(&mut self) -> Result<(), BoxError> {
+        match self.commit().await {
+            Err(Trouble::Fatal(error)) => Err(error),
+            Err(Trouble::Retry(error)) => {
+                let error = chain(error.as_ref());
+                tracing::warn!(lane = self.lane.name, error, "stopped with records in hand; the next start applies them");
+                Ok(())
+            }
+            Ok(()) | Err(Trouble::Fenced(_)) => Ok(()),
+        }
+    }
+}
+
+enum Trouble {
+    Retry(BoxError),
+    Fenced(Vec<Partition>),
+    Fatal(BoxError),
+}
+
+impl From<SinkError> for Trouble {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Retry(source) => Self::Retry(source),
+            SinkError::Fenced { partitions } => Self::Fenced(partitions),
+            SinkError::Fatal(source) => Self::Fatal(source),
+        }
+    }
+}
+
+impl From<SourceError> for Trouble {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Retry(source) => Self::Retry(source),
+            SourceError::Fatal(source) => Self::Fatal(source),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Where records go, and what a sink promises.
+
+use async_trait::async_trait;
+
+use crate::batch::Batch;
+use crate::source::Partition;
+
+/// A cause from another layer.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a sink did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The outcome is unknown or nothing happened: do the same again later. Never a reason for dead letters.
+    #[error("the sink is not available")]
+    Retry(#[source] BoxError),
+    /// Another owner has these partitions, or is ahead: drop what is in hand and claim again.
+    #[error("fenced: another owner has {}", partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Fenced {
+        /// For which partitions.
+        partitions: Vec<Partition>,
+    },
+    /// Trying again cannot help: the lane stops and says why.
+    #[error("the sink refuses to go on")]
+    Fatal(#[source] BoxError),
+}
+
+/// Ownership of a partition, from [`Sink::claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Of which partition.
+    pub partition: Partition,
+    /// Higher than any owner's before.
+    pub epoch: i64,
+    /// Where to go on; `None` when this lane never read the partition.
+    pub next_offset: Option<i64>,
+}
+
+/// Applies each record below its ledger offset exactly once, whatever dies in between.
+///
+/// Who calls: one lane, from one task; after `claim`, `commit` with batches whose spans start where the ledger stands.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes the partitions over: raises their epoch, finishes what the last owner left open, reports where to go on.
+    async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError>;
+
+    /// Makes the batch and its spans durable together. May be called again with the same batch after `Retry`; then
+    /// success also means that the earlier call had succeeded.
+    async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError>;
+
+    /// Work that is due beside the batches: parked keys, redrives, checkpoints.
+    async fn tick(&mut self) -> Result<(), SinkError>;
+}

@@ -1,0 +1,83 @@
+//! What each lane is doing, for readiness, the status command and the demo's screen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// Where a lane stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanePhase {
+    /// Not claimed yet.
+    Starting,
+    /// Reading and committing.
+    Running,
+    /// Something it needs is away; it tries again.
+    Waiting,
+    /// Ended, or stopped by an error that needs someone's help.
+    Stopped,
+}
+
+/// One lane at a moment.
+#[derive(Debug, Clone)]
+pub struct LaneStatus {
+    /// Where it stands.
+    pub phase: LanePhase,
+    /// The next offset to apply: everything below is in the sink.
+    pub next_offset: i64,
+    /// The source's end when last asked.
+    pub end_offset: i64,
+    /// Records applied since the process began.
+    pub applied: u64,
+    /// Dead letters made since the process began.
+    pub dead: u64,
+    /// When it last committed, or found nothing to commit.
+    pub advanced_at: Instant,
+    /// What it waits for.
+    pub trouble: Option<String>,
+}
+
+impl LaneStatus {
+    fn new() -> Self {
+        Self {
+            phase: LanePhase::Starting,
+            next_offset: 0,
+            end_offset: 0,
+            applied: 0,
+            dead: 0,
+            advanced_at: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    /// Records that wait.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        (self.end_offset - self.next_offset).max(0)
+    }
+}
+
+/// The statuses of all lanes of this process.
+#[derive(Debug, Clone, Default)]
+pub struct StatusBoard {
+    lanes: Arc<Mutex<BTreeMap<String, LaneStatus>>>,
+}
+
+impl StatusBoard {
+    /// Announces a lane, so that readiness waits for it.
+    pub fn announce(&self, lane: &str) {
+        self.update(lane, |_| {});
+    }
+
+    /// Changes a lane's status.
+    pub fn update(&self, lane: &str, change: impl FnOnce(&mut LaneStatus)) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(lanes.entry(lane.to_owned()).or_insert_with(LaneStatus::new));
+    }
+
+    /// All lanes now, by name.
+    #[must_use]
+    pub fn read(&self) -> BTreeMap<String, LaneStatus> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
