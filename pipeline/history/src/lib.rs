@@ -1,1 +1,10 @@
-//! placeholder
+//! History: one Delta table `events` of plain Parquet, exact to the record. See [`sink`] for the protocol.
+
+pub mod rows;
+pub mod schema;
+mod sink;
+mod table;
+pub mod verify;
+
+pub use sink::HistorySink;
+pub use table::{HistoryError, HistoryTable, transaction_id};

@@ -1,1 +1,32 @@
-//! placeholder
+//! Everything that lives in Postgres: the event store, the ledger, dead letters, the read models, the durable metrics
+//! and the API's tokens.
+
+mod append;
+mod commands;
+mod database;
+pub mod dead_letters;
+mod error;
+mod event_store;
+mod group_commit;
+mod ledger;
+pub mod metric_totals;
+mod notify;
+mod projection;
+pub mod read_models;
+mod source;
+pub mod tokens;
+pub mod verify;
+
+pub use append::{Append, Appended, Expected, NewStoredEvent};
+pub use commands::{Answer, CommandError, CommandRequest, CommandService, Caller, StreamAppend};
+pub use database::{Database, DatabaseOptions};
+pub use dead_letters::RetryPolicy;
+pub use error::{DbError, During, ErrorKind};
+pub use event_store::{EventStore, RecordedEvent, Snapshot};
+pub use group_commit::{AppendError, GroupCommit, GroupCommitLimits};
+pub use ledger::{Ledger, LedgerRow};
+pub use metric_totals::MetricsProjection;
+pub use notify::AppendSignal;
+pub use projection::{ApplyError, Handler, Handlers, Projection, ProjectionSink};
+pub use read_models::ReadModelsProjection;
+pub use source::EventStoreSource;

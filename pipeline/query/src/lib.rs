@@ -1,1 +1,89 @@
-//! placeholder
+//! SQL over history: DataFusion on the Delta table, with a view per event type and JSON functions.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use url::Url;
+use weir_history::{HistoryError, HistoryTable};
+use weir_model::EventType;
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The history table.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// DataFusion; for bad SQL its words hold line and column.
+    #[error("{}", plain(.0))]
+    Sql(#[from] DataFusionError),
+}
+
+/// The innermost words: the layers around them say only that they are layers.
+fn plain(error: &DataFusionError) -> String {
+    error.strip_backtrace()
+}
+
+/// A session over the last commit of a history.
+pub struct History {
+    context: SessionContext,
+}
+
+impl History {
+    /// Opens the table as it stands now. A history that does not exist yet is an empty one.
+    pub async fn open(root: &Url, memory_max: usize) -> Result<Self, QueryError> {
+        let config = SessionConfig::new()
+            .with_information_schema(true)
+            .set_str("datafusion.sql_parser.collect_spans", "true")
+            .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+        let runtime = datafusion::execution::runtime_env::RuntimeEnvBuilder::new().with_memory_limit(memory_max, 1.0).build_arc()?;
+        let mut context = SessionContext::new_with_config_rt(config, runtime);
+        datafusion_functions_json::register_all(&mut context)?;
+        match HistoryTable::open(root).await? {
+            Some(table) => {
+                let provider = table.delta().table_provider().await.map_err(|e| DataFusionError::External(e.into()))?;
+                table.delta().update_datafusion_session(&context.state()).map_err(|e| DataFusionError::External(e.into()))?;
+                context.register_table("events", provider)?;
+            }
+            None => {
+                let schema = weir_history::schema::arrow_schema();
+                context.register_table("events", Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))?;
+            }
+        }
+        for event_type in EventType::ALL {
+            let view = view_name(event_type);
+            let sql = format!("CREATE VIEW {view} AS SELECT * FROM events WHERE event_type = '{event_type}'");
+            context.sql(&sql).await?;
+        }
+        Ok(Self { context })
+    }
+
+    /// Runs a query to its end.
+    pub async fn sql(&self, query: &str) -> Result<(datafusion::arrow::datatypes::SchemaRef, Vec<RecordBatch>), QueryError> {
+        let frame = self.context.sql(query).await?;
+        let schema = frame.schema().inner().clone();
+        Ok((schema, frame.collect().await?))
+    }
+}
+
+/// The view of an event type: `AssessmentCompleted` → `assessment_completed`.
+#[must_use]
+pub fn view_name(event_type: EventType) -> String {
+    let mut name = String::new();
+    for c in event_type.as_str().chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// Whether a column's values are numbers, for those who print them.
+#[must_use]
+pub fn is_numeric(data_type: &DataType) -> bool {
+    data_type.is_numeric()
+}

@@ -1,0 +1,74 @@
+//! The columns of history: envelope, coordinates, the typed columns that all event types share, and what no column takes.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use deltalake_core::kernel::{DataType as DeltaType, PrimitiveType, StructField};
+use weir_model::columns::{COLUMNS, ColumnType};
+
+/// Files are laid out by type, then by the month in which things happened.
+pub const PARTITION_COLUMNS: [&str; 2] = ["event_type", "event_month"];
+
+/// Columns before the typed ones: name, type, whether it may be null.
+const ENVELOPE: &[(&str, ColumnType, bool)] = &[
+    ("event_type", ColumnType::Text, false),
+    ("event_month", ColumnType::Text, false),
+    ("event_id", ColumnType::Text, false),
+    ("schema_version", ColumnType::Text, false),
+    ("timestamp", ColumnType::Timestamp, false),
+    ("recorded_at", ColumnType::Timestamp, true),
+    ("producer", ColumnType::Text, false),
+    ("tenant", ColumnType::Text, false),
+    ("aggregate_type", ColumnType::Text, false),
+    ("aggregate_id", ColumnType::Text, false),
+    ("aggregate_version", ColumnType::Integer, true),
+    ("position", ColumnType::Integer, true),
+    ("causation_id", ColumnType::Text, true),
+    ("correlation_id", ColumnType::Text, true),
+    ("actor_id", ColumnType::Text, true),
+    ("source", ColumnType::Text, false),
+    ("topic", ColumnType::Text, false),
+    ("partition", ColumnType::Integer, false),
+    ("offset", ColumnType::Integer, false),
+];
+
+/// Columns after the typed ones: the fields that have none, and the whole canonical payload.
+const REST: &[(&str, ColumnType, bool)] = &[("extra", ColumnType::Json, false), ("data", ColumnType::Json, false)];
+
+fn all() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
+    let typed = COLUMNS.iter().map(|column| (column.name, column.column_type, true));
+    ENVELOPE.iter().copied().chain(typed).chain(REST.iter().copied())
+}
+
+/// How a column is held in Arrow.
+#[must_use]
+pub fn arrow_type(column_type: ColumnType) -> DataType {
+    match column_type {
+        ColumnType::Text | ColumnType::Json => DataType::Utf8,
+        ColumnType::Double => DataType::Float64,
+        ColumnType::Integer => DataType::Int64,
+        ColumnType::Boolean => DataType::Boolean,
+        // Delta knows microseconds only.
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    }
+}
+
+/// The Arrow schema of a batch on its way into the table.
+#[must_use]
+pub fn arrow_schema() -> SchemaRef {
+    Arc::new(Schema::new(all().map(|(name, t, null)| Field::new(name, arrow_type(t), null)).collect::<Vec<_>>()))
+}
+
+/// The Delta schema.
+pub(crate) fn delta_columns() -> Vec<StructField> {
+    let delta_type = |column_type| {
+        DeltaType::Primitive(match column_type {
+            ColumnType::Text | ColumnType::Json => PrimitiveType::String,
+            ColumnType::Double => PrimitiveType::Double,
+            ColumnType::Integer => PrimitiveType::Long,
+            ColumnType::Boolean => PrimitiveType::Boolean,
+            ColumnType::Timestamp => PrimitiveType::Timestamp,
+        })
+    };
+    all().map(|(name, column_type, null)| StructField::new(name, delta_type(column_type), null)).collect()
+}

@@ -1,0 +1,291 @@
+//! The lane `history`: a batch's files and one application transaction per partition, in one Delta commit.
+//!
+//! A transaction's version is the next offset to apply, so the Delta log itself is a compare-and-set on offsets:
+//!
+//! 1. write the data files; nobody sees them yet;
+//! 2. keep the batch's dead letters in Postgres, if the partition is still ours;
+//! 3. read the log again: each transaction must stand at the batch's start. At its end: an earlier try had succeeded;
+//! 4. commit on exactly that snapshot (no retries: any commit in between is a conflict, which goes back to 3);
+//! 5. sync files, log and directories;
+//! 6. advance the ledger.
+//!
+//! A crash after 4 leaves the log ahead of the ledger; the next claim moves the ledger up. The ledger is never ahead of the
+//! log. A claim also commits a transaction without files, so that an older owner's snapshot is stale from then on.
+
+use async_trait::async_trait;
+use deltalake_core::kernel::transaction::CommitBuilder;
+use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::parquet::basic::{Compression, ZstdLevel};
+use deltalake_core::parquet::file::properties::WriterProperties;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
+use deltalake_core::checkpoints;
+use url::Url;
+use weir_engine::{Batch, Claim, Located, Partition, Sink, SinkError, Span, failpoint};
+use weir_model::wire;
+use weir_postgres::{Database, Ledger, RetryPolicy, dead_letters};
+
+use crate::rows;
+use crate::schema::PARTITION_COLUMNS;
+use crate::table::{HistoryError, HistoryTable, during, transaction_id};
+
+/// Commits between two checkpoints of the log.
+const CHECKPOINT_EVERY: u64 = 100;
+
+/// Rows in a row group at most; with some 1 kB a row this bounds a group to tens of megabytes.
+const ROW_GROUP_ROWS_MAX: usize = 65_536;
+
+/// Writes history.
+pub struct HistorySink {
+    root: Url,
+    database: Database,
+    ledger: Ledger,
+    policy: RetryPolicy,
+    table: Option<HistoryTable>,
+    partitions: Vec<Partition>,
+    /// Files written for a batch whose commit did not succeed yet.
+    written: Option<(Vec<Span>, Vec<Add>)>,
+    checkpointed: u64,
+}
+
+/// How a batch stands against the log.
+enum Standing {
+    AtStart,
+    AtEnd,
+    Elsewhere,
+}
+
+impl HistorySink {
+    /// Nothing happens until the lane claims.
+    #[must_use]
+    pub fn new(root: Url, database: Database, ledger: Ledger, policy: RetryPolicy) -> Self {
+        Self { root, database, ledger, policy, table: None, partitions: Vec::new(), written: None, checkpointed: 0 }
+    }
+
+    async fn table(&mut self) -> Result<&mut HistoryTable, SinkError> {
+        if self.table.is_none() {
+            self.table = Some(HistoryTable::open_or_create(&self.root).await.map_err(retry)?);
+        }
+        self.table.as_mut().ok_or_else(|| SinkError::Retry("the table is not open".into()))
+    }
+
+    async fn write_files(&mut self, batch: &Batch, spans: &[Span]) -> Result<Vec<Add>, SinkError> {
+        if let Some((written, adds)) = &self.written {
+            if written == spans {
+                return Ok(adds.clone());
+            }
+        }
+        let adds = write(self.table().await?, batch.events.clone()).await.map_err(retry)?;
+        self.written = Some((spans.to_vec(), adds.clone()));
+        failpoint::hit("history.after_data_files");
+        Ok(adds)
+    }
+
+    /// Dead letters go to Postgres before the commit: above the ledger they harm nobody, and a crash after the commit must
+    /// not lose them.
+    async fn keep_dead_letters(&self, batch: &Batch) -> Result<(), SinkError> {
+        const ACTION: &str = "keeping dead letters";
+        if batch.dead.is_empty() {
+            return Ok(());
+        }
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
+        for span in batch.spans() {
+            self.ledger.hold(&*transaction, &span.partition).await?;
+        }
+        dead_letters::insert_undecodable(&*transaction, self.ledger.lane(), &batch.dead).await?;
+        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))
+    }
+
+    async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
+        let ids: Vec<_> = spans.iter().map(|span| transaction_id(self.ledger.lane(), &span.partition)).collect();
+        let table = self.table().await?;
+        table.refresh().await.map_err(retry)?;
+        let (mut at_start, mut at_end) = (0, 0);
+        for (span, id) in spans.iter().zip(&ids) {
+            match table.transaction(id).await.map_err(retry)? {
+                // Never written: the ledger's compare-and-set at the end still refuses a wrong start.
+                None => at_start += 1,
+                Some(version) if version == span.start => at_start += 1,
+                Some(version) if version == span.end => at_end += 1,
+                Some(_) => return Ok(Standing::Elsewhere),
+            }
+        }
+        Ok(match () {
+            () if at_start == spans.len() => Standing::AtStart,
+            () if at_end == spans.len() => Standing::AtEnd,
+            () => Standing::Elsewhere,
+        })
+    }
+
+    async fn commit_delta(&mut self, adds: &[Add], transactions: Vec<Transaction>) -> Result<u64, SinkError> {
+        let table = self.table().await?;
+        commit(table, adds, transactions).await.map_err(retry)
+    }
+
+    async fn advance_ledger(&self, spans: &[Span]) -> Result<(), SinkError> {
+        let client = self.database.get().await?;
+        self.ledger.advance(&**client, spans).await.map(|_| ())
+    }
+
+    /// What the last owner left open: its commits that the ledger has not heard of, and a fence against its next one.
+    async fn take_over(&mut self, claim: &mut Claim) -> Result<(), SinkError> {
+        let id = transaction_id(self.ledger.lane(), &claim.partition);
+        let table = self.table().await?;
+        table.refresh().await.map_err(retry)?;
+        table.sync_everything().map_err(retry)?;
+        let committed = table.transaction(&id).await.map_err(retry)?;
+        match (claim.next_offset, committed) {
+            (Some(ledger), history) if history.is_none_or(|history| history < ledger) => Err(SinkError::Fatal(
+                format!(
+                    "the ledger says that history holds everything below {ledger} of {}, but its log says {}: the table was \
+                     restored or deleted behind weir's back; restore the newer copy, or move history aside and remove the \
+                     lane's ledger row to build it anew",
+                    claim.partition,
+                    history.map_or_else(|| "nothing".to_owned(), |h| h.to_string())
+                )
+                .into(),
+            )),
+            (ledger, Some(history)) => {
+                commit(table, &[], vec![Transaction::new(&id, history)]).await.map_err(retry)?;
+                failpoint::hit("claim.after_history_fence");
+                if ledger != Some(history) {
+                    let span = Span { partition: claim.partition.clone(), start: ledger.unwrap_or(history), end: history };
+                    self.advance_ledger(&[span]).await?;
+                    claim.next_offset = Some(history);
+                }
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
+    async fn redrive(&mut self) -> Result<(), SinkError> {
+        let client = self.database.get().await?;
+        for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
+            let record = dead_letters::to_record(&letter);
+            if !self.partitions.contains(&record.partition) {
+                continue;
+            }
+            let event = match wire::decode(&record.payload) {
+                Ok(event) => event,
+                Err(error) => {
+                    dead_letters::fail_again(&**client, &letter, &error.to_string(), &self.policy).await?;
+                    continue;
+                }
+            };
+            // Its own transaction makes it exactly once: if it is there, only the dead letter was left to remove.
+            let id = format!("{}/{}", transaction_id(self.ledger.lane(), &record.partition), record.offset);
+            let table = self.table().await?;
+            table.refresh().await.map_err(retry)?;
+            if table.transaction(&id).await.map_err(retry)?.is_none() {
+                let adds = write(table, vec![Located { record, event }]).await.map_err(retry)?;
+                let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
+                table.sync(&adds, version).map_err(retry)?;
+            }
+            dead_letters::resolve(&**client, letter.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Beside the commits, so that a slow checkpoint is never part of one.
+    async fn checkpoint(&mut self) -> Result<(), SinkError> {
+        let checkpointed = self.checkpointed;
+        let table = self.table().await?;
+        let version = table.delta().version().unwrap_or(0);
+        if version < checkpointed + CHECKPOINT_EVERY {
+            return Ok(());
+        }
+        const ACTION: &str = "writing a checkpoint of the history log";
+        checkpoints::create_checkpoint(table.delta(), None).await.map_err(|e| retry(during(ACTION)(e)))?;
+        checkpoints::cleanup_metadata(table.delta(), None).await.map_err(|e| retry(during(ACTION)(e)))?;
+        self.checkpointed = version;
+        Ok(())
+    }
+}
+
+fn retry(error: HistoryError) -> SinkError {
+    SinkError::Retry(error.into())
+}
+
+async fn write(table: &HistoryTable, events: Vec<Located>) -> Result<Vec<Add>, HistoryError> {
+    const ACTION: &str = "writing history files";
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = tokio::task::spawn_blocking(move || rows::to_batch(&events)).await.map_err(during(ACTION))?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .build();
+    let mut writer = RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
+    writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
+    writer.flush().await.map_err(during(ACTION))
+}
+
+/// Commits on exactly the snapshot at hand. After an error the outcome is unknown: read the log again.
+async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transaction>) -> Result<u64, HistoryError> {
+    const ACTION: &str = "committing to the history table";
+    let operation = DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: Some(PARTITION_COLUMNS.map(str::to_owned).to_vec()),
+        predicate: None,
+    };
+    let snapshot = table.delta().snapshot().map_err(during(ACTION))?;
+    // The default builder has no post-commit hook: no checkpoint and no log cleanup within a commit.
+    let actions = adds.iter().cloned().map(Action::Add).chain(transactions.into_iter().map(Action::Txn)).collect();
+    let commit = CommitBuilder::default().with_actions(actions).with_max_retries(0);
+    let committed = commit.build(Some(snapshot), table.delta().log_store(), operation).await;
+    let version = committed.map_err(during(ACTION))?.version();
+    table.delta_mut().update_state().await.map_err(during(ACTION))?;
+    Ok(version)
+}
+
+#[async_trait]
+impl Sink for HistorySink {
+    async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
+        self.written = None;
+        let mut claims = self.ledger.claim(&self.database, partitions).await?;
+        failpoint::hit("claim.after_ledger");
+        for claim in &mut claims {
+            self.take_over(claim).await?;
+        }
+        self.partitions.retain(|p| !partitions.contains(p));
+        self.partitions.extend_from_slice(partitions);
+        Ok(claims)
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let spans = batch.spans();
+        let adds = self.write_files(batch, &spans).await?;
+        self.keep_dead_letters(batch).await?;
+        let transactions = spans
+            .iter()
+            .map(|span| Transaction::new(transaction_id(self.ledger.lane(), &span.partition), span.end))
+            .collect();
+        match self.standing(&spans).await? {
+            Standing::AtStart => {
+                failpoint::hit("history.before_delta_commit");
+                let version = self.commit_delta(&adds, transactions).await?;
+                failpoint::hit("history.after_delta_commit");
+                self.table().await?.sync(&adds, version).map_err(retry)?;
+            }
+            // A part of this may have been in the page cache only when the earlier try ended.
+            Standing::AtEnd => self.table().await?.sync_everything().map_err(retry)?,
+            Standing::Elsewhere => {
+                return Err(SinkError::Fenced { partitions: spans.into_iter().map(|s| s.partition).collect() });
+            }
+        }
+        failpoint::hit("history.after_sync");
+        self.advance_ledger(&spans).await?;
+        failpoint::hit("history.after_ledger");
+        self.written = None;
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), SinkError> {
+        self.redrive().await?;
+        self.checkpoint().await
+    }
+}

@@ -1,0 +1,151 @@
+//! Opening, creating and syncing the Delta table.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use deltalake_core::kernel::Add;
+use deltalake_core::protocol::SaveMode;
+use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use url::Url;
+use weir_engine::{BoxError, Partition};
+
+use crate::schema;
+
+/// A failure of the history table.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} failed")]
+pub struct HistoryError {
+    pub(crate) action: &'static str,
+    #[source]
+    pub(crate) source: BoxError,
+}
+
+/// Names the work that failed.
+pub(crate) fn during<E: Into<BoxError>>(action: &'static str) -> impl FnOnce(E) -> HistoryError {
+    move |e| HistoryError { action, source: e.into() }
+}
+
+/// The id of a lane's transactions for a partition; its version is the next offset to apply.
+#[must_use]
+pub fn transaction_id(lane: &str, partition: &Partition) -> String {
+    format!("{lane}/{}/{}/{}", partition.source, partition.topic, partition.number)
+}
+
+/// The table `events` at a URL.
+pub struct HistoryTable {
+    delta: DeltaTable,
+    /// Where its files are, when they are on this machine.
+    local: Option<PathBuf>,
+}
+
+impl HistoryTable {
+    /// Where the table of a history root is.
+    pub fn location(root: &Url) -> Result<Url, HistoryError> {
+        let mut root = root.clone();
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", root.path()));
+        }
+        root.join("events/").map_err(during("reading the history URL"))
+    }
+
+    /// Opens the table, or makes an empty one.
+    pub async fn open_or_create(root: &Url) -> Result<Self, HistoryError> {
+        const ACTION: &str = "opening the history table";
+        let location = Self::location(root)?;
+        let local = (location.scheme() == "file").then(|| location.to_file_path().ok()).flatten();
+        if let Some(path) = &local {
+            std::fs::create_dir_all(path).map_err(during(ACTION))?;
+        }
+        let mut delta = DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.build().map_err(during(ACTION))?;
+        if delta.verify_deltatable_existence().await.map_err(during(ACTION))? {
+            delta.load().await.map_err(during(ACTION))?;
+        } else {
+            delta = delta
+                .create()
+                .with_table_name("events")
+                .with_comment("Every event, once. Written by Weir; read it with any Delta reader.")
+                .with_columns(schema::delta_columns())
+                .with_partition_columns(schema::PARTITION_COLUMNS)
+                .with_save_mode(SaveMode::Ignore)
+                .await
+                .map_err(during("creating the history table"))?;
+        }
+        let table = Self { delta, local };
+        table.sync_everything()?;
+        Ok(table)
+    }
+
+    /// Opens the table for reading; `None` when there is none.
+    pub async fn open(root: &Url) -> Result<Option<Self>, HistoryError> {
+        const ACTION: &str = "opening the history table";
+        let location = Self::location(root)?;
+        let local = (location.scheme() == "file").then(|| location.to_file_path().ok()).flatten();
+        if local.as_ref().is_some_and(|path| !path.join("_delta_log").is_dir()) {
+            return Ok(None);
+        }
+        match DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.load().await {
+            Ok(delta) => Ok(Some(Self { delta, local })),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(error) => Err(during(ACTION)(error)),
+        }
+    }
+
+    /// The table as delta-rs has it.
+    #[must_use]
+    pub fn delta(&self) -> &DeltaTable {
+        &self.delta
+    }
+
+    pub(crate) fn delta_mut(&mut self) -> &mut DeltaTable {
+        &mut self.delta
+    }
+
+    /// Reads what others committed.
+    pub async fn refresh(&mut self) -> Result<(), HistoryError> {
+        self.delta.update_state().await.map_err(during("reading the history log"))
+    }
+
+    /// The version of an application transaction in the snapshot at hand.
+    pub async fn transaction(&self, id: &str) -> Result<Option<i64>, HistoryError> {
+        const ACTION: &str = "reading a history transaction";
+        let snapshot = self.delta.snapshot().map_err(during(ACTION))?;
+        snapshot.transaction_version(self.delta.log_store().as_ref(), id).await.map_err(during(ACTION))
+    }
+
+    /// Makes files and the directories that name them durable: the object store behind Delta does not.
+    pub(crate) fn sync(&self, adds: &[Add], version: u64) -> Result<(), HistoryError> {
+        const ACTION: &str = "syncing history to disk";
+        let Some(root) = &self.local else { return Ok(()) };
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for add in adds {
+            let mut path = root.join(&add.path);
+            while path.starts_with(root) {
+                paths.push(path.clone());
+                if !path.pop() {
+                    break;
+                }
+            }
+        }
+        let log = root.join("_delta_log");
+        paths.push(log.join(format!("{version:020}.json")));
+        paths.push(log);
+        paths.sort_unstable();
+        paths.dedup();
+        // Deepest first: a directory entry must not outlive the file it names.
+        paths.iter().rev().try_for_each(|path| sync_path(path)).map_err(during(ACTION))
+    }
+
+    /// Makes everything durable that an earlier owner may have left in the page cache.
+    pub(crate) fn sync_everything(&self) -> Result<(), HistoryError> {
+        let Some(root) = &self.local else { return Ok(()) };
+        let sync = || -> std::io::Result<()> {
+            rustix::fs::syncfs(File::open(root)?)?;
+            Ok(())
+        };
+        sync().map_err(during("syncing history to disk"))
+    }
+}
+
+fn sync_path(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,372 @@
+//! The command side: load, decide, append. The deciding is pure (`weir_model::decide`); here is the I/O around it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+use weir_model::contract::{self, ContractViolation};
+use weir_model::decide::{Aggregate, CommandType, NewEvent, Rejection, STATE_VERSION, stream_of};
+use weir_model::event::Metadata;
+use weir_model::{Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
+
+use crate::append::{Append, Appended, Expected, NewStoredEvent};
+use crate::error::DbError;
+use crate::event_store::{EventStore, RecordedEvent, Snapshot};
+use crate::group_commit::{AppendError, GroupCommit};
+
+/// A snapshot is taken whenever a stream passes a multiple of this.
+const SNAPSHOT_EVERY: i64 = 100;
+
+/// How often a command is decided anew when others write to its stream and it did not insist on a version.
+const DECISIONS_MAX: usize = 10;
+
+/// Separates our command ids from every other use of version 5 UUIDs.
+const COMMAND_NAMESPACE: Uuid = Uuid::from_u128(0x7ec0_11d5_8626_4c6e_9d1a_57e1_0a5c_0de1);
+
+/// On whose behalf something is asked.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// The service that asks.
+    pub source: String,
+    /// Cause, correlation, actor.
+    pub metadata: Metadata,
+    /// Makes a repeat of the request harmless.
+    pub idempotency_key: Option<String>,
+}
+
+impl Caller {
+    fn command_id(&self) -> Uuid {
+        match &self.idempotency_key {
+            // The length keeps ("ab", "c") and ("a", "bc") apart.
+            Some(key) => {
+                let name = format!("{}:{}{key}", self.tenant.as_str().len(), self.tenant);
+                Uuid::new_v5(&COMMAND_NAMESPACE, name.as_bytes())
+            }
+            None => Uuid::now_v7(),
+        }
+    }
+}
+
+/// A command.
+#[derive(Debug, Clone)]
+pub struct CommandRequest {
+    /// Who asks.
+    pub caller: Caller,
+    /// What for.
+    pub command: CommandType,
+    /// The data of the event asked for.
+    pub data: Object,
+    /// What the caller expects of the stream.
+    pub expected: Expected,
+}
+
+/// Events that a service decided on for itself.
+#[derive(Debug, Clone)]
+pub struct StreamAppend {
+    /// Who asks.
+    pub caller: Caller,
+    /// Where to.
+    pub stream: StreamId,
+    /// On what condition.
+    pub expected: Expected,
+    /// Type, contract version (the newest when `None`), data.
+    pub events: Vec<(EventType, Option<String>, Object)>,
+}
+
+/// The answer to a stored command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The stream.
+    pub stream: String,
+    /// Its version now, or when the command was first answered.
+    pub version: i64,
+    /// The command's first event.
+    pub first: Position,
+    /// The command's last event; readers can wait for it.
+    pub last: Position,
+    /// When it was appended.
+    pub recorded_at: Timestamp,
+    /// Whether an earlier call had stored it.
+    pub repeated: bool,
+}
+
+/// Why a command was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The data breaks its contract. The index is that of the event in an append.
+    #[error("event {index}: {violation}")]
+    Contract {
+        /// Which event, from 0.
+        index: usize,
+        /// What is wrong with it.
+        violation: ContractViolation,
+    },
+    /// The id is none, or not that of the stream.
+    #[error("event {index}: {reason}")]
+    WrongStream {
+        /// Which event, from 0.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A rule forbids it as things stand.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The stream is not as the caller expects.
+    #[error("the stream is at version {actual}")]
+    Conflict {
+        /// Its version.
+        actual: i64,
+    },
+    /// The key was used for another body.
+    #[error("this Idempotency-Key was used for a different request")]
+    KeyReused,
+    /// Other writers were faster, again and again.
+    #[error("the stream changes too fast; try again")]
+    Contended,
+    /// The appender's words.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Reading failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// The state of a stream and its version.
+struct Loaded {
+    aggregate: Aggregate,
+    version: i64,
+}
+
+/// Validates, decides, appends. Cheap to clone.
+#[derive(Clone)]
+pub struct CommandService {
+    store: EventStore,
+    commits: GroupCommit,
+    clock: Arc<dyn Clock>,
+}
+
+impl CommandService {
+    /// Over one event store and its appender.
+    #[must_use]
+    pub fn new(store: EventStore, commits: GroupCommit, clock: Arc<dyn Clock>) -> Self {
+        Self { store, commits, clock }
+    }
+
+    /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
+    pub async fn execute(&self, request: CommandRequest) -> Result<Answer, CommandError> {
+        let hash = request.caller.idempotency_key.is_some().then(|| {
+            hash_of(&[request.command.as_str(), &format!("{:?}", request.expected), &canonical::object_text(&request.data)])
+        });
+        let prepared = self.prepare(&request)?;
+        for _ in 0..DECISIONS_MAX {
+            let loaded = self.load(&request.caller.tenant, &prepared.stream).await?;
+            let decided = loaded.aggregate.decide(&prepared.stream, request.command, prepared.data.clone());
+            let expected = match request.expected {
+                Expected::Any => Expected::Exact(loaded.version),
+                other => other,
+            };
+            let (events, rejection) = match decided {
+                Ok(events) => (events, None),
+                // What is refused now may be the repeat of what was accepted before: its key decides, so ask the event
+                // store with an expectation that only a repeat survives.
+                Err(rejection) if hash.is_some() => {
+                    (vec![NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }], Some(rejection))
+                }
+                Err(rejection) => return Err(rejection.into()),
+            };
+            let append = Append {
+                tenant: request.caller.tenant.clone(),
+                stream: prepared.stream.clone(),
+                expected: if rejection.is_some() { Expected::Exact(i64::MAX) } else { expected },
+                command_id: prepared.command_id,
+                request_hash: hash,
+                events: stored(events, &prepared.schema_version, prepared.timestamp),
+                metadata: request.caller.metadata.clone(),
+                source: request.caller.source.clone(),
+            };
+            match (self.commits.append(append).await?, rejection) {
+                (Appended::Conflict { .. }, Some(rejection)) => return Err(rejection.into()),
+                (Appended::Conflict { .. }, None) if request.expected == Expected::Any => {}
+                (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended),
+            }
+        }
+        Err(CommandError::Contended)
+    }
+
+    fn prepare(&self, request: &CommandRequest) -> Result<Prepared, CommandError> {
+        let event_type = request.command.event_type();
+        let (schema_version, data, timestamp) = self.accept(0, event_type, None, request.data.clone())?;
+        let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(0, &e))?;
+        Ok(Prepared { command_id: request.caller.command_id(), stream, schema_version, data, timestamp })
+    }
+
+    /// Checks the contract; a time that is not given is now.
+    fn accept(
+        &self,
+        index: usize,
+        event_type: EventType,
+        version: Option<&str>,
+        mut data: Object,
+    ) -> Result<(String, Object, Timestamp), CommandError> {
+        let violation = |pointer: &str, reason: String| CommandError::Contract {
+            index,
+            violation: ContractViolation {
+                event_type,
+                version: version.unwrap_or("newest").to_owned(),
+                violations: vec![Violation::new(pointer, reason)],
+            },
+        };
+        let contracts = contract::standard().map_err(|e| violation("", e.to_string()))?;
+        data.entry("timestamp").or_insert_with(|| Value::String(self.clock.now().to_string()));
+        let newest = contracts.newest(event_type);
+        let accepted = contracts
+            .accept(event_type, version.unwrap_or(&newest), data)
+            .map_err(|violation| CommandError::Contract { index, violation })?;
+        let text = accepted.data.get("timestamp").and_then(Value::as_str).unwrap_or_default();
+        let timestamp = text.parse().map_err(|e| violation("/timestamp", format!("{e}")))?;
+        Ok((accepted.version, accepted.data, timestamp))
+    }
+
+    /// Appends what a service decided on for itself. Contracts hold, the rules of `decide` do not.
+    pub async fn append(&self, request: StreamAppend) -> Result<Answer, CommandError> {
+        let hash = request.caller.idempotency_key.is_some().then(|| {
+            let events = request.events.iter().map(|(t, v, d)| format!("{t} {v:?} {}", canonical::object_text(d)));
+            hash_of(&[&request.stream.to_string(), &format!("{:?}", request.expected), &events.collect::<Vec<_>>().join("\n")])
+        });
+        let mut events = Vec::with_capacity(request.events.len());
+        for (index, (event_type, version, data)) in request.events.into_iter().enumerate() {
+            let (schema_version, data, timestamp) = self.accept(index, event_type, version.as_deref(), data)?;
+            let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(index, &e))?;
+            if stream != request.stream {
+                let reason = format!("a {event_type} of {stream} does not belong to {}", request.stream);
+                return Err(CommandError::WrongStream { index, reason });
+            }
+            events.extend(stored(vec![NewEvent { event_type, data }], &schema_version, timestamp));
+        }
+        let append = Append {
+            tenant: request.caller.tenant.clone(),
+            stream: request.stream.clone(),
+            expected: request.expected,
+            command_id: request.caller.command_id(),
+            request_hash: hash,
+            events,
+            metadata: request.caller.metadata,
+            source: request.caller.source,
+        };
+        let appended = self.commits.append(append).await?;
+        self.answer(&request.caller.tenant, &request.stream, appended)
+    }
+
+    fn answer(&self, tenant: &TenantId, stream: &StreamId, appended: Appended) -> Result<Answer, CommandError> {
+        match appended {
+            Appended::Stored { version, first, last, recorded_at, repeated } => {
+                let before = version - (last.0 - first.0 + 1);
+                if !repeated && version / SNAPSHOT_EVERY > before / SNAPSHOT_EVERY {
+                    self.take_snapshot(tenant.clone(), stream.clone());
+                }
+                Ok(Answer { stream: stream.to_string(), version, first, last, recorded_at, repeated })
+            }
+            Appended::KeyReused => Err(CommandError::KeyReused),
+            Appended::Conflict { actual } => Err(CommandError::Conflict { actual }),
+        }
+    }
+
+    /// Beside the answer: nobody waits for a snapshot, and one that fails is only slower loading.
+    fn take_snapshot(&self, tenant: TenantId, stream: StreamId) {
+        let service = self.clone();
+        tokio::spawn(async move {
+            let taken = async {
+                let loaded = service.load(&tenant, &stream).await?;
+                let data = serde_json::to_value(&loaded.aggregate).unwrap_or_default();
+                let snapshot = Snapshot { version: loaded.version, state_version: STATE_VERSION, data };
+                service.store.create_snapshot(&tenant, &stream, &snapshot).await
+            };
+            if let Err(error) = taken.await {
+                tracing::warn!(%stream, error = weir_engine::retry::chain(&error), "no snapshot taken");
+            }
+        });
+    }
+
+    async fn load(&self, tenant: &TenantId, stream: &StreamId) -> Result<Loaded, DbError> {
+        let wanted = HashSet::from([(tenant.clone(), stream.clone())]);
+        let mut loaded = self.load_many(&wanted).await?;
+        Ok(loaded.remove(&(tenant.to_string(), stream.to_string())).unwrap_or_else(|| Loaded::empty(stream)))
+    }
+
+    /// Snapshot and tail of each stream; two queries, however many streams.
+    async fn load_many(&self, streams: &HashSet<(TenantId, StreamId)>) -> Result<HashMap<(String, String), Loaded>, DbError> {
+        let mut loaded: HashMap<_, _> =
+            streams.iter().map(|(t, s)| ((t.to_string(), s.to_string()), Loaded::empty(s))).collect();
+        let keys: Vec<(String, String)> = loaded.keys().cloned().collect();
+        for (tenant, stream, snapshot) in self.store.get_snapshots(&keys).await? {
+            if snapshot.state_version != STATE_VERSION {
+                continue;
+            }
+            if let Ok(aggregate) = serde_json::from_value(snapshot.data) {
+                loaded.insert((tenant, stream), Loaded { aggregate, version: snapshot.version });
+            }
+        }
+        let tails: Vec<_> = loaded.iter().map(|((t, s), l)| (t.clone(), s.clone(), l.version)).collect();
+        for event in self.store.get_tails(&tails).await? {
+            if let Some(loaded) = loaded.get_mut(&(event.tenant.clone(), event.stream.clone())) {
+                loaded.apply(&event);
+            }
+        }
+        Ok(loaded)
+    }
+}
+
+struct Prepared {
+    command_id: Uuid,
+    stream: StreamId,
+    schema_version: String,
+    data: Object,
+    timestamp: Timestamp,
+}
+
+impl Loaded {
+    fn empty(stream: &StreamId) -> Self {
+        Self { aggregate: Aggregate::new(stream.aggregate_type()), version: 0 }
+    }
+
+    fn apply(&mut self, event: &RecordedEvent) {
+        if let (Ok(event_type), Ok(Value::Object(data))) =
+            (event.event_type.parse::<EventType>(), serde_json::from_str(event.data.get()))
+        {
+            self.aggregate.apply(event_type, &data);
+        }
+        self.version = event.version;
+    }
+}
+
+fn wrong_stream(index: usize, error: &InvalidId) -> CommandError {
+    CommandError::WrongStream { index, reason: error.to_string() }
+}
+
+fn stored(events: Vec<NewEvent>, schema_version: &str, timestamp: Timestamp) -> Vec<NewStoredEvent> {
+    events
+        .into_iter()
+        .map(|event| NewStoredEvent {
+            event_type: event.event_type,
+            schema_version: schema_version.to_owned(),
+            data: canonical::object_text(&event.data),
+            timestamp,
+        })
+        .collect()
+}
+
+fn hash_of(parts: &[&str]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+mod in_order;

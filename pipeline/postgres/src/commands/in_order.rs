@@ -1,0 +1,101 @@
+//! Many commands in one given order: an import must leave its events in the order of its input, which single commands in
+//! parallel would not.
+
+use std::collections::HashSet;
+
+use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, hash_of, stored};
+use crate::append::{Append, Appended, Expected};
+use weir_model::canonical;
+
+/// How often a batch is decided anew when others write to its streams.
+const ATTEMPTS_MAX: usize = 10;
+
+impl CommandService {
+    /// Runs commands so that their positions follow the order given; the answers do too. Takes at most one command of a
+    /// stream at a time and stops in front of the second one: call again with the rest. A command that a rule or its
+    /// contract refuses gets its error and leaves the others alone; an error of the event store ends the whole.
+    pub async fn execute_in_order(
+        &self,
+        requests: &[CommandRequest],
+    ) -> Result<Vec<Result<Answer, CommandError>>, CommandError> {
+        let mut streams = HashSet::new();
+        let mut prepared = Vec::new();
+        for request in requests {
+            match self.prepare(request) {
+                Ok(p) => {
+                    if !streams.insert((request.caller.tenant.clone(), p.stream.clone())) {
+                        break;
+                    }
+                    prepared.push(Ok(p));
+                }
+                Err(error) => prepared.push(Err(error)),
+            }
+        }
+        let mut answers: Vec<Option<Result<Answer, CommandError>>> = Vec::new();
+        answers.resize_with(prepared.len(), || None);
+        for _ in 0..ATTEMPTS_MAX {
+            let loaded = self.load_many(&streams).await?;
+            let mut waiting = Vec::new();
+            for (i, (request, prepared)) in requests.iter().zip(&prepared).enumerate() {
+                let Ok(prepared) = prepared else { continue };
+                if answers[i].is_some() {
+                    continue;
+                }
+                let key = (request.caller.tenant.to_string(), prepared.stream.to_string());
+                let (version, rejection) = match loaded.get(&key) {
+                    Some(l) => (
+                        l.version,
+                        l.aggregate.decide(&prepared.stream, request.command, prepared.data.clone()).err(),
+                    ),
+                    None => (0, None),
+                };
+                // A repeat of a stored command meets its own event here; only its id tells, so it is sent all the same,
+                // with an expectation that nothing but a repeat survives.
+                let version = if rejection.is_some() { i64::MAX } else { version };
+                waiting.push((i, rejection, self.commits.append(append_of(request, prepared, version))));
+            }
+            // All of them are queued before the first is awaited: `join_all` polls them in order.
+            let (indexes, appends): (Vec<_>, Vec<_>) = waiting.into_iter().map(|(i, r, f)| ((i, r), f)).unzip();
+            for ((i, rejection), appended) in indexes.into_iter().zip(futures::future::join_all(appends).await) {
+                let request = &requests[i];
+                let Ok(prepared) = &prepared[i] else { continue };
+                answers[i] = match (appended?, rejection) {
+                    (Appended::Conflict { .. }, Some(rejection)) => Some(Err(rejection.into())),
+                    (Appended::Conflict { .. }, None) => None,
+                    (appended, _) => Some(self.answer(&request.caller.tenant, &prepared.stream, appended)),
+                };
+            }
+            if answers.iter().zip(&prepared).all(|(answer, prepared)| answer.is_some() || prepared.is_err()) {
+                break;
+            }
+        }
+        Ok(answers
+            .into_iter()
+            .zip(prepared)
+            .map(|(answer, prepared)| match prepared {
+                Err(error) => Err(error),
+                Ok(_) => answer.unwrap_or(Err(CommandError::Contended)),
+            })
+            .collect())
+    }
+}
+
+fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> Append {
+    let hash = request.caller.idempotency_key.is_some().then(|| {
+        hash_of(&[request.command.as_str(), &format!("{:?}", request.expected), &canonical::object_text(&request.data)])
+    });
+    Append {
+        tenant: request.caller.tenant.clone(),
+        stream: prepared.stream.clone(),
+        expected: Expected::Exact(version),
+        command_id: prepared.command_id,
+        request_hash: hash,
+        events: stored(
+            vec![weir_model::decide::NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }],
+            &prepared.schema_version,
+            prepared.timestamp,
+        ),
+        metadata: request.caller.metadata.clone(),
+        source: request.caller.source.clone(),
+    }
+}

@@ -1,0 +1,91 @@
+//! The pool, with limits on everything, and the schema.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::{Config, NoTls};
+
+use crate::error::{DbError, During, ErrorKind};
+
+mod embedded {
+    #![allow(missing_docs, unreachable_pub, reason = "generated")]
+    refinery::embed_migrations!("../../sql/postgres");
+}
+
+/// Key of the advisory lock under which migrations run: two processes may start at once.
+const MIGRATION_LOCK: (i32, i32) = (8626, 2);
+
+/// How to reach Postgres, and the limits of every connection.
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    /// A Postgres URL or key=value string.
+    pub url: String,
+    /// Connections of this process at most.
+    pub connections_max: usize,
+    /// A statement is cancelled after this long.
+    pub statement_timeout: Duration,
+    /// A lock is waited for this long.
+    pub lock_timeout: Duration,
+}
+
+/// A pool of connections.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    config: Config,
+}
+
+impl Database {
+    /// Prepares the pool; the first use connects.
+    pub fn open(options: &DatabaseOptions) -> Result<Self, DbError> {
+        const ACTION: &str = "reading the Postgres URL";
+        let mut config: Config = options.url.parse::<Config>().during(ACTION)?;
+        let limits = format!(
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c TimeZone=UTC",
+            options.statement_timeout.as_millis(),
+            options.lock_timeout.as_millis(),
+            options.statement_timeout.as_millis(),
+        );
+        let given = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!("{limits} {given}"));
+        config.connect_timeout(Duration::from_secs(5));
+        if config.get_application_name().is_none() {
+            config.application_name("weir");
+        }
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager_config))
+            .max_size(options.connections_max)
+            .wait_timeout(Some(Duration::from_secs(5)))
+            .create_timeout(Some(Duration::from_secs(5)))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| DbError::new(ACTION, ErrorKind::Permanent, e))?;
+        Ok(Self { pool, config })
+    }
+
+    /// A connection; back to the pool when dropped.
+    pub async fn get(&self) -> Result<Object, DbError> {
+        self.pool.get().await.during("connecting to Postgres")
+    }
+
+    /// For connections outside the pool.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Brings the schema up to this build's version. Refuses a schema that someone else changed.
+    pub async fn migrate(&self) -> Result<(), DbError> {
+        const ACTION: &str = "migrating the Postgres schema";
+        let mut client = self.get().await?;
+        let lock = [&MIGRATION_LOCK.0 as &(dyn tokio_postgres::types::ToSql + Sync), &MIGRATION_LOCK.1];
+        client.execute("SELECT pg_advisory_lock($1, $2)", &lock).await.during(ACTION)?;
+        let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
+        let report = runner.run_async(&mut **client as &mut tokio_postgres::Client).await;
+        client.execute("SELECT pg_advisory_unlock($1, $2)", &lock).await.during(ACTION)?;
+        let report = report.map_err(|e| DbError::new(ACTION, ErrorKind::Permanent, e))?;
+        for migration in report.applied_migrations() {
+            tracing::info!(%migration, "applied");
+        }
+        Ok(())
+    }
+}

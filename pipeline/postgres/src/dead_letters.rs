@@ -1,0 +1,373 @@
+//! Records that a lane could not apply: kept whole, parked by key, tried again beside the lane's batches, redriven when
+//! someone asks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use jiff::Timestamp as JiffTimestamp;
+use serde::Serialize;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, Row};
+use weir_engine::retry::chain;
+use weir_engine::{DeadRecord, Located, Partition, Record, SinkError};
+use weir_model::wire;
+
+use crate::database::Database;
+use crate::error::{DbError, During, ErrorKind};
+use crate::ledger::Ledger;
+use crate::projection::{ApplyError, Key, Projection, Unapplied, key_of};
+
+/// When a parked key is tried again, and how many records may be parked.
+#[derive(Debug, Clone)]
+pub struct RetryPolicy {
+    /// Waits before each further try; when they are used up, the record is dead.
+    pub delays: Vec<Duration>,
+    /// Records that a lane may have parked; beyond it the lane stops loudly (P8).
+    pub parked_max: i64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { delays: vec![Duration::from_secs(2), Duration::from_secs(4)], parked_max: 10_000 }
+    }
+}
+
+impl RetryPolicy {
+    fn delay(&self, attempts: i32) -> Option<f64> {
+        let index = usize::try_from(attempts.checked_sub(1)?).ok()?;
+        self.delays.get(index).map(Duration::as_secs_f64)
+    }
+}
+
+const INSERT: &str = "INSERT INTO dead_letters \
+     (lane, source, topic, partition, \"offset\", key, state, decodable, event_type, reason, attempts, retry_at, headers, payload) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12), $13, $14) \
+     ON CONFLICT (lane, source, topic, partition, \"offset\") DO NOTHING";
+
+struct NewDeadLetter<'a> {
+    record: &'a Record,
+    state: &'a str,
+    event_type: Option<&'a str>,
+    reason: &'a str,
+    attempts: i32,
+    retry_after: Option<f64>,
+}
+
+async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'_>) -> Result<(), DbError> {
+    let record = letter.record;
+    let headers: serde_json::Map<_, _> =
+        record.headers.iter().map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).replace('\0', "�").into())).collect();
+    // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
+    let reason = letter.reason.replace('\0', "\\0");
+    let key = record.key.as_ref().map(|key| key.replace('\0', "\\0"));
+    let values: [&(dyn ToSql + Sync); 14] = [
+        &lane,
+        &&*record.partition.source,
+        &&*record.partition.topic,
+        &record.partition.number,
+        &record.offset,
+        &key,
+        &letter.state,
+        &letter.event_type.is_some(),
+        &letter.event_type,
+        &reason,
+        &letter.attempts,
+        &letter.retry_after,
+        &serde_json::Value::Object(headers),
+        &record.payload.as_ref(),
+    ];
+    client.execute(INSERT, &values).await.during("keeping a dead letter")?;
+    metrics::counter!("weir_dead_letters_total", "lane" => lane.to_owned()).increment(1);
+    Ok(())
+}
+
+/// Keeps records that are no events. Repeatable: a coordinate is kept once.
+pub async fn insert_undecodable(client: &impl GenericClient, lane: &str, dead: &[DeadRecord]) -> Result<(), DbError> {
+    for DeadRecord { record, reason } in dead {
+        tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
+        let letter = NewDeadLetter { record, state: "dead", event_type: None, reason, attempts: 1, retry_after: None };
+        insert(client, lane, letter).await?;
+    }
+    Ok(())
+}
+
+/// Keeps events that failed, and those that wait behind them.
+pub(crate) async fn park(
+    client: &impl GenericClient,
+    lane: &str,
+    unapplied: &[Unapplied<'_>],
+    policy: &RetryPolicy,
+) -> Result<(), SinkError> {
+    if unapplied.is_empty() {
+        return Ok(());
+    }
+    for Unapplied { located, reason } in unapplied {
+        let record = &located.record;
+        tracing::warn!(
+            lane, partition = %record.partition, offset = record.offset, event_id = %located.event.event_id,
+            correlation_id = located.event.metadata.correlation_id, causation_id = located.event.metadata.causation_id,
+            reason = reason.as_deref().unwrap_or("waits behind an earlier event of its key"), "parked"
+        );
+        let retry_after = reason.as_ref().and_then(|_| policy.delay(1));
+        let letter = NewDeadLetter {
+            record,
+            state: if reason.is_some() && retry_after.is_none() { "dead" } else { "parked" },
+            event_type: Some(located.event.event_type.as_str()),
+            reason: reason.as_deref().unwrap_or("waits behind an earlier event of its key"),
+            attempts: i32::from(reason.is_some()),
+            retry_after,
+        };
+        insert(client, lane, letter).await?;
+    }
+    check_cap(client, lane, policy).await
+}
+
+async fn check_cap(client: &impl GenericClient, lane: &str, policy: &RetryPolicy) -> Result<(), SinkError> {
+    const SQL: &str = "SELECT count(*) FROM dead_letters WHERE lane = $1 AND decodable";
+    let row = client.query_one(SQL, &[&lane]).await.during("counting parked records")?;
+    let parked: i64 = row.try_get(0).during("counting parked records")?;
+    if parked <= policy.parked_max {
+        return Ok(());
+    }
+    Err(SinkError::Fatal(
+        format!(
+            "{parked} records would be parked, more than dead_letters.parked_max = {}; look at `weir dead-letters list`, \
+             mend the cause and redrive, or raise the limit",
+            policy.parked_max
+        )
+        .into(),
+    ))
+}
+
+/// Which keys of these events are held up by an earlier one.
+pub(crate) async fn parked_keys(
+    client: &impl GenericClient,
+    lane: &str,
+    events: &[Located],
+) -> Result<HashSet<Key>, DbError> {
+    const ACTION: &str = "looking for parked keys";
+    const SQL: &str = "SELECT DISTINCT source, topic, partition, key FROM dead_letters \
+         WHERE lane = $1 AND decodable AND key = ANY($2)";
+    let keys: HashSet<&str> = events.iter().filter_map(|located| located.record.key.as_deref()).collect();
+    let keys: Vec<&str> = keys.into_iter().collect();
+    let rows = client.query(SQL, &[&lane, &keys]).await.during(ACTION)?;
+    rows.iter()
+        .map(|row| {
+            let (source, topic, key): (&str, &str, &str) =
+                (row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?, row.try_get(3).during(ACTION)?);
+            let number = row.try_get(2).during(ACTION)?;
+            Ok((Partition { source: source.into(), topic: topic.into(), number }, Arc::from(key)))
+        })
+        .collect()
+}
+
+/// A kept record, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: i64,
+    /// Which lane could not apply it.
+    pub lane: String,
+    /// Where from.
+    pub topic: String,
+    /// Where from.
+    pub partition: i32,
+    /// Where from.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<String>,
+    /// parked, dead or redrive.
+    pub state: String,
+    /// Its type, if it is an event.
+    pub event_type: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Tries so far.
+    pub attempts: i32,
+    /// When it was kept.
+    pub created_at: String,
+    /// The bytes.
+    #[serde(skip)]
+    pub payload: Vec<u8>,
+    /// Where offsets mean something.
+    #[serde(skip)]
+    pub source: String,
+}
+
+const LETTER_COLUMNS: &str = "id, lane, source, topic, partition, \"offset\" AS place, key, state, event_type, reason, \
+     attempts, created_at, payload";
+
+fn letter(row: &Row) -> Result<DeadLetter, DbError> {
+    const ACTION: &str = "reading dead letters";
+    let created_at: JiffTimestamp = row.try_get("created_at").during(ACTION)?;
+    Ok(DeadLetter {
+        id: row.try_get("id").during(ACTION)?,
+        lane: row.try_get("lane").during(ACTION)?,
+        topic: row.try_get("topic").during(ACTION)?,
+        partition: row.try_get("partition").during(ACTION)?,
+        offset: row.try_get("place").during(ACTION)?,
+        key: row.try_get("key").during(ACTION)?,
+        state: row.try_get("state").during(ACTION)?,
+        event_type: row.try_get("event_type").during(ACTION)?,
+        reason: row.try_get("reason").during(ACTION)?,
+        attempts: row.try_get("attempts").during(ACTION)?,
+        created_at: created_at.to_string(),
+        payload: row.try_get("payload").during(ACTION)?,
+        source: row.try_get("source").during(ACTION)?,
+    })
+}
+
+/// Dead letters of a lane, or of all, oldest first.
+pub async fn list(client: &impl GenericClient, lane: Option<&str>, limit: i64) -> Result<Vec<DeadLetter>, DbError> {
+    let sql = format!(
+        "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = coalesce($1, lane) ORDER BY id LIMIT $2"
+    );
+    let rows = client.query(&sql, &[&lane, &limit]).await.during("reading dead letters")?;
+    rows.iter().map(letter).collect()
+}
+
+/// One dead letter.
+pub async fn find(client: &impl GenericClient, id: i64) -> Result<Option<DeadLetter>, DbError> {
+    let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE id = $1");
+    let row = client.query_opt(&sql, &[&id]).await.during("reading dead letters")?;
+    row.as_ref().map(letter).transpose()
+}
+
+/// Asks the lanes' owners to try these again; all of a lane's, or all, without ids. Gives how many were asked for.
+pub async fn request_redrive(client: &impl GenericClient, lane: Option<&str>, ids: &[i64]) -> Result<u64, DbError> {
+    const SQL: &str = "UPDATE dead_letters SET state = 'redrive' \
+         WHERE state = 'dead' AND lane = coalesce($1, lane) AND (id = ANY($2) OR cardinality($2) = 0)";
+    client.execute(SQL, &[&lane, &ids]).await.during("asking for a redrive")
+}
+
+/// The dead letters of a lane for which a redrive was asked, undecodable ones included.
+pub async fn redrives(client: &impl GenericClient, lane: &str) -> Result<Vec<DeadLetter>, DbError> {
+    let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND state = 'redrive' ORDER BY id LIMIT 1000");
+    let rows = client.query(&sql, &[&lane]).await.during("reading dead letters")?;
+    rows.iter().map(letter).collect()
+}
+
+/// A dead letter as the record it was.
+#[must_use]
+pub fn to_record(letter: &DeadLetter) -> Record {
+    Record {
+        partition: Partition {
+            source: letter.source.as_str().into(),
+            topic: letter.topic.as_str().into(),
+            number: letter.partition,
+        },
+        offset: letter.offset,
+        key: letter.key.as_deref().map(Arc::from),
+        payload: letter.payload.clone().into(),
+        headers: Vec::new(),
+        recorded_at: None,
+    }
+}
+
+/// It was applied, so it is no dead letter any more.
+pub async fn resolve(client: &impl GenericClient, id: i64) -> Result<(), DbError> {
+    client.execute("DELETE FROM dead_letters WHERE id = $1", &[&id]).await.during("resolving a dead letter")?;
+    Ok(())
+}
+
+/// It failed again.
+pub async fn fail_again(
+    client: &impl GenericClient,
+    letter: &DeadLetter,
+    reason: &str,
+    policy: &RetryPolicy,
+) -> Result<(), DbError> {
+    const SQL: &str = "UPDATE dead_letters SET attempts = attempts + 1, reason = $2, state = $3, \
+         retry_at = now() + make_interval(secs => $4) WHERE id = $1";
+    let delay = if letter.state == "parked" { policy.delay(letter.attempts + 1) } else { None };
+    let state = if delay.is_some() { "parked" } else { "dead" };
+    let reason = reason.replace('\0', "\\0");
+    client.execute(SQL, &[&letter.id, &reason, &state, &delay]).await.during("keeping a dead letter")?;
+    Ok(())
+}
+
+/// Tries the keys that are due: the record that holds each up, then those that wait behind it, in order. Everything of
+/// one key, and the proof that the partition is still ours, is one transaction.
+pub(crate) async fn retry_due<P: Projection>(
+    database: &Database,
+    ledger: &Ledger,
+    partition: &Partition,
+    projection: &P,
+    policy: &RetryPolicy,
+) -> Result<(), SinkError> {
+    const ACTION: &str = "looking for parked keys that are due";
+    const DUE: &str = "SELECT id, key, decodable FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
+         AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
+    let mut client = database.get().await?;
+    let lane = ledger.lane();
+    let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
+    let due = client.query(DUE, &values).await.during(ACTION)?;
+    for row in due {
+        let id: i64 = row.try_get(0).during(ACTION)?;
+        let key: Option<String> = row.try_get(1).during(ACTION)?;
+        let ordered: bool = row.try_get(2).during(ACTION)?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        ledger.hold(&*transaction, partition).await?;
+        // A record without key, or of a lane without order, stands for itself alone.
+        let behind = if ordered && projection.ordered() { key } else { None };
+        let sql = format!(
+            "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
+             AND (id = $5 OR (decodable AND key = $6)) ORDER BY place"
+        );
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind];
+        let letters = transaction.query(&sql, &values).await.during(ACTION)?;
+        for row in &letters {
+            if !try_again(&transaction, &letter(row)?, projection, policy).await? {
+                break;
+            }
+        }
+        transaction.commit().await.during(ACTION)?;
+    }
+    Ok(())
+}
+
+/// Applies one dead letter; `false` when it failed again.
+async fn try_again<P: Projection>(
+    transaction: &Transaction<'_>,
+    letter: &DeadLetter,
+    projection: &P,
+    policy: &RetryPolicy,
+) -> Result<bool, SinkError> {
+    let record = to_record(letter);
+    let event = match wire::decode(&record.payload) {
+        Ok(event) => event,
+        Err(error) => {
+            fail_again(&**transaction, letter, &error.to_string(), policy).await?;
+            return Ok(false);
+        }
+    };
+    let located = Located { record, event };
+    transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
+    let error = match projection.apply(transaction, &[&located]).await {
+        Ok(()) => {
+            tracing::info!(lane = letter.lane, id = letter.id, key = ?key_of(&located).map(|k| k.1), "applied after all");
+            resolve(&**transaction, letter.id).await?;
+            return Ok(true);
+        }
+        Err(ApplyError::Db(error)) if error.kind() != ErrorKind::Data => return Err(error.into()),
+        Err(error) => error,
+    };
+    transaction.batch_execute("ROLLBACK TO SAVEPOINT attempt").await.during("returning to a savepoint")?;
+    fail_again(&**transaction, letter, &chain(&error), policy).await?;
+    Ok(false)
+}
+
+/// Coordinates of a lane's dead letters within a span, for `weir verify`: they are not in the sink.
+pub async fn offsets(
+    client: &impl GenericClient,
+    lane: &str,
+    partition: &Partition,
+) -> Result<HashSet<i64>, DbError> {
+    const SQL: &str = "SELECT \"offset\" FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
+    let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
+    let rows = client.query(SQL, &values).await.during("reading dead letters")?;
+    rows.iter().map(|row| row.try_get(0).during("reading dead letters")).collect()
+}

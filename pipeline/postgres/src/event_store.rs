@@ -1,0 +1,243 @@
+//! Reading the event store, and snapshots. Position order is commit order, so a reader that pages by position never
+//! misses an event (P2).
+
+use deadpool_postgres::Object;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+use weir_model::event::Metadata;
+use weir_model::wire::{self, Outgoing, OutgoingMetadata};
+use weir_model::{Position, StreamId, TenantId, Timestamp};
+
+use crate::database::Database;
+use crate::error::{DbError, During, ErrorKind};
+
+/// A stored event.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedEvent {
+    /// Its place in the total order.
+    pub position: Position,
+    /// Its own id.
+    pub event_id: Uuid,
+    /// Whose.
+    pub tenant: String,
+    /// `AggregateType-aggregateId`.
+    pub stream: String,
+    /// Its number in the stream.
+    pub version: i64,
+    /// What happened.
+    pub event_type: String,
+    /// The contract it fulfils.
+    pub schema_version: String,
+    /// The service that said so.
+    pub source: String,
+    /// The payload.
+    pub data: Box<RawValue>,
+    /// Cause, correlation, actor.
+    pub metadata: Metadata,
+    /// When it happened.
+    pub timestamp: Timestamp,
+    /// When it was appended.
+    pub recorded_at: Timestamp,
+}
+
+/// The columns that [`RecordedEvent::from_row`] reads.
+pub(crate) const EVENT_COLUMNS: &str = "id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
+     event_data::text AS data, metadata::text AS metadata, timestamp, recorded_at";
+
+const READING: &str = "reading events";
+
+fn broken(what: impl std::fmt::Display) -> DbError {
+    DbError::new(READING, ErrorKind::Permanent, format!("a stored event is broken: {what}"))
+}
+
+fn time(row: &Row, column: &str) -> Result<Timestamp, DbError> {
+    Timestamp::from_jiff(row.try_get(column).during(READING)?).map_err(broken)
+}
+
+impl RecordedEvent {
+    /// From a row with [`EVENT_COLUMNS`].
+    pub(crate) fn from_row(row: &Row) -> Result<Self, DbError> {
+        let data: String = row.try_get("data").during(READING)?;
+        let metadata: &str = row.try_get("metadata").during(READING)?;
+        Ok(Self {
+            position: Position(row.try_get("id").during(READING)?),
+            event_id: row.try_get("event_id").during(READING)?,
+            tenant: row.try_get("tenant").during(READING)?,
+            stream: row.try_get("stream_id").during(READING)?,
+            version: row.try_get("version").during(READING)?,
+            event_type: row.try_get("event_type").during(READING)?,
+            schema_version: row.try_get("schema_version").during(READING)?,
+            source: row.try_get("source").during(READING)?,
+            data: RawValue::from_string(data).map_err(broken)?,
+            metadata: serde_json::from_str(metadata).map_err(broken)?,
+            timestamp: time(row, "timestamp")?,
+            recorded_at: time(row, "recorded_at")?,
+        })
+    }
+
+    /// The aggregate's id: the stream without its type.
+    #[must_use]
+    pub fn aggregate_id(&self) -> &str {
+        self.stream.split_once('-').map_or("", |(_, id)| id)
+    }
+
+    /// The wire form, as the publisher sends it and the lanes decode it.
+    pub fn to_wire(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let event_id = self.event_id.hyphenated().to_string();
+        wire::encode(&Outgoing {
+            event_id: &event_id,
+            event_type: &self.event_type,
+            version: &self.schema_version,
+            timestamp: self.timestamp,
+            source: &self.source,
+            data: &self.data,
+            schema: wire::schema_name(&self.event_type, &self.schema_version),
+            aggregate_id: self.aggregate_id(),
+            aggregate_type: self.stream.split_once('-').map_or("", |(name, _)| name),
+            aggregate_version: self.version,
+            position: self.position,
+            recorded_at: self.recorded_at,
+            metadata: OutgoingMetadata { metadata: &self.metadata, tenant_id: &self.tenant, source: &self.source },
+        })
+    }
+}
+
+/// The state of a stream at a version, to spare the reading of everything before.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// The version it stands for.
+    pub version: i64,
+    /// The layout of `data`.
+    pub state_version: i32,
+    /// The state.
+    pub data: serde_json::Value,
+}
+
+/// The event store's reading side.
+#[derive(Clone)]
+pub struct EventStore {
+    database: Database,
+}
+
+impl EventStore {
+    /// On this database.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// The UUID that names this event store in every ledger.
+    pub async fn id(&self) -> Result<Uuid, DbError> {
+        let client = self.database.get().await?;
+        client.query_one("SELECT id FROM event_store", &[]).await.during(READING)?.try_get(0).during(READING)
+    }
+
+    /// The position of the last event, 0 for an empty store.
+    pub async fn head(&self) -> Result<Position, DbError> {
+        let client = self.database.get().await?;
+        let row = client.query_one("SELECT coalesce(max(id), 0) FROM events", &[]).await.during(READING)?;
+        row.try_get(0).during(READING).map(Position)
+    }
+
+    /// Events of a stream after a version, in order, at most `limit`.
+    pub async fn get_events(
+        &self,
+        tenant: &TenantId,
+        stream: &StreamId,
+        after_version: i64,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, DbError> {
+        let condition = "tenant = $1 AND stream_id = $2 AND version > $3 ORDER BY version LIMIT $4";
+        self.read(condition, &[&tenant.as_str(), &stream.to_string(), &after_version, &limit]).await
+    }
+
+    /// A tenant's events after a position, in order, at most `limit`.
+    pub async fn get_all_events(&self, tenant: &TenantId, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, DbError> {
+        let condition = "tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
+        self.read(condition, &[&tenant.as_str(), &after.0, &limit]).await
+    }
+
+    /// A tenant's events of one type after a position, in order, at most `limit`.
+    pub async fn get_events_by_type(
+        &self,
+        tenant: &TenantId,
+        event_type: &str,
+        after: Position,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, DbError> {
+        let condition = "tenant = $1 AND event_type = $2 AND id > $3 ORDER BY id LIMIT $4";
+        self.read(condition, &[&tenant.as_str(), &event_type, &after.0, &limit]).await
+    }
+
+    /// Events of several streams after their versions, in stream order.
+    pub(crate) async fn get_tails(&self, streams: &[(String, String, i64)]) -> Result<Vec<RecordedEvent>, DbError> {
+        let tenants: Vec<&str> = streams.iter().map(|(tenant, _, _)| tenant.as_str()).collect();
+        let names: Vec<&str> = streams.iter().map(|(_, stream, _)| stream.as_str()).collect();
+        let after: Vec<i64> = streams.iter().map(|(_, _, version)| *version).collect();
+        let sql = format!(
+            "SELECT {EVENT_COLUMNS} FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(t, s, after) \
+             CROSS JOIN LATERAL (SELECT * FROM events WHERE tenant = w.t AND stream_id = w.s AND version > w.after \
+             ORDER BY version) e ORDER BY tenant, stream_id, version"
+        );
+        let client = self.database.get().await?;
+        self.rows(&client, &sql, &[&tenants, &names, &after]).await
+    }
+
+    /// Keeps a snapshot, unless a newer one is kept already.
+    pub async fn create_snapshot(&self, tenant: &TenantId, stream: &StreamId, snapshot: &Snapshot) -> Result<(), DbError> {
+        const SQL: &str = "INSERT INTO snapshots (tenant, stream_id, version, state_version, data) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, stream_id) DO UPDATE \
+             SET version = excluded.version, state_version = excluded.state_version, data = excluded.data, created_at = now() \
+             WHERE (snapshots.state_version, snapshots.version) < (excluded.state_version, excluded.version)";
+        let client = self.database.get().await?;
+        let values: [&(dyn ToSql + Sync); 5] =
+            [&tenant.as_str(), &stream.to_string(), &snapshot.version, &snapshot.state_version, &snapshot.data];
+        client.execute(SQL, &values).await.during("keeping a snapshot")?;
+        Ok(())
+    }
+
+    /// The snapshot of a stream, if there is one.
+    pub async fn get_snapshot(&self, tenant: &TenantId, stream: &StreamId) -> Result<Option<Snapshot>, DbError> {
+        let found = self.get_snapshots(&[(tenant.to_string(), stream.to_string())]).await?;
+        Ok(found.into_iter().next().map(|(_, _, snapshot)| snapshot))
+    }
+
+    /// Snapshots of several streams: tenant, stream, snapshot.
+    pub(crate) async fn get_snapshots(
+        &self,
+        streams: &[(String, String)],
+    ) -> Result<Vec<(String, String, Snapshot)>, DbError> {
+        const ACTION: &str = "reading snapshots";
+        const SQL: &str = "SELECT s.tenant, s.stream_id, s.version, s.state_version, s.data FROM snapshots s \
+             JOIN unnest($1::text[], $2::text[]) AS w(t, s) ON s.tenant = w.t AND s.stream_id = w.s";
+        let (tenants, names): (Vec<&str>, Vec<&str>) = streams.iter().map(|(t, s)| (t.as_str(), s.as_str())).unzip();
+        let client = self.database.get().await?;
+        let rows = client.query(SQL, &[&tenants, &names]).await.during(ACTION)?;
+        rows.iter()
+            .map(|row| {
+                let snapshot = Snapshot {
+                    version: row.try_get(2).during(ACTION)?,
+                    state_version: row.try_get(3).during(ACTION)?,
+                    data: row.try_get(4).during(ACTION)?,
+                };
+                Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?, snapshot))
+            })
+            .collect()
+    }
+
+    async fn read(&self, condition: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<RecordedEvent>, DbError> {
+        let client = self.database.get().await?;
+        self.rows(&client, &format!("SELECT {EVENT_COLUMNS} FROM events WHERE {condition}"), values).await
+    }
+
+    async fn rows(&self, client: &Object, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<RecordedEvent>, DbError> {
+        let statement = client.prepare_cached(sql).await.during(READING)?;
+        let rows = client.query(&statement, values).await.during(READING)?;
+        rows.iter().map(RecordedEvent::from_row).collect()
+    }
+}

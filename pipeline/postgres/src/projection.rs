@@ -1,0 +1,263 @@
+//! A sink inside Postgres: rows, dead letters and the ledger's compare-and-set in one transaction.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deadpool_postgres::Transaction;
+use weir_engine::retry::chain;
+use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, failpoint};
+use weir_model::{Event, EventType};
+
+use crate::database::Database;
+use crate::dead_letters::{self, RetryPolicy};
+use crate::error::{DbError, During, ErrorKind};
+use crate::ledger::{Advance, Ledger};
+
+/// Why events were not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Postgres said so.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A handler cannot apply this event, now or ever: it becomes a dead letter.
+    #[error("the handler refused the event")]
+    Refused(#[source] BoxError),
+}
+
+impl ApplyError {
+    /// Whether one of the events is at fault, not a dependency.
+    fn blames_an_event(&self) -> bool {
+        match self {
+            Self::Db(error) => error.kind() == ErrorKind::Data,
+            Self::Refused(_) => true,
+        }
+    }
+}
+
+impl From<ApplyError> for SinkError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Db(error) => error.into(),
+            ApplyError::Refused(_) => Self::Fatal(error.into()),
+        }
+    }
+}
+
+/// Turns events into rows, inside the transaction that also moves the ledger.
+///
+/// Called once for each event as far as committed effects go; must have no effect outside the transaction.
+#[async_trait]
+pub trait Projection: Send + Sync {
+    /// Whether events of one key must be applied in order. If so, an event that fails holds later ones of its key up.
+    fn ordered(&self) -> bool;
+
+    /// Applies the events, in order.
+    async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError>;
+}
+
+/// A user's own code for one event type.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// Handles one event inside the lane's transaction.
+    async fn handle(&self, transaction: &Transaction<'_>, event: &Event) -> Result<(), ApplyError>;
+}
+
+/// Handlers by event type: the specification's `subscribe`. A lane over it should filter by [`Handlers::event_types`].
+#[derive(Default)]
+pub struct Handlers {
+    by_type: HashMap<EventType, Vec<Arc<dyn Handler>>>,
+}
+
+impl Handlers {
+    /// Adds a handler; several for one type run in the order of subscription.
+    #[must_use]
+    pub fn subscribe(mut self, event_type: EventType, handler: Arc<dyn Handler>) -> Self {
+        self.by_type.entry(event_type).or_default().push(handler);
+        self
+    }
+
+    /// The types that anyone subscribed to.
+    #[must_use]
+    pub fn event_types(&self) -> HashSet<EventType> {
+        self.by_type.keys().copied().collect()
+    }
+}
+
+#[async_trait]
+impl Projection for Handlers {
+    fn ordered(&self) -> bool {
+        true
+    }
+
+    async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError> {
+        for located in events {
+            for handler in self.by_type.get(&located.event.event_type).into_iter().flatten() {
+                handler.handle(transaction, &located.event).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sink of a lane whose output is in Postgres.
+pub struct ProjectionSink<P> {
+    database: Database,
+    ledger: Ledger,
+    projection: P,
+    policy: RetryPolicy,
+    partitions: Vec<Partition>,
+}
+
+/// A key within its partition.
+pub(crate) type Key = (Partition, Arc<str>);
+
+/// An event that failed, or waits behind one that did.
+pub(crate) struct Unapplied<'a> {
+    pub(crate) located: &'a Located,
+    /// `None`: it only waits.
+    pub(crate) reason: Option<String>,
+}
+
+impl<P: Projection> ProjectionSink<P> {
+    /// Nothing happens until the lane claims.
+    pub fn new(database: Database, ledger: Ledger, projection: P, policy: RetryPolicy) -> Self {
+        Self { database, ledger, projection, policy, partitions: Vec::new() }
+    }
+
+    /// One transaction for the batch. `bisecting` looks for the events at fault, at the price of savepoints.
+    async fn commit_once(&self, batch: &Batch, bisecting: bool) -> Result<(), ApplyOutcome> {
+        const ACTION: &str = "committing a batch";
+        let lane = self.ledger.lane();
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        // First, so that a fenced writer learns it before it has done anything.
+        if self.ledger.advance(&*transaction, &batch.spans()).await? == Advance::Earlier {
+            return Ok(());
+        }
+        dead_letters::insert_undecodable(&*transaction, lane, &batch.dead).await?;
+        let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch).await?;
+        if bisecting {
+            let mut blocked = HashSet::new();
+            self.apply_bisecting(&transaction, &free, &mut blocked, &mut unapplied).await?;
+        } else {
+            self.projection.apply(&transaction, &free).await.map_err(ApplyOutcome::Apply)?;
+        }
+        dead_letters::park(&*transaction, lane, &unapplied, &self.policy).await?;
+        failpoint::hit(&format!("{lane}.before_commit"));
+        transaction.commit().await.during(ACTION)?;
+        failpoint::hit(&format!("{lane}.after_commit"));
+        Ok(())
+    }
+
+    /// Events whose key is parked already wait behind it, in order, while all others go on.
+    async fn set_waiting_apart<'a>(
+        &self,
+        transaction: &Transaction<'_>,
+        batch: &'a Batch,
+    ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
+        if !self.projection.ordered() {
+            return Ok((batch.events.iter().collect(), Vec::new()));
+        }
+        let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), &batch.events).await?;
+        let waits = |located: &&Located| key_of(located).is_some_and(|key| parked.contains(&key));
+        let (waiting, free): (Vec<_>, Vec<_>) = batch.events.iter().partition(waits);
+        Ok((free, waiting.into_iter().map(|located| Unapplied { located, reason: None }).collect()))
+    }
+
+    /// Halves until the event at fault stands alone; whatever follows it under the same key waits.
+    async fn apply_bisecting<'a>(
+        &self,
+        transaction: &Transaction<'_>,
+        events: &[&'a Located],
+        blocked: &mut HashSet<Key>,
+        unapplied: &mut Vec<Unapplied<'a>>,
+    ) -> Result<(), ApplyOutcome> {
+        let waits = |located: &&&Located| key_of(located).is_some_and(|key| blocked.contains(&key));
+        let (waiting, free): (Vec<_>, Vec<_>) = events.iter().partition(waits);
+        unapplied.extend(waiting.into_iter().map(|located| Unapplied { located, reason: None }));
+        if free.is_empty() {
+            return Ok(());
+        }
+        transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
+        let error = match self.projection.apply(transaction, &free).await {
+            Ok(()) => {
+                transaction.batch_execute("RELEASE SAVEPOINT attempt").await.during("releasing a savepoint")?;
+                return Ok(());
+            }
+            Err(error) if error.blames_an_event() => error,
+            Err(error) => return Err(ApplyOutcome::Apply(error)),
+        };
+        const BACK: &str = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt";
+        transaction.batch_execute(BACK).await.during("returning to a savepoint")?;
+        if let [located] = free[..] {
+            if self.projection.ordered() {
+                blocked.extend(key_of(located));
+            }
+            unapplied.push(Unapplied { located, reason: Some(chain(&error)) });
+            return Ok(());
+        }
+        let (left, right) = free.split_at(free.len() / 2);
+        Box::pin(self.apply_bisecting(transaction, left, blocked, unapplied)).await?;
+        Box::pin(self.apply_bisecting(transaction, right, blocked, unapplied)).await
+    }
+}
+
+pub(crate) fn key_of(located: &Located) -> Option<Key> {
+    located.record.key.clone().map(|key| (located.record.partition.clone(), key))
+}
+
+enum ApplyOutcome {
+    Apply(ApplyError),
+    Sink(SinkError),
+}
+
+impl From<DbError> for ApplyOutcome {
+    fn from(error: DbError) -> Self {
+        Self::Sink(error.into())
+    }
+}
+
+impl From<SinkError> for ApplyOutcome {
+    fn from(error: SinkError) -> Self {
+        Self::Sink(error)
+    }
+}
+
+impl From<ApplyOutcome> for SinkError {
+    fn from(outcome: ApplyOutcome) -> Self {
+        match outcome {
+            ApplyOutcome::Apply(error) => error.into(),
+            ApplyOutcome::Sink(error) => error,
+        }
+    }
+}
+
+#[async_trait]
+impl<P: Projection> Sink for ProjectionSink<P> {
+    async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
+        let claims = self.ledger.claim(&self.database, partitions).await?;
+        failpoint::hit("claim.after_ledger");
+        self.partitions.retain(|p| !partitions.contains(p));
+        self.partitions.extend_from_slice(partitions);
+        Ok(claims)
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        match self.commit_once(batch, false).await {
+            Err(ApplyOutcome::Apply(error)) if error.blames_an_event() => {
+                let error = chain(&error);
+                tracing::warn!(lane = self.ledger.lane(), error, "an event cannot be applied; looking for it");
+                Ok(self.commit_once(batch, true).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), SinkError> {
+        for partition in &self.partitions {
+            dead_letters::retry_due(&self.database, &self.ledger, partition, &self.projection, &self.policy).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Bearer tokens of the API: `weir_ID_SECRET`. Only a hash of the secret is kept. The secret is 256 random bits, so a plain
+//! SHA-256 is as good as a slow hash, and faster.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio_postgres::GenericClient;
+use weir_model::TenantId;
+
+use crate::error::{DbError, During, ErrorKind};
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Sending commands and appending events.
+    Command,
+    /// Reading events, streams and snapshots.
+    Read,
+    /// Everything of its tenant, metrics included.
+    Admin,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Command, Self::Read, Self::Admin];
+
+    /// As stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|scope| scope.as_str() == name);
+        found.ok_or_else(|| format!("`{name}` is no scope; there are command, read and admin"))
+    }
+}
+
+/// Who stands behind a token.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The token's id.
+    pub token_id: String,
+    /// Whose data it opens.
+    pub tenant: TenantId,
+    scopes: Vec<Scope>,
+}
+
+impl Principal {
+    /// Whether the token allows this.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+}
+
+/// A token without its secret.
+#[derive(Debug, Clone)]
+pub struct TokenInfo {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub tenant: String,
+    /// For people.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<String>,
+    /// When it was made.
+    pub created_at: jiff::Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<jiff::Timestamp>,
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Makes a token and gives its text, which nobody can show again.
+pub async fn create(
+    client: &impl GenericClient,
+    tenant: &TenantId,
+    name: &str,
+    scopes: &[Scope],
+) -> Result<String, DbError> {
+    const SQL: &str = "INSERT INTO api_tokens (id, tenant, name, scopes, secret_hash) VALUES ($1, $2, $3, $4, $5)";
+    let id = hex::encode(rand::random::<[u8; 6]>());
+    let secret = hex::encode(rand::random::<[u8; 32]>());
+    let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    let secret_hash = hash(&secret);
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&id, &tenant.as_str(), &name, &scopes, &secret_hash.as_slice()];
+    client.execute(SQL, &values).await.during("making a token")?;
+    Ok(format!("weir_{id}_{secret}"))
+}
+
+/// Who the token belongs to; `None` for anything that is no valid token. Takes the same time for a wrong secret of a known
+/// id wherever it differs.
+pub async fn authenticate(client: &impl GenericClient, token: &str) -> Result<Option<Principal>, DbError> {
+    const ACTION: &str = "checking a token";
+    const SQL: &str = "SELECT tenant, scopes, secret_hash FROM api_tokens WHERE id = $1 AND revoked_at IS NULL";
+    let Some((id, secret)) = token.strip_prefix("weir_").and_then(|rest| rest.split_once('_')) else { return Ok(None) };
+    if id.contains('\0') {
+        return Ok(None);
+    }
+    let given = hash(secret);
+    let Some(row) = client.query_opt(SQL, &[&id]).await.during(ACTION)? else { return Ok(None) };
+    let kept: Vec<u8> = row.try_get(2).during(ACTION)?;
+    if !bool::from(kept.ct_eq(&given)) {
+        return Ok(None);
+    }
+    let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, what);
+    let tenant: String = row.try_get(0).during(ACTION)?;
+    let scopes: Vec<String> = row.try_get(1).during(ACTION)?;
+    Ok(Some(Principal {
+        token_id: id.to_owned(),
+        tenant: TenantId::new(tenant).map_err(|e| broken(e.to_string()))?,
+        scopes: scopes.iter().map(|s| s.parse()).collect::<Result<_, _>>().map_err(broken)?,
+    }))
+}
+
+/// Every token, oldest first.
+pub async fn list(client: &impl GenericClient) -> Result<Vec<TokenInfo>, DbError> {
+    const ACTION: &str = "listing tokens";
+    const SQL: &str = "SELECT id, tenant, name, scopes, created_at, revoked_at FROM api_tokens ORDER BY created_at, id";
+    let rows = client.query(SQL, &[]).await.during(ACTION)?;
+    rows.iter()
+        .map(|row| {
+            Ok(TokenInfo {
+                id: row.try_get(0).during(ACTION)?,
+                tenant: row.try_get(1).during(ACTION)?,
+                name: row.try_get(2).during(ACTION)?,
+                scopes: row.try_get(3).during(ACTION)?,
+                created_at: row.try_get(4).during(ACTION)?,
+                revoked_at: row.try_get(5).during(ACTION)?,
+            })
+        })
+        .collect()
+}
+
+/// Ends a token; `false` when there is no such token, or it was ended before.
+pub async fn revoke(client: &impl GenericClient, id: &str) -> Result<bool, DbError> {
+    const SQL: &str = "UPDATE api_tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
+    Ok(client.execute(SQL, &[&id]).await.during("revoking a token")? > 0)
+}
