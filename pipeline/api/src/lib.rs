@@ -1,1 +1,73 @@
-//! placeholder
+//! The HTTP side: commands in, events out, health and metrics. Everything here is translation; the work is done by
+//! `weir_postgres::CommandService`.
+
+mod auth;
+mod body;
+mod commands;
+mod health;
+mod problem;
+mod reads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weir_engine::StatusBoard;
+use weir_postgres::{CommandService, Database, EventStore};
+
+pub use health::exporter;
+pub use problem::Problem;
+
+/// A command's body at most, and one event's in an append.
+pub const BODY_MAX: usize = 1 << 20;
+
+/// The body of an append at most.
+pub const APPEND_BODY_MAX: usize = 16 << 20;
+
+/// Events in one append at most.
+pub const APPEND_EVENTS_MAX: usize = 1000;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    /// The command side.
+    pub commands: CommandService,
+    /// The event store.
+    pub store: EventStore,
+    /// For tokens, the ledger and the durable metrics.
+    pub database: Database,
+    /// What the lanes of this process do.
+    pub board: StatusBoard,
+    /// This process's own metrics.
+    pub process_metrics: PrometheusHandle,
+}
+
+/// The routes.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/commands/{command}", post(commands::command))
+        .route(
+            "/v1/streams/{stream}/events",
+            post(commands::append).layer(DefaultBodyLimit::max(APPEND_BODY_MAX)),
+        )
+        .route("/v1/streams/{stream}", get(reads::stream))
+        .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
+        .route("/v1/events", get(reads::events))
+        .route("/v1/lanes/{lane}", get(reads::lane))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(|| async { Problem::not_found("there is nothing at this address; see the README for the routes") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Arc::new(api))
+}
+
+/// Serves until `stop`, then lets the requests under way finish.
+pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router(api)).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}

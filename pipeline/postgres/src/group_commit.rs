@@ -136,7 +136,13 @@ impl Worker {
             let size: usize = command.events.iter().map(|e| e.data.len()).sum();
             let fits = batch.is_empty() || bytes + size <= self.limits.bytes_max;
             let shares = streams.get(&stream).is_none_or(|all_any| *all_any && any);
-            if fits && shares && !ids.contains(&command.command_id) {
+            if !fits {
+                // Whatever comes after must not overtake it.
+                later.push_back(pending);
+                later.append(&mut self.pending);
+                break;
+            }
+            if shares && !ids.contains(&command.command_id) {
                 bytes += size;
                 ids.insert(command.command_id);
                 streams.insert(stream, any);

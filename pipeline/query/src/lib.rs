@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -62,7 +62,7 @@ impl History {
     }
 
     /// Runs a query to its end.
-    pub async fn sql(&self, query: &str) -> Result<(datafusion::arrow::datatypes::SchemaRef, Vec<RecordBatch>), QueryError> {
+    pub async fn sql(&self, query: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         let frame = self.context.sql(query).await?;
         let schema = frame.schema().inner().clone();
         Ok((schema, frame.collect().await?))
@@ -80,10 +80,4 @@ pub fn view_name(event_type: EventType) -> String {
         name.push(c.to_ascii_lowercase());
     }
     name
-}
-
-/// Whether a column's values are numbers, for those who print them.
-#[must_use]
-pub fn is_numeric(data_type: &DataType) -> bool {
-    data_type.is_numeric()
 }

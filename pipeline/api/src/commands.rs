@@ -1,0 +1,152 @@
+//! `POST /v1/commands/{Command}` and `POST /v1/streams/{stream}/events`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tracing::Instrument;
+use weir_model::decide::{CommandType, STATE_VERSION};
+use weir_model::{Object, StreamId};
+use weir_postgres::tokens::Scope;
+use weir_postgres::{Answer, Caller, CommandError, CommandRequest, Snapshot, StreamAppend};
+
+use crate::auth::{authenticate, caller, expected};
+use crate::{APPEND_EVENTS_MAX, Api, BODY_MAX, Problem, body};
+
+/// Runs one command. The body is the data of the event asked for; `timestamp` may be left out and is then now.
+pub(crate) async fn command(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Command).await?;
+    let command: CommandType = name.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
+    let data: Object = body::json(body)?;
+    let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
+    let span = span(&caller, command.as_str());
+    let correlation_id = caller.metadata.correlation_id.clone();
+    let request = CommandRequest { caller, command, data, expected };
+    let answered = Box::pin(api.commands.execute(request)).instrument(span.clone()).await;
+    answer(&span, correlation_id, answered)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AppendBody {
+    events: Vec<AppendEvent>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AppendEvent {
+    event_type: String,
+    version: Option<String>,
+    data: Object,
+}
+
+/// Appends up to 1,000 events that a service decided on for itself: contracts are checked, rules are not.
+pub(crate) async fn append(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Command).await?;
+    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let body: AppendBody = body::json(body)?;
+    if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
+        return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
+    }
+    let mut events = Vec::with_capacity(body.events.len());
+    for (index, event) in body.events.into_iter().enumerate() {
+        let event_type = event.event_type.parse().map_err(|e| {
+            let violation = weir_model::Violation::new("/eventType", format!("{e}"));
+            Problem::violation(format!("event {index}: {violation}"), &[violation], index)
+        })?;
+        if weir_model::canonical::object_text(&event.data).len() > BODY_MAX {
+            return Err(Problem::too_large(BODY_MAX));
+        }
+        events.push((event_type, event.version, event.data));
+    }
+    let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
+    let span = span(&caller, "append");
+    let correlation_id = caller.metadata.correlation_id.clone();
+    let request = StreamAppend { caller, stream, expected, events };
+    let answered = Box::pin(api.commands.append(request)).instrument(span.clone()).await;
+    answer(&span, correlation_id, answered)
+}
+
+/// On every log line about a request.
+fn span(caller: &Caller, what: &str) -> tracing::Span {
+    tracing::info_span!(
+        "command",
+        command = what,
+        tenant = %caller.tenant,
+        correlation_id = caller.metadata.correlation_id,
+        causation_id = caller.metadata.causation_id,
+    )
+}
+
+fn answer(
+    span: &tracing::Span,
+    correlation_id: Option<String>,
+    answered: Result<Answer, CommandError>,
+) -> Result<Response, Problem> {
+    let _entered = span.enter();
+    let answer = answered.inspect_err(|error| tracing::info!(%error, "refused"))?;
+    tracing::debug!(position = answer.last.0, stream = answer.stream, repeated = answer.repeated, "stored");
+    let status = if answer.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let body = json!({
+        "stream": answer.stream,
+        "version": answer.version,
+        "firstPosition": answer.first,
+        "position": answer.last,
+        "recordedAt": answer.recorded_at,
+        "repeated": answer.repeated,
+        "correlationId": correlation_id,
+    });
+    let mut response = (status, Json(body)).into_response();
+    let mut header = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    };
+    header("weir-position", answer.last.to_string());
+    header("x-correlation-id", correlation_id.unwrap_or_default());
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SnapshotBody {
+    version: i64,
+    state_version: Option<i32>,
+    data: serde_json::Value,
+}
+
+/// Keeps a snapshot that a service made. One of our own layout would be read back as our state, so only an admin may.
+pub(crate) async fn create_snapshot(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Admin).await?;
+    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let body: SnapshotBody = body::json(body)?;
+    let last = api.store.get_events(&principal.tenant, &stream, body.version - 1, 1).await?;
+    if last.first().is_none_or(|event| event.version != body.version) {
+        return Err(Problem::not_found(format!("{stream} has no version {}", body.version)));
+    }
+    let state_version = body.state_version.unwrap_or(STATE_VERSION);
+    let snapshot = Snapshot { version: body.version, state_version, data: body.data };
+    api.store.create_snapshot(&principal.tenant, &stream, &snapshot).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

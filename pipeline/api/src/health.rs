@@ -1,0 +1,78 @@
+//! Liveness, readiness, metrics. Open to whoever reaches the address: they hold no tenant's data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+use weir_engine::{LanePhase, LaneStatus};
+use weir_postgres::metric_totals::MetricTotals;
+
+use crate::Api;
+
+/// A lane with a lag that has not moved for this long is not ready.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// Installs this process's recorder. Histograms get buckets; without, the exporter would make summaries of them.
+pub fn exporter() -> Result<PrometheusHandle, BuildError> {
+    const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+    const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_commands".to_owned()), &COMMANDS)?
+        .install_recorder()
+}
+
+/// The process answers.
+pub(crate) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+fn advancing(lane: &LaneStatus) -> bool {
+    lane.phase == LanePhase::Running && (lane.lag() == 0 || lane.advanced_at.elapsed() < STALLED_AFTER)
+}
+
+/// Every lane is assigned and advancing.
+pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    let lanes = api.board.read();
+    let ready = !lanes.is_empty() && lanes.values().all(advancing);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let lanes: serde_json::Map<_, _> = lanes
+        .into_iter()
+        .map(|(name, lane)| {
+            let shown = json!({"ready": advancing(&lane), "nextOffset": lane.next_offset, "lag": lane.lag(), "trouble": lane.trouble});
+            (name, shown)
+        })
+        .collect();
+    (status, Json(json!({"ready": ready, "lanes": lanes}))).into_response()
+}
+
+/// The committed totals, the same from every process, and this process's own metrics.
+pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let lanes = api.board.read();
+    for (name, lane) in lanes {
+        metrics::gauge!("weir_lane_lag_records", "lane" => name.clone()).set(as_double(lane.lag()));
+        metrics::gauge!("weir_lane_next_offset", "lane" => name).set(as_double(lane.next_offset));
+    }
+    let totals = async {
+        let client = api.database.get().await?;
+        MetricTotals::read(&**client).await?.render()
+    };
+    // Without the database there are no totals: a zero in their place would look like a reset.
+    let (up, totals) = match totals.await {
+        Ok(text) => (1.0, text),
+        Err(_) => (0.0, String::new()),
+    };
+    metrics::gauge!("weir_totals_readable").set(up);
+    let text = format!("{totals}{}", api.process_metrics.render());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[allow(clippy::as_conversions, reason = "Prometheus values are doubles by definition")]
+fn as_double(n: i64) -> f64 {
+    n as f64
+}

@@ -1,0 +1,140 @@
+//! Errors as RFC 9457 problem details.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use weir_engine::retry::chain;
+use weir_model::Violation;
+use weir_postgres::{AppendError, CommandError, DbError};
+
+/// An error answer.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    problem_type: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+    #[serde(skip)]
+    retry_after: bool,
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            problem_type: format!("urn:weir:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            more: Map::new(),
+            retry_after: false,
+        }
+    }
+
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", "The request cannot be read", detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed", "this address has other methods")
+    }
+
+    pub(crate) fn too_large(max: usize) -> Self {
+        let detail = format!("a body, and an event within one, may have at most {max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        let detail = "send `Authorization: Bearer TOKEN`; `weir token create` makes one";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid token", detail)
+    }
+
+    pub(crate) fn forbidden(scope: &str) -> Self {
+        let detail = format!("this token lacks the scope `{scope}`");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Missing scope", detail).with("scope", scope.into())
+    }
+
+    pub(crate) fn violation(detail: String, violations: &[Violation], event: usize) -> Self {
+        let errors: Vec<_> =
+            violations.iter().map(|v| json!({"pointer": format!("#{}", v.pointer), "detail": v.reason, "event": event})).collect();
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "contract-violation", "The data breaks its contract", detail)
+            .with("errors", errors.into())
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        let title = "The event store is not available";
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
+        problem.retry_after = true;
+        problem
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        // The words of the database go to the log: they may hold what is not the caller's.
+        tracing::warn!(error = chain(&error), "a request failed");
+        Self::unavailable("the database is away; try again")
+    }
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        let detail = error.to_string();
+        let conflict = |name, title| Self::new(StatusCode::CONFLICT, name, title, detail.clone());
+        match error {
+            CommandError::Contract { index, violation } => Self::violation(detail, &violation.violations, index),
+            CommandError::WrongStream { index, reason } => {
+                Self::violation(detail, &[Violation::new("", reason)], index)
+            }
+            CommandError::Rejected(_) => conflict("rejected", "A rule forbids this"),
+            CommandError::Conflict { actual } => {
+                conflict("version-conflict", "The stream is at another version").with("actualVersion", actual.into())
+            }
+            CommandError::Contended => conflict("contended", "Other writers were faster"),
+            CommandError::KeyReused => {
+                let title = "The key was used for another request";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", title, detail)
+            }
+            CommandError::Append(AppendError::Data { .. }) => {
+                tracing::warn!(error = detail, "not storable");
+                let detail = "the event store cannot hold this data";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-storable", "Not storable", detail)
+            }
+            CommandError::Append(AppendError::Overloaded) => Self::unavailable("too many commands wait; try again"),
+            CommandError::Append(AppendError::Unavailable { .. }) => {
+                Self::unavailable("the outcome is unknown; try again under the same Idempotency-Key")
+            }
+            CommandError::Db(error) => error.into(),
+        }
+    }
+}

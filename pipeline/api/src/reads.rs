@@ -1,0 +1,153 @@
+//! Reading streams, events, snapshots, and a lane's progress. A tenant sees its own; everything else does not exist.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weir_model::{EventType, Position, StreamId};
+use weir_postgres::tokens::Scope;
+use weir_postgres::{Ledger, RecordedEvent};
+
+use crate::auth::authenticate;
+use crate::{Api, Problem};
+
+const LIMIT_DEFAULT: i64 = 100;
+const LIMIT_MAX: i64 = 1000;
+
+/// A reader waits this long for a lane at most.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamQuery {
+    after_version: Option<i64>,
+    limit: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsQuery {
+    after: Option<i64>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    limit: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LaneQuery {
+    wait_for: Option<i64>,
+    timeout_ms: Option<u64>,
+}
+
+type Params<T> = Result<Query<T>, QueryRejection>;
+
+fn params<T>(query: Params<T>) -> Result<T, Problem> {
+    query.map(|Query(params)| params).map_err(|rejection| Problem::malformed(rejection.body_text()))
+}
+
+fn limit(asked: Option<i64>) -> Result<i64, Problem> {
+    match asked.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => Ok(limit),
+        other => Err(Problem::malformed(format!("limit is 1 to {LIMIT_MAX}, not {other}"))),
+    }
+}
+
+fn not_negative(name: &str, asked: Option<i64>) -> Result<i64, Problem> {
+    match asked.unwrap_or(0) {
+        n if n >= 0 => Ok(n),
+        n => Err(Problem::malformed(format!("{name} is 0 or more, not {n}"))),
+    }
+}
+
+fn page(events: &[RecordedEvent], limit: i64) -> Json<Value> {
+    let more = i64::try_from(events.len()).is_ok_and(|n| n == limit);
+    Json(json!({"events": events, "more": more}))
+}
+
+/// `GET /v1/streams/{stream}?after_version=0&limit=100`
+pub(crate) async fn stream(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    query: Params<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Read).await?;
+    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let query = params(query)?;
+    let (after, limit) = (not_negative("after_version", query.after_version)?, limit(query.limit)?);
+    let events = api.store.get_events(&principal.tenant, &stream, after, limit).await?;
+    // Beyond the end of a stream that exists there is an empty page, not a missing stream.
+    if events.is_empty() && (after == 0 || api.store.get_events(&principal.tenant, &stream, 0, 1).await?.is_empty()) {
+        return Err(Problem::not_found(format!("there is no stream {stream}")));
+    }
+    Ok(page(&events, limit))
+}
+
+/// `GET /v1/events?after=0&type=TaskAssigned&limit=100`
+pub(crate) async fn events(
+    State(api): State<Arc<Api>>,
+    query: Params<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Read).await?;
+    let query = params(query)?;
+    let (after, limit) = (Position(not_negative("after", query.after)?), limit(query.limit)?);
+    let events = match query.event_type {
+        None => api.store.get_all_events(&principal.tenant, after, limit).await?,
+        Some(name) => {
+            let event_type: EventType = name.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+            api.store.get_events_by_type(&principal.tenant, event_type.as_str(), after, limit).await?
+        }
+    };
+    Ok(page(&events, limit))
+}
+
+/// `GET /v1/streams/{stream}/snapshot`
+pub(crate) async fn snapshot(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let principal = authenticate(&api, &headers, Scope::Read).await?;
+    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    match api.store.get_snapshot(&principal.tenant, &stream).await? {
+        Some(snapshot) => Ok(Json(json!(snapshot))),
+        None => Err(Problem::not_found(format!("there is no snapshot of {stream}"))),
+    }
+}
+
+/// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that whoever wrote can read
+/// what it wrote.
+pub(crate) async fn lane(
+    State(api): State<Arc<Api>>,
+    Path(lane): Path<String>,
+    query: Params<LaneQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    authenticate(&api, &headers, Scope::Read).await?;
+    let query = params(query)?;
+    let position = not_negative("wait_for", query.wait_for)?;
+    let wait = query.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        let client = api.database.get().await?;
+        let rows = Ledger::rows(&**client).await?;
+        drop(client);
+        let mut rows = rows.into_iter().filter(|row| row.lane == lane).peekable();
+        if rows.peek().is_none() {
+            return Err(Problem::not_found(format!("there is no lane {lane}")));
+        }
+        let next_offset = rows.filter_map(|row| row.next_offset).max().unwrap_or(0);
+        let reached = next_offset > position;
+        if reached || tokio::time::Instant::now() >= deadline {
+            return Ok(Json(json!({"lane": lane, "nextOffset": next_offset, "reached": reached})));
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}

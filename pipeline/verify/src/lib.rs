@@ -1,0 +1,248 @@
+//! `weir verify`: what each sink holds against what the source says it should hold.
+//!
+//! The source is read once, below the highest cut. From it the pure projections make what each sink should hold, and from
+//! each sink's own columns the same is rebuilt; counts and order-independent hashes are compared. Nothing compares a stored
+//! hash. Memory is bounded: pages from the source, an external sort for what must be folded by key, streams from the sinks.
+//!
+//! Cuts: Postgres sinks are read in one REPEATABLE READ snapshot together with their ledger rows. History is read at one
+//! Delta version, whose own transaction says how far it goes.
+
+mod expected;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use url::Url;
+use weir_engine::{BoxError, Partition};
+use weir_history::{HistoryError, HistoryTable, transaction_id};
+use weir_model::EventType;
+use weir_model::canonical::SetHash;
+use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
+use weir_postgres::metric_totals::MetricTotals;
+use weir_postgres::verify::{SinkSnapshot, TABLES};
+use weir_postgres::{Database, DbError, EventStoreSource, dead_letters};
+
+use expected::Expected;
+
+/// The lanes that are verified.
+pub const LANES: [&str; 3] = [READ_MODELS, METRICS, HISTORY];
+pub(crate) const READ_MODELS: &str = "read-models";
+pub(crate) const METRICS: &str = "metrics";
+pub(crate) const HISTORY: &str = "history";
+
+/// How often a moving set of dead letters is read again before the difference is reported.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Why nothing could be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Postgres.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// History.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The sort's spill files.
+    #[error("sorting what the read models should hold failed")]
+    Sort(#[source] BoxError),
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// Which lane.
+    pub lane: &'static str,
+    /// Event type, table or series.
+    pub subject: String,
+    /// What the source says: records, rows, or a counter's value.
+    pub expected: u64,
+    /// Its hash; empty for counters.
+    pub expected_hash: String,
+    /// What the sink holds.
+    pub actual: u64,
+    /// Its hash; empty for counters.
+    pub actual_hash: String,
+    /// Records of this subject that are the lane's dead letters: neither expected nor in the sink.
+    pub dead_letters: u64,
+}
+
+impl Comparison {
+    /// Whether both sides agree.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.expected == self.actual && self.expected_hash == self.actual_hash
+    }
+}
+
+/// The whole table.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Line by line.
+    pub comparisons: Vec<Comparison>,
+    /// Differences that no line can show.
+    pub differences: Vec<String>,
+    /// How far each lane was compared.
+    pub cuts: BTreeMap<&'static str, i64>,
+}
+
+impl Report {
+    /// Whether every number agrees.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.differences.is_empty() && self.comparisons.iter().all(Comparison::is_equal)
+    }
+}
+
+/// How far a lane goes, and what it left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cut {
+    pub(crate) below: i64,
+    pub(crate) dead: HashSet<i64>,
+}
+
+impl Cut {
+    /// Whether the sink should hold the record at this offset.
+    pub(crate) fn holds(&self, offset: i64) -> bool {
+        offset < self.below && !self.dead.contains(&offset)
+    }
+
+    pub(crate) fn is_dead(&self, offset: i64) -> bool {
+        offset < self.below && self.dead.contains(&offset)
+    }
+}
+
+/// Compares every sink with the event store. Lanes may run meanwhile. `spill` takes the sort's temporary files.
+pub async fn verify(database: &Database, history: &Url, units: Units, spill: &Path) -> Result<Report, VerifyError> {
+    let partition = EventStoreSource::partition(database).await?;
+    let mut report = Report::default();
+    let sinks = SinkSnapshot::open(database).await?;
+    let ledger: HashMap<String, i64> = sinks
+        .ledger()
+        .await?
+        .into_iter()
+        .filter(|row| row.partition == partition)
+        .filter_map(|row| row.next_offset.map(|next| (row.lane, next)))
+        .collect();
+    let mut cuts: HashMap<&'static str, Cut> = HashMap::new();
+    for lane in [READ_MODELS, METRICS] {
+        let below = ledger.get(lane).copied().unwrap_or(0);
+        cuts.insert(lane, Cut { below, dead: sinks.dead_offsets(lane, &partition).await? });
+    }
+    let (table, cut) = history_cut(database, history, &partition).await?;
+    let history_ledger = ledger.get(HISTORY).copied().unwrap_or(0);
+    if history_ledger > cut.below {
+        report.differences.push(format!(
+            "history: the ledger says everything below {history_ledger} is there, but the table's log ends at {}",
+            cut.below
+        ));
+    }
+    cuts.insert(HISTORY, cut);
+    report.cuts = cuts.iter().map(|(lane, cut)| (*lane, cut.below)).collect();
+
+    let expected = Expected::read(database, &partition, &cuts, units, spill).await?;
+    report.differences.extend(expected.differences.iter().cloned());
+    compare_read_models(&mut report, &expected, &sinks.read_models().await?);
+    compare_metrics(&mut report, &expected, &sinks.metrics().await?);
+    compare_history(&mut report, &expected, table.as_ref()).await?;
+    Ok(report)
+}
+
+/// A version of the table, how far it goes, and the dead letters that belong to it. Those are kept before the commit that
+/// passes them and removed after the commit that redrives them, so a set that stands still around the reading fits.
+async fn history_cut(
+    database: &Database,
+    history: &Url,
+    partition: &Partition,
+) -> Result<(Option<HistoryTable>, Cut), VerifyError> {
+    let read_dead = || async {
+        let client = database.get().await?;
+        dead_letters::offsets(&**client, HISTORY, partition).await
+    };
+    let mut attempts = 0;
+    loop {
+        let before = read_dead().await?;
+        let table = HistoryTable::open(history).await?;
+        let below = match &table {
+            Some(table) => table.transaction(&transaction_id(HISTORY, partition)).await?.unwrap_or(0),
+            None => 0,
+        };
+        let after = read_dead().await?;
+        attempts += 1;
+        let within = |dead: &HashSet<i64>| dead.iter().copied().filter(|o| *o < below).collect::<HashSet<_>>();
+        if within(&before) == within(&after) || attempts == ATTEMPTS_MAX {
+            return Ok((table, Cut { below, dead: after }));
+        }
+    }
+}
+
+fn compare_hashes(
+    report: &mut Report,
+    lane: &'static str,
+    subject: &str,
+    expected: SetHash,
+    actual: SetHash,
+    dead_letters: u64,
+) {
+    report.comparisons.push(Comparison {
+        lane,
+        subject: subject.to_owned(),
+        expected: expected.count(),
+        expected_hash: expected.hex(),
+        actual: actual.count(),
+        actual_hash: actual.hex(),
+        dead_letters,
+    });
+}
+
+fn compare_read_models(report: &mut Report, expected: &Expected, actual: &BTreeMap<&'static str, SetHash>) {
+    for table in TABLES {
+        let expected_hash = expected.read_models.get(table).copied().unwrap_or_default();
+        let dead = expected.dead.get(&(READ_MODELS, table.to_owned())).copied().unwrap_or(0);
+        compare_hashes(report, READ_MODELS, table, expected_hash, actual.get(table).copied().unwrap_or_default(), dead);
+    }
+}
+
+fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTotals) {
+    let mut keys: Vec<(String, String)> = COUNTERS
+        .iter()
+        .flat_map(|c| c.label.map_or(&[""][..], |(_, values)| values).iter().map(|v| (c.name.to_owned(), (*v).to_owned())))
+        .collect();
+    keys.extend(actual.counters.keys().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
+    for (name, label) in keys {
+        let value = |totals: &MetricTotals| u64::try_from(totals.counter(&name, &label)).unwrap_or(u64::MAX);
+        let dead = expected.dead.get(&(METRICS, label.clone())).copied().unwrap_or(0);
+        report.comparisons.push(Comparison {
+            lane: METRICS,
+            subject: if label.is_empty() { name.clone() } else { format!("{name}{{{label}}}") },
+            expected: value(&expected.metrics),
+            expected_hash: String::new(),
+            actual: value(actual),
+            actual_hash: String::new(),
+            dead_letters: if name == "events_applied_total" { dead } else { 0 },
+        });
+    }
+    let buckets = |totals: &MetricTotals| {
+        let mut hash = SetHash::default();
+        for ((name, bucket), (observations, sum)) in &totals.buckets {
+            hash.add(&[format!("{name} {bucket} {observations} {sum}").as_bytes()]);
+        }
+        hash
+    };
+    compare_hashes(report, METRICS, &format!("{} buckets", EXECUTION_TIME.name), buckets(&expected.metrics), buckets(actual), 0);
+}
+
+async fn compare_history(report: &mut Report, expected: &Expected, table: Option<&HistoryTable>) -> Result<(), VerifyError> {
+    let actual = match table {
+        Some(table) => table.hashes().await?,
+        None => Default::default(),
+    };
+    let mut subjects: Vec<String> = EventType::ALL.map(|t| t.as_str().to_owned()).to_vec();
+    subjects.extend(actual.by_type.keys().filter(|name| !subjects.contains(name)).cloned().collect::<Vec<_>>());
+    for subject in subjects {
+        let dead = expected.dead.get(&(HISTORY, subject.clone())).copied().unwrap_or(0);
+        let expected = expected.history.get(&subject).copied().unwrap_or_default();
+        compare_hashes(report, HISTORY, &subject, expected, actual.by_type.get(&subject).copied().unwrap_or_default(), dead);
+    }
+    report.differences.extend(actual.broken.into_iter().map(|words| format!("history: {words}")));
+    Ok(())
+}
