@@ -1,2 +1,33 @@
-//! placeholder
-fn main() {}
+//! `weir`: a learning platform's event stream, measured exactly once.
+
+mod commands;
+mod data_dir;
+mod instance;
+mod logging;
+mod oulad;
+mod output;
+mod server;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use weir_engine::retry::chain;
+
+fn main() -> ExitCode {
+    let cli = commands::Cli::parse();
+    logging::start(cli.log_format, cli.command.is_quiet());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(Box::pin(commands::run(cli))) {
+        Ok(code) => code,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    output::complain(&format!("error: {}", chain(error)));
+    ExitCode::FAILURE
+}

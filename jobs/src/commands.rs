@@ -1,0 +1,105 @@
+//! The command line: a thin file per subcommand.
+
+mod dead_letters;
+mod demo;
+mod import;
+mod sql;
+mod status;
+mod token;
+mod up;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use weir_engine::BoxError;
+
+use crate::data_dir;
+use crate::instance::Place;
+use crate::logging::LogFormat;
+use crate::output::Format;
+
+/// A learning platform's event stream, measured exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about)]
+pub(crate) struct Cli {
+    /// Where everything is kept [default: /var/lib/weir for root, ~/.local/share/weir for others]
+    #[arg(long, global = true, env = "WEIR_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Settings, in TOML [default: weir.toml in the data directory, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, for example --set lanes.history.flush_interval_ms=500
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// How data is printed
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    format: Format,
+    /// How log lines are printed, on stderr
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything: event store, lanes, HTTP side
+    Up(up::Args),
+    /// Run everything, drive it with commands, and show it
+    Demo(demo::Args),
+    /// Bring records of other systems in, through the command side
+    #[command(subcommand)]
+    Import(import::Import),
+    /// Query the history
+    Sql(sql::Args),
+    /// Prove that every sink holds what the source says; exits 1 on any difference
+    Verify,
+    /// Show addresses, lanes and their offsets
+    Status,
+    /// Records that a lane could not apply
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Bearer tokens of the HTTP side
+    #[command(subcommand)]
+    Token(token::Token),
+}
+
+impl Command {
+    /// Whether log lines of everyday events would only disturb.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !matches!(self, Self::Up(_))
+    }
+}
+
+/// Runs a command; its exit code is 0, or 1 when it found what it was looking for to be wrong.
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
+    let place = Place {
+        data_dir: cli.data_dir.unwrap_or_else(data_dir::default_path),
+        config: cli.config,
+        set: cli.set,
+    };
+    let format = cli.format;
+    match cli.command {
+        Command::Up(args) => Box::pin(up::run(&place, args)).await,
+        Command::Demo(args) => Box::pin(demo::run(place, args, format)).await,
+        Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
+        Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,
+        Command::Verify => Box::pin(verify::run(&place, format)).await,
+        Command::Status => Box::pin(status::run(&place, format)).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(&place, command, format)).await,
+        Command::Token(command) => Box::pin(token::run(&place, command, format)).await,
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM.
+pub(crate) async fn told_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `weir dead-letters list|show|redrive`
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use weir_engine::BoxError;
+use weir_postgres::dead_letters::{self, DeadLetter};
+
+use crate::instance::{Attached, Place};
+use crate::output::{Format, Rows, complain, say};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum DeadLetters {
+    /// Show them, oldest first
+    List {
+        /// Of this lane only
+        #[arg(long)]
+        lane: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 100)]
+        limit: i64,
+    },
+    /// Show one, its bytes included
+    Show {
+        /// Its number in the list
+        id: i64,
+    },
+    /// Ask the lane's owner to try again, once the cause is mended
+    Redrive {
+        /// Which ones; without any, all that are dead
+        ids: Vec<i64>,
+        /// Of this lane only
+        #[arg(long)]
+        lane: Option<String>,
+    },
+}
+
+pub(crate) async fn run(place: &Place, command: DeadLetters, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = place.attach().await?;
+    let done = work(&attached, command, format).await;
+    attached.detach().await?;
+    done
+}
+
+async fn work(attached: &Attached, command: DeadLetters, format: Format) -> Result<ExitCode, BoxError> {
+    let client = attached.database.get().await?;
+    match command {
+        DeadLetters::List { lane, limit } => {
+            let letters = dead_letters::list(&**client, lane.as_deref(), limit).await?;
+            print(&letters, format)?;
+        }
+        DeadLetters::Show { id } => {
+            let letter = dead_letters::find(&**client, id).await?;
+            let letter = letter.ok_or_else(|| format!("there is no dead letter {id}; `weir dead-letters list` shows all"))?;
+            print(std::slice::from_ref(&letter), format)?;
+            if format == Format::Table {
+                say(&String::from_utf8_lossy(&letter.payload))?;
+            }
+        }
+        DeadLetters::Redrive { ids, lane } => {
+            let asked = dead_letters::request_redrive(&**client, lane.as_deref(), &ids).await?;
+            complain(&format!("{asked} asked for; the running lane tries them within a second"));
+            if asked == 0 && !ids.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {
+    let mut columns =
+        vec!["id", "lane", "topic", "partition", "offset", "key", "state", "event_type", "attempts", "reason", "created_at"];
+    if format != Format::Table {
+        columns.push("payload");
+    }
+    let mut rows = Rows::new(&columns);
+    for letter in letters {
+        let mut object = serde_json::to_value(letter)?;
+        object["payload"] = json!(String::from_utf8_lossy(&letter.payload));
+        rows.rows.push(columns.iter().map(|c| object.get(*c).cloned().unwrap_or(Value::Null)).collect());
+    }
+    Ok(rows.print(format)?)
+}

@@ -1,0 +1,89 @@
+//! `weir sql`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde_json::Value;
+use weir_engine::BoxError;
+use weir_postgres::Ledger;
+use weir_query::History;
+
+use crate::instance::{Attached, Place};
+use crate::output::{Format, Rows};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// SQL over `events` and a view per event type, such as assessment_completed
+    query: String,
+    /// Wait until history holds this position, for those who read what they wrote
+    #[arg(long, value_name = "POSITION")]
+    wait_for: Option<i64>,
+    /// Give up waiting after this many seconds
+    #[arg(long, default_value_t = 30)]
+    wait_seconds: u64,
+}
+
+pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    // History alone answers; Postgres is needed only to wait for a lane.
+    let (dir, settings) = place.open()?;
+    let history = match settings.history.url.as_str() {
+        "" => dir.history()?,
+        url => url::Url::parse(url)?,
+    };
+    if let Some(position) = args.wait_for {
+        let attached = Attached::new(dir, settings.clone()).await?;
+        let reached = wait_for(&attached, position, Duration::from_secs(args.wait_seconds)).await;
+        attached.detach().await?;
+        reached?;
+    }
+    let history = History::open(&history, settings.sql.memory_max_bytes).await?;
+    let (schema, batches) = history.sql(&args.query).await?;
+    let mut rows = Rows { columns: schema.fields().iter().map(|f| f.name().clone()).collect(), rows: Vec::new() };
+    for batch in &batches {
+        append(&mut rows, batch)?;
+    }
+    rows.print(format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result<(), BoxError> {
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        let client = attached.database.get().await?;
+        let rows = Ledger::rows(&**client).await?;
+        let next = rows.iter().filter(|row| row.lane == "history").filter_map(|row| row.next_offset).max().unwrap_or(0);
+        if next > position {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(format!("history holds positions below {next} only; is `weir up` running?").into());
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+fn append(rows: &mut Rows, batch: &RecordBatch) -> Result<(), BoxError> {
+    let options = FormatOptions::default();
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|array| Ok((array, ArrayFormatter::try_new(array.as_ref(), &options)?)))
+        .collect::<Result<Vec<_>, arrow::error::ArrowError>>()?;
+    for row in 0..batch.num_rows() {
+        let cells = columns.iter().map(|(array, formatter)| {
+            if array.is_null(row) {
+                return Value::Null;
+            }
+            let text = formatter.value(row).to_string();
+            match array.data_type() {
+                t if t.is_numeric() || *t == DataType::Boolean => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+                _ => Value::String(text),
+            }
+        });
+        rows.rows.push(cells.collect());
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! One data directory: what is in it, and who may use it.
+//!
+//! ```text
+//! weir-data.json   marks the directory as ours, with the layout's number
+//! running.json     addresses of the running instance
+//! *.lock           instance (up or demo: one), users (everyone who needs the server), server (starting and stopping it)
+//! secrets.json     passwords of the embedded server, readable by the owner only
+//! postgres/        its files
+//! history/         the Delta table
+//! spill/           temporary files of sorts
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The layout that this build reads and writes.
+const FORMAT: u32 = 1;
+
+const MARKER: &str = "weir-data.json";
+const RUNNING: &str = "running.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+}
+
+/// What a running instance tells those who come after.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Base URL of the HTTP side.
+    pub(crate) api: String,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// Somebody else's files.
+    #[error("{path} is not empty and no data directory of weir: it holds {first}; choose another --data-dir, nothing was changed")]
+    Foreign { path: PathBuf, first: String },
+    /// Our marker, but unreadable.
+    #[error("{path} is damaged: {reason}; restore it from a copy, or choose another --data-dir, nothing was changed")]
+    Corrupt { path: PathBuf, reason: String },
+    /// A newer weir wrote it.
+    #[error("{path} has layout {found}; this weir knows {FORMAT}: use a newer weir")]
+    Newer { path: PathBuf, found: u32 },
+    /// Two instances.
+    #[error("{path} is in use: {holder}; stop that instance first, or choose another --data-dir")]
+    InUse { path: PathBuf, holder: String },
+    /// The file system.
+    #[error("{action} {path} failed")]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// An opened data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    move |source| DataDirError::Io { action, path: path.to_owned(), source }
+}
+
+/// Where data goes when nobody says: the system's place for root, the user's own place otherwise.
+pub(crate) fn default_path() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/weir");
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+    data.unwrap_or_else(|| PathBuf::from(".")).join("weir")
+}
+
+impl DataDir {
+    /// Opens the directory, or makes an empty one ours. Never touches anybody else's files.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        fs::create_dir_all(path).map_err(io_error("making", path))?;
+        let path = path.canonicalize().map_err(io_error("opening", path))?;
+        let marker = path.join(MARKER);
+        let corrupt = |reason: String| DataDirError::Corrupt { path: marker.clone(), reason };
+        match fs::read_to_string(&marker) {
+            Ok(text) => {
+                let found: Marker = serde_json::from_str(&text).map_err(|e| corrupt(e.to_string()))?;
+                if found.format > FORMAT {
+                    return Err(DataDirError::Newer { path, found: found.format });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let entries = fs::read_dir(&path).map_err(io_error("reading", &path))?.filter_map(Result::ok);
+                // Our own first file, of a start that was killed, and settings put there beforehand are no strangers.
+                let ours = |name: &std::ffi::OsString| name == "weir-data.json.new" || name == "weir.toml" || name == "lost+found";
+                if let Some(first) = entries.map(|entry| entry.file_name()).find(|name| !ours(name)) {
+                    return Err(DataDirError::Foreign { path, first: first.to_string_lossy().into_owned() });
+                }
+                write_durably(&marker, &Marker { format: FORMAT }, 0o644)?;
+            }
+            Err(error) => return Err(io_error("reading", &marker)(error)),
+        }
+        Ok(Self { path })
+    }
+
+    /// The directory itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Something in it.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Temporary files; what a killed process left there is removed.
+    pub(crate) fn spill(&self) -> Result<PathBuf, DataDirError> {
+        let path = self.join("spill").join(std::process::id().to_string());
+        fs::create_dir_all(&path).map_err(io_error("making", &path))?;
+        Ok(path)
+    }
+
+    /// Where history lives unless the settings say otherwise.
+    pub(crate) fn history(&self) -> Result<Url, DataDirError> {
+        let path = self.join("history");
+        fs::create_dir_all(&path).map_err(io_error("making", &path))?;
+        Url::from_directory_path(&path)
+            .map_err(|()| DataDirError::Corrupt { path, reason: "its path is no URL".to_owned() })
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, DataDirError> {
+        let path = self.join(name);
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        file.map_err(io_error("opening", &path))
+    }
+
+    /// The right to run lanes here; held until dropped.
+    pub(crate) fn lock_instance(&self) -> Result<File, DataDirError> {
+        let file = self.lock_file("instance.lock")?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                let holder = self.running().map_or_else(
+                    || "another weir is starting on it".to_owned(),
+                    |running| format!("process {} serves {}", running.pid, running.api),
+                );
+                Err(DataDirError::InUse { path: self.path.clone(), holder })
+            }
+            Err(TryLockError::Error(error)) => Err(io_error("locking", &self.path)(error)),
+        }
+    }
+
+    /// Whether an instance runs here.
+    pub(crate) fn is_running(&self) -> Result<bool, DataDirError> {
+        let file = self.lock_file("instance.lock")?;
+        Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Held, shared, by everyone who needs the embedded server: the last one stops it.
+    pub(crate) fn lock_users(&self) -> Result<File, DataDirError> {
+        let file = self.lock_file("users.lock")?;
+        file.lock_shared().map_err(io_error("locking", &self.path))?;
+        Ok(file)
+    }
+
+    /// Held while the embedded server is started or stopped.
+    pub(crate) fn lock_server(&self) -> Result<File, DataDirError> {
+        let file = self.lock_file("server.lock")?;
+        file.lock().map_err(io_error("locking", &self.path))?;
+        Ok(file)
+    }
+
+    /// What the running instance said of itself; `None` when none runs, or it has not said yet.
+    pub(crate) fn running(&self) -> Option<Running> {
+        serde_json::from_str(&fs::read_to_string(self.join(RUNNING)).ok()?).ok()
+    }
+
+    pub(crate) fn set_running(&self, running: &Running) -> Result<(), DataDirError> {
+        write_durably(&self.join(RUNNING), running, 0o644)
+    }
+
+    pub(crate) fn clear_running(&self) {
+        if let Err(error) = fs::remove_file(self.join(RUNNING)) {
+            tracing::debug!(%error, "running.json stays");
+        }
+    }
+}
+
+/// Whole or not at all, whatever dies.
+pub(crate) fn write_durably(path: &Path, value: &impl Serialize, mode: u32) -> Result<(), DataDirError> {
+    let new = path.with_extension("json.new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(io_error("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_and_damaged_directories_are_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign { .. })));
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 1);
+
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(MARKER), "{").expect("written");
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Corrupt { .. })));
+        fs::write(dir.path().join(MARKER), "{\"format\": 2}").expect("written");
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Newer { found: 2, .. })));
+    }
+
+    #[test]
+    fn an_interrupted_first_start_is_taken_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("weir-data.json.new"), "{").expect("written");
+        DataDir::open(dir.path()).expect("ours");
+        DataDir::open(dir.path()).expect("still ours");
+    }
+}

@@ -1,0 +1,206 @@
+//! An attached data directory, and a running instance on it: lanes, appender, HTTP side.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+use weir_engine::{BoxError, LaneError, Sink, StatusBoard, run_lane};
+use weir_history::HistorySink;
+use weir_model::SystemClock;
+use weir_postgres::{
+    AppendSignal, CommandService, Database, DatabaseOptions, EventStore, EventStoreSource, GroupCommit, Ledger,
+    MetricsProjection, ProjectionSink, ReadModelsProjection,
+};
+use weir_verify::LANES;
+
+use crate::data_dir::{DataDir, Running};
+use crate::server::Server;
+use crate::settings::Settings;
+
+/// A data directory with its Postgres at hand.
+pub(crate) struct Attached {
+    pub(crate) dir: DataDir,
+    pub(crate) settings: Settings,
+    pub(crate) database: Database,
+    pub(crate) history: Url,
+    pub(crate) server: Option<Server>,
+}
+
+/// Where a command works and with what settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) set: Vec<String>,
+}
+
+impl Place {
+    /// Opens the data directory and reads the settings.
+    pub(crate) fn open(&self) -> Result<(DataDir, Settings), BoxError> {
+        let dir = DataDir::open(&self.data_dir)?;
+        let settings = Settings::read(dir.path(), self.config.as_deref(), &self.set)?;
+        Ok((dir, settings))
+    }
+
+    /// Attaches to the running Postgres, or starts it. [`Attached::detach`] stops what nobody else uses.
+    pub(crate) async fn attach(&self) -> Result<Attached, BoxError> {
+        let (dir, settings) = self.open()?;
+        Attached::new(dir, settings).await
+    }
+}
+
+impl Attached {
+    pub(crate) async fn new(dir: DataDir, settings: Settings) -> Result<Self, BoxError> {
+        let (server, url) = if settings.postgres.url.is_empty() {
+            let server = Server::start(&dir, &settings.postgres.bin_dir).await?;
+            let url = server.owner_url();
+            (Some(server), url)
+        } else {
+            (None, settings.postgres.url.clone())
+        };
+        let database = Database::open(&DatabaseOptions {
+            url,
+            connections_max: settings.postgres.connections_max,
+            statement_timeout: settings.postgres.statement_timeout(),
+            lock_timeout: settings.postgres.lock_timeout(),
+        })?;
+        database.migrate().await?;
+        let history = match settings.history.url.as_str() {
+            "" => dir.history()?,
+            url => Url::parse(url)?,
+        };
+        Ok(Self { dir, settings, database, history, server })
+    }
+
+    /// The command side, with an appender of its own.
+    pub(crate) fn commands(&self, stop: &CancellationToken) -> CommandService {
+        let commits = GroupCommit::start(self.database.clone(), self.settings.group_commit(), stop.clone());
+        CommandService::new(EventStore::new(self.database.clone()), commits, Arc::new(SystemClock))
+    }
+
+    /// Stops the server unless others use it.
+    pub(crate) async fn detach(self) -> Result<(), BoxError> {
+        drop(self.database);
+        if let Some(server) = self.server {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything of `weir up`, running.
+pub(crate) struct Instance {
+    pub(crate) attached: Attached,
+    pub(crate) commands: CommandService,
+    pub(crate) board: StatusBoard,
+    pub(crate) api: String,
+    lanes: JoinSet<Result<(), LaneError>>,
+    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+    stop_appending: CancellationToken,
+    _lock: std::fs::File,
+}
+
+impl Instance {
+    /// Takes the data directory and starts everything on it.
+    pub(crate) async fn start(place: &Place) -> Result<Self, BoxError> {
+        let (dir, settings) = place.open()?;
+        let lock = dir.lock_instance()?;
+        // What a killed instance said of itself is no longer true.
+        dir.clear_running();
+        let attached = Attached::new(dir, settings).await?;
+        let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
+        let commands = attached.commands(&stop_appending);
+        let board = StatusBoard::default();
+        let listener = TcpListener::bind(&attached.settings.api.listen)
+            .await
+            .map_err(|e| format!("api.listen = {}: {e}; another address goes with --set api.listen=127.0.0.1:0", attached.settings.api.listen))?;
+        let api = format!("http://{}", listener.local_addr()?);
+        let lanes = start_lanes(&attached, &board, &stop).await?;
+        let handlers = weir_api::Api {
+            commands: commands.clone(),
+            store: EventStore::new(attached.database.clone()),
+            database: attached.database.clone(),
+            board: board.clone(),
+            process_metrics: weir_api::exporter()?,
+        };
+        let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
+        attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
+        tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
+        Ok(Self { attached, commands, board, api, lanes, http, stop, stop_appending, _lock: lock })
+    }
+
+    /// Until a lane or the server fails for good.
+    pub(crate) async fn failed(&mut self) -> BoxError {
+        let server = self.attached.server.as_mut();
+        let supervised = async {
+            match server {
+                Some(server) => BoxError::from(server.supervise().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = supervised => error,
+            Some(ended) = self.lanes.join_next() => match ended {
+                Ok(Ok(())) => "a lane ended without being told to".into(),
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+            },
+        }
+    }
+
+    /// Drains: no new commands, then each lane commits what it holds, then the server goes.
+    pub(crate) async fn stop(mut self) -> Result<Attached, BoxError> {
+        tracing::info!("draining");
+        self.stop.cancel();
+        self.http.await??;
+        self.stop_appending.cancel();
+        let mut result = Ok(());
+        while let Some(ended) = self.lanes.join_next().await {
+            if let Err(error) = ended? {
+                result = Err(BoxError::from(error));
+            }
+        }
+        self.attached.dir.clear_running();
+        result.map(|()| self.attached)
+    }
+
+    /// Whether every lane has applied everything up to the event store's end.
+    pub(crate) async fn is_caught_up(&self) -> Result<bool, BoxError> {
+        let head = EventStore::new(self.attached.database.clone()).head().await?.0;
+        let lanes = self.board.read();
+        Ok(lanes.len() == LANES.len() && lanes.values().all(|lane| lane.next_offset > head || head == 0))
+    }
+}
+
+async fn start_lanes(
+    attached: &Attached,
+    board: &StatusBoard,
+    stop: &CancellationToken,
+) -> Result<JoinSet<Result<(), LaneError>>, BoxError> {
+    let owner = format!("{}-{}", std::process::id(), Uuid::now_v7());
+    let signal = AppendSignal::start(attached.database.clone(), stop.clone());
+    let policy = attached.settings.retry_policy();
+    let units = attached.settings.durations;
+    let mut lanes = JoinSet::new();
+    for name in LANES {
+        let lane = attached.settings.lane(name).ok_or_else(|| format!("there are no settings for the lane {name}"))?;
+        let mut source = EventStoreSource::open(attached.database.clone(), signal.clone()).await?;
+        let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner.clone()));
+        let mut sink: Box<dyn Sink> = match name {
+            "read-models" => {
+                Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
+            }
+            "metrics" => Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone())),
+            _ => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
+        };
+        board.announce(name);
+        let (board, stop) = (board.clone(), stop.clone());
+        lanes.spawn(async move { Box::pin(run_lane(&lane, &mut source, sink.as_mut(), &board, &stop)).await });
+    }
+    Ok(lanes)
+}
