@@ -1,1 +1,15 @@
-//! placeholder
+//! Every test against real servers, in one binary, so that the heavy libraries link once. Files are named by the question
+//! they answer.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot be set up fails, and says so")]
+#![allow(clippy::as_conversions, clippy::large_futures, clippy::wildcard_enum_match_arm, reason = "tests")]
+
+mod api;
+mod crash;
+mod dead_letters;
+mod decoding;
+mod embedded;
+mod event_store;
+mod handlers;
+mod oulad;
+mod tampering;

@@ -147,21 +147,24 @@ impl Server {
         Ok(command)
     }
 
+    /// Whether our own server answers. A copy of this data directory may run its server on the same port, with the same
+    /// password: only the process number in the server's own files tells them apart.
     async fn answers(&self) -> bool {
-        let url = self.owner_url();
-        let connected = tokio_postgres::connect(&url, NoTls);
-        match tokio::time::timeout(Duration::from_secs(5), connected).await {
-            Ok(Ok((_, connection))) => {
-                drop(connection);
-                true
-            }
-            Ok(Err(_)) | Err(_) => false,
-        }
+        let Some(pid) = self.pid() else { return false };
+        let asked = async {
+            let (client, connection) = tokio_postgres::connect(&self.owner_url(), NoTls).await?;
+            let driving = tokio::spawn(connection);
+            let row = client.query_one("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)", &[]).await;
+            driving.abort();
+            row?.try_get::<_, String>(0)
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        matches!(answer, Ok(Ok(theirs)) if theirs.trim() == pid.as_raw_nonzero().to_string())
     }
 
     /// Under the server lock: if it does not answer, start it.
     async fn ensure_running(&mut self) -> Result<(), ServerError> {
-        if self.pid().is_some() && self.answers().await {
+        if self.answers().await {
             return Ok(());
         }
         let log_path = self.dir.join("postgres.log");

@@ -22,9 +22,13 @@ pub enum QueryError {
     Sql(#[from] DataFusionError),
 }
 
-/// The innermost words: the layers around them say only that they are layers.
+/// The words without their layers, and where in the query; the parser's own words say it already.
 fn plain(error: &DataFusionError) -> String {
-    error.strip_backtrace()
+    let words = error.strip_backtrace();
+    match error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+        Some(span) => format!("{words} (line {}, column {})", span.start.line, span.start.column),
+        None => words,
+    }
 }
 
 /// A session over the last commit of a history.

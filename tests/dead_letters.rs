@@ -1,0 +1,111 @@
+//! Is a bad record kept whole while everything else goes on? (P7.)
+
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use weir_model::EventType;
+use weir_model::wire::samples;
+use weir_tests::{Up, Weir};
+
+async fn send(up: &Up<'_>, token: &str, command: &str, user: &str, email: &str) {
+    let event_type = if command == "RegisterUser" { EventType::UserRegistered } else { EventType::UserProfileUpdated };
+    let mut data = samples::one(event_type);
+    data["userId"] = json!(user);
+    if command == "RegisterUser" {
+        data["email"] = json!(email);
+    } else {
+        data["newValues"] = json!({"lastName": "Later"});
+    }
+    let request = Client::new().post(format!("{}/v1/commands/{command}", up.api)).bearer_auth(token).json(&data);
+    assert_eq!(request.send().await.unwrap().status(), 201);
+}
+
+async fn letters_in_state(weir: &Weir, state: &str, count: usize) -> Vec<Value> {
+    let started = std::time::Instant::now();
+    loop {
+        let letters = weir.json(&["dead-letters", "list"]);
+        let found: Vec<Value> = letters.as_array().unwrap().iter().filter(|l| l["state"] == state).cloned().collect();
+        if found.len() == count {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{letters}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_poison_event_parks_its_key_and_is_redriven_once() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    weir.owner().await.batch_execute("ALTER TABLE user_read_model ADD CONSTRAINT no_poison CHECK (email <> 'poison')").await.unwrap();
+    for n in 0..5 {
+        send(&up, &token, "RegisterUser", &format!("good{n}"), "fine").await;
+    }
+    send(&up, &token, "RegisterUser", "bad", "poison").await;
+    send(&up, &token, "UpdateUserProfile", "bad", "").await;
+    send(&up, &token, "UpdateUserProfile", "good1", "").await;
+    up.caught_up().await;
+
+    // The key waits as a whole and in order; everything else went on, and verify counts them apart.
+    let dead = letters_in_state(&weir, "dead", 1).await;
+    assert!(dead[0]["reason"].as_str().unwrap().contains("no_poison"), "{dead:?}");
+    assert_eq!(dead[0]["attempts"], 3);
+    let waiting = letters_in_state(&weir, "parked", 1).await;
+    assert_eq!((&waiting[0]["key"], &waiting[0]["attempts"]), (&json!("bad"), &json!(0)));
+    let table = weir.verify();
+    let users = table.as_array().unwrap().iter().find(|r| r["subject"] == "user_read_model").unwrap();
+    assert_eq!((&users["sink_count"], &users["dead_letters"]), (&json!(5), &json!(2)));
+    let shown = weir.ok(&["dead-letters", "show", &dead[0]["id"].to_string()]);
+    assert!(shown.contains("\"email\": \"poison\""), "{shown}");
+
+    // Redriven without the cause mended, it is dead again; mended, it and what waits behind it are applied once.
+    let _ = weir.ok(&["dead-letters", "redrive"]);
+    let started = std::time::Instant::now();
+    while letters_in_state(&weir, "dead", 1).await[0]["attempts"] != 4 {
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+    weir.owner().await.batch_execute("ALTER TABLE user_read_model DROP CONSTRAINT no_poison").await.unwrap();
+    let _ = weir.ok(&["dead-letters", "redrive"]);
+    letters_in_state(&weir, "parked", 0).await;
+    letters_in_state(&weir, "dead", 0).await;
+    let row = weir.owner().await.query_one("SELECT email, last_name, version FROM user_read_model WHERE id = 'bad'", &[]).await.unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)), ("poison", "Later", 2));
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_event_is_a_dead_letter_of_every_lane_and_can_be_redriven() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    send(&up, &token, "RegisterUser", "u1", "fine").await;
+    // Behind the command side's back: a score beyond the maximum, which no contract lets in.
+    let owner = weir.owner().await;
+    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, \
+        metadata, timestamp, recorded_at) SELECT max(id) + 1, gen_random_uuid(), 'default', 'Assessment-a1', 1, 'AssessmentCompleted', \
+        '1.1.0', 'intruder', '{\"assessmentId\":\"a1\",\"userId\":\"u1\",\"score\":101,\"maxScore\":100,\"passed\":true,\
+        \"timeSpent\":0,\"timestamp\":\"2024-01-01T00:00:00.000Z\"}', '{}', now(), now() FROM events";
+    owner.execute(insert, &[]).await.unwrap();
+    send(&up, &token, "RegisterUser", "u2", "fine").await;
+    up.caught_up().await;
+    let letters = letters_in_state(&weir, "dead", 3).await;
+    assert!(letters.iter().all(|l| l["reason"].as_str().unwrap().contains("/score: 101 is more than maxScore, 100")), "{letters:?}");
+    let table = weir.verify();
+    let dead: i64 = table.as_array().unwrap().iter().filter(|r| r["lane"] == "history").map(|r| r["dead_letters"].as_i64().unwrap()).sum();
+    assert_eq!(dead, 1);
+
+    // The bytes are mended in place, as a newer contract would: then every lane takes them, once.
+    owner.execute("UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'", &[]).await.unwrap();
+    let mend = "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
+    owner.execute(mend, &[]).await.unwrap();
+    let _ = weir.ok(&["dead-letters", "redrive"]);
+    letters_in_state(&weir, "dead", 0).await;
+    letters_in_state(&weir, "redrive", 0).await;
+    let rows = weir.json(&["sql", "SELECT score FROM assessment_completed"]);
+    assert_eq!(rows, json!([{"score": 99.0}]));
+    up.terminate();
+    weir.verify();
+}

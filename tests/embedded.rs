@@ -1,0 +1,103 @@
+//! Does the whole path work as a newcomer uses it?
+
+use serde_json::json;
+use weir_tests::Weir;
+use weir_tests::oracle::history_counts;
+
+#[tokio::test]
+async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
+    let weir = Weir::new();
+    let table: serde_json::Value = {
+        let text = weir.ok(&["demo", "--events", "1500", "--rate", "1500", "--format", "json"]);
+        // The screen's plain lines come first.
+        serde_json::from_str(&text[text.find("[\n").unwrap()..]).unwrap()
+    };
+    let counts = history_counts(&table);
+    assert_eq!((counts.len(), counts.values().sum::<i64>()), (10, 1500), "{counts:?}");
+    assert!(counts.values().all(|n| *n > 0), "{counts:?}");
+    assert!(table.as_array().unwrap().iter().all(|row| row["equal"] == true), "{table}");
+    // And again on the same data directory.
+    let _ = weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
+    assert_eq!(history_counts(&weir.verify()).values().sum::<i64>(), 2000);
+}
+
+#[tokio::test]
+async fn a_killed_demo_goes_on_and_every_number_agrees() {
+    let weir = Weir::new();
+    let mut demo = weir.start(&["demo", "--rate", "800"]);
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let _ = weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
+    assert!(history_counts(&weir.verify()).values().sum::<i64>() > 1000, "the killed run had appended something");
+}
+
+#[tokio::test]
+async fn one_instance_per_data_directory() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let second = weir.run(&["up"]);
+    let words = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(words.contains(&up.api) && words.contains("is in use"), "{words}");
+    // The others attach.
+    assert_eq!(up.status()["running"], true);
+    up.terminate();
+    let status = weir.json(&["status"]);
+    assert_eq!((&status["running"], &status["addresses"]["api"]), (&json!(false), &json!(null)));
+    assert!(!weir.path().join("postgres/postmaster.pid").exists(), "the last user stops the server");
+}
+
+#[tokio::test]
+async fn an_orphaned_server_is_adopted() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let pid = || std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).unwrap().lines().next().unwrap().to_owned();
+    let before = pid();
+    up.kill();
+    let up = weir.up();
+    assert_eq!(pid(), before);
+    up.terminate();
+    assert!(!weir.path().join("postgres/postmaster.pid").exists());
+}
+
+#[tokio::test]
+async fn a_foreign_directory_is_refused_and_left_alone() {
+    let weir = Weir::new();
+    std::fs::create_dir(weir.path()).unwrap();
+    std::fs::write(weir.path().join("thesis.txt"), "years of work").unwrap();
+    for args in [&["up"][..], &["verify"], &["status"], &["sql", "SELECT 1"], &["demo", "--events", "1"]] {
+        let output = weir.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("thesis.txt"), "{args:?}");
+    }
+    assert_eq!(std::fs::read_dir(weir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn bad_sql_prints_the_position() {
+    let weir = Weir::new();
+    let output = weir.run(&["sql", "SELECT * FROM events WHERE\n  scoer > 3"]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("scoer") && words.contains("(line 2, column 3)"), "{words}");
+    let output = weir.run(&["sql", "SELEC 1"]);
+    let words = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert!(output.status.code() == Some(1) && words.contains("line: 1") && words.contains("column: 1"), "{words}");
+}
+
+#[tokio::test]
+async fn views_exist_before_there_is_any_event() {
+    let weir = Weir::new();
+    let rows = weir.json(&["sql", "SELECT count(*) AS n FROM assessment_completed WHERE score > 3"]);
+    assert_eq!(rows, json!([{"n": 0}]));
+    assert_eq!(weir.ok(&["sql", "SELECT 1 AS a, 'x,y' AS b", "--format", "csv"]), "a,b\n1,\"x,y\"\n");
+}
+
+#[test]
+fn an_unknown_setting_is_an_error_that_names_it() {
+    let weir = Weir::new().with("lanes.history.flush_intervall_ms=1");
+    let output = weir.run(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("flush_intervall_ms"));
+}

@@ -1,0 +1,177 @@
+//! Is position order commit order, and is each command judged alone? (P1, P2.)
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weir_model::event::Metadata;
+use weir_model::{EventType, Position, StreamId, TenantId, Timestamp};
+use weir_postgres::{
+    Append, AppendError, Appended, Database, DatabaseOptions, EventStore, Expected, GroupCommit, GroupCommitLimits,
+    NewStoredEvent, Snapshot,
+};
+use weir_tests::Weir;
+
+async fn open(weir: &Weir) -> Database {
+    let secrets: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(weir.path().join("secrets.json")).unwrap()).unwrap();
+    let url = format!("postgres://weir:{}@127.0.0.1:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"]);
+    let second = std::time::Duration::from_secs(1);
+    let options = DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second };
+    Database::open(&options).unwrap()
+}
+
+fn stream(id: impl Into<String>) -> StreamId {
+    StreamId::new(EventType::UserProfileUpdated.aggregate_type(), id).unwrap()
+}
+
+fn append(stream: &StreamId, expected: Expected, command_id: Uuid, data: &str, events: usize) -> Append {
+    let event = NewStoredEvent {
+        event_type: EventType::UserProfileUpdated,
+        schema_version: "1.0.0".into(),
+        data: data.into(),
+        timestamp: Timestamp::from_millis(1_700_000_000_000).unwrap(),
+    };
+    Append {
+        tenant: TenantId::default(),
+        stream: stream.clone(),
+        expected,
+        command_id,
+        request_hash: Some([7; 32]),
+        events: vec![event; events],
+        metadata: Metadata::default(),
+        source: "test".into(),
+    }
+}
+
+const DATA: &str = r#"{"timestamp":"2023-11-14T22:13:20.000Z","userId":"u"}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_beside_many_writers_misses_nothing_and_sees_each_stream_in_order() {
+    const WRITERS: usize = 16;
+    const EACH: usize = 40;
+    let weir = Weir::new();
+    let up = weir.up();
+    let database = open(&weir).await;
+    let stop = CancellationToken::new();
+    // Two appenders, as two processes would have.
+    let commits = [0, 1].map(|_| GroupCommit::start(database.clone(), GroupCommitLimits::default(), stop.clone()));
+    let store = EventStore::new(database.clone());
+    let reading = tokio::spawn(async move {
+        let (mut seen, mut at) = (Vec::new(), Position(0));
+        while seen.len() < WRITERS * EACH {
+            let page = store.get_all_events(&TenantId::default(), at, 100).await.unwrap();
+            at = page.last().map_or(at, |event| event.position);
+            seen.extend(page.into_iter().map(|event| (event.position.0, event.stream, event.version)));
+        }
+        seen
+    });
+    let writers = (0..WRITERS).map(|writer| {
+        let commits = commits[writer % 2].clone();
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let stream = stream(format!("hot{}", (writer + n) % 5));
+                let stored = commits.append(append(&stream, Expected::Any, Uuid::now_v7(), DATA, 1)).await.unwrap();
+                assert!(matches!(stored, Appended::Stored { repeated: false, .. }));
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let seen = reading.await.unwrap();
+    let positions: Vec<i64> = seen.iter().map(|(position, _, _)| *position).collect();
+    assert_eq!(positions, (1..=i64::try_from(WRITERS * EACH).unwrap()).collect::<Vec<_>>(), "none missed, none twice");
+    let mut versions = std::collections::HashMap::new();
+    for (_, stream, version) in seen {
+        let last = versions.entry(stream).or_insert(0);
+        assert_eq!(version, *last + 1, "in stream order");
+        *last = version;
+    }
+    up.terminate();
+}
+
+#[tokio::test]
+async fn one_command_that_postgres_cannot_hold_does_not_fail_the_others() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let commits = Arc::new(GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new()));
+    // U+0000 passes no contract; here it is put past them, to see what Postgres does with it.
+    let sent = (0..100).map(|n| {
+        let (commits, data) = (commits.clone(), if n == 57 { r#"{"x":"\u0000"}"# } else { DATA });
+        tokio::spawn(async move { commits.append(append(&stream(format!("u{n}")), Expected::None, Uuid::now_v7(), data, 1)).await })
+    });
+    for (n, sent) in sent.collect::<Vec<_>>().into_iter().enumerate() {
+        match sent.await.unwrap() {
+            Ok(Appended::Stored { version: 1, .. }) => assert_ne!(n, 57),
+            Err(AppendError::Data { .. }) => assert_eq!(n, 57),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    up.terminate();
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    let (user, id) = (stream("u"), Uuid::now_v7());
+    let once = append(&user, Expected::None, id, DATA, 3);
+    let Ok(Appended::Stored { version: 3, first, last, recorded_at, repeated: false }) = commits.append(once.clone()).await else {
+        panic!("not stored")
+    };
+    assert_eq!(last.0 - first.0, 2);
+    commits.append(append(&user, Expected::Exact(3), Uuid::now_v7(), DATA, 1)).await.unwrap();
+    let again = commits.append(once.clone()).await.unwrap();
+    assert_eq!(again, Appended::Stored { version: 3, first, last, recorded_at, repeated: true });
+    let other = Append { request_hash: Some([8; 32]), ..once };
+    assert_eq!(commits.append(other).await.unwrap(), Appended::KeyReused);
+    for (expected, stored) in [
+        (Expected::None, false),
+        (Expected::Exact(3), false),
+        (Expected::Exact(5), false),
+        (Expected::Exact(4), true),
+        (Expected::Exists, true),
+        (Expected::Any, true),
+    ] {
+        let outcome = commits.append(append(&user, expected, Uuid::now_v7(), DATA, 1)).await.unwrap();
+        assert_eq!(matches!(outcome, Appended::Stored { .. }), stored, "{expected:?}: {outcome:?}");
+    }
+    // Many at once under one id: stored once.
+    let id = Uuid::now_v7();
+    let answers = futures_of(&commits, |_| append(&stream("v"), Expected::Any, id, DATA, 1)).await;
+    let positions: HashSet<i64> = answers.iter().map(|a| match a { Appended::Stored { last, .. } => last.0, _ => 0 }).collect();
+    assert_eq!(positions.len(), 1, "{answers:?}");
+    up.terminate();
+}
+
+async fn futures_of(commits: &GroupCommit, make: impl Fn(usize) -> Append) -> Vec<Appended> {
+    let sent: Vec<_> = (0..20)
+        .map(|n| {
+            let (commits, append) = (commits.clone(), make(n));
+            tokio::spawn(async move { commits.append(append).await.unwrap() })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for sent in sent {
+        answers.push(sent.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn a_snapshot_never_goes_back() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let store = EventStore::new(open(&weir).await);
+    let (tenant, user) = (TenantId::default(), stream("u"));
+    let snapshot = |version, state_version| Snapshot { version, state_version, data: serde_json::json!(version) };
+    for (given, kept) in [(snapshot(100, 1), 100), (snapshot(200, 1), 200), (snapshot(100, 1), 200), (snapshot(150, 2), 150), (snapshot(300, 1), 150)] {
+        store.create_snapshot(&tenant, &user, &given).await.unwrap();
+        assert_eq!(store.get_snapshot(&tenant, &user).await.unwrap().unwrap().version, kept);
+    }
+    assert_eq!(store.get_snapshot(&TenantId::new("other").unwrap(), &user).await.unwrap(), None);
+    up.terminate();
+}

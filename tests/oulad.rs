@@ -1,0 +1,81 @@
+//! Do the real learning records come out right? The files are not part of the repository: name their directory in
+//! `WEIR_OULAD`, or keep them in `../shared/data/oulad`.
+
+use weir_tests::{Facts, Fixture, Weir, root, seed};
+
+#[tokio::test]
+async fn the_real_data_set() {
+    let default = root().join("../shared/data/oulad");
+    let dir = std::env::var_os("WEIR_OULAD").map_or(default, Into::into);
+    if !dir.join("studentVle.csv.gz").exists() {
+        println!("NOT RUN: {} has no OULAD files; set WEIR_OULAD to their directory to run this test", dir.display());
+        return;
+    }
+    let facts = Facts::of_input(&dir);
+    let expected = [
+        ("AssessmentCompleted", 103_755),
+        ("LearningSessionStarted", 350_298),
+        ("UserDeactivated", 7_403),
+        ("UserProfileUpdated", 22_297),
+        ("UserRegistered", 22_297),
+    ];
+    assert_eq!(facts.events, expected.map(|(t, n)| (t.to_owned(), n)).into());
+    let results = [("Distinction", 1_958), ("Fail", 4_613), ("Pass", 8_265), ("Withdrawn", 7_461)];
+    assert_eq!(facts.results, results.map(|(t, n)| (t.to_owned(), n)).into());
+
+    let weir = Weir::new();
+    let dir = dir.to_str().unwrap();
+    // Both commands are killed in the middle and run again.
+    let mut import = weir.start(&["import", "oulad", dir]);
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    import.kill().unwrap();
+    import.wait().unwrap();
+    let imported = weir.json(&["import", "oulad", dir]);
+    assert_eq!(imported.as_array().unwrap().last().unwrap()["appended"], 123, "{imported}");
+    let mut up = weir.start(&["up", "--until-caught-up"]);
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    up.kill().unwrap();
+    up.wait().unwrap();
+    let _ = weir.ok(&["up", "--until-caught-up"]);
+
+    let up = weir.up();
+    facts.hold(&weir, &up).await;
+    up.terminate();
+    let mean = weir.json(&["sql", "SELECT round(avg(score), 3) AS mean FROM assessment_completed \
+        WHERE user_id LIKE '%-BBB-%' AND json_get_str(extra, 'assessmentType') = 'TMA'"]);
+    assert_eq!(mean[0]["mean"], 70.007);
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_second_import_adds_nothing_and_rejects_are_named() {
+    let fixture = Fixture::new(2000, seed("oulad"));
+    let facts = Facts::of_input(fixture.path());
+    let weir = Weir::new();
+    let rejects = fixture.path().join("rejects.csv");
+    let args = ["import", "oulad", fixture.arg(), "--rejects", rejects.to_str().unwrap()];
+    let sum = |table: &serde_json::Value, column: &str| -> i64 {
+        let rows = table.as_array().unwrap().iter().filter(|r| r["event_type"] != "(rejected rows)");
+        rows.map(|r| r[column].as_i64().unwrap()).sum()
+    };
+    let first = weir.json(&args);
+    assert_eq!((sum(&first, "appended"), sum(&first, "present")), (facts.total(), 0));
+    let rejected = std::fs::read_to_string(&rejects).unwrap();
+    assert!(rejected.starts_with("file,line,reason\n"), "{rejected}");
+    assert!(rejected.contains("score is missing") && rejected.contains("score is `a lot`, no number"), "{rejected}");
+    let second = weir.json(&args);
+    assert_eq!((sum(&second, "appended"), sum(&second, "present")), (0, facts.total()));
+    assert_eq!(std::fs::read_to_string(&rejects).unwrap(), rejected);
+    let strict = weir.run(&["import", "oulad", fixture.arg(), "--strict"]);
+    assert_eq!(strict.status.code(), Some(1));
+
+    // In order of event time, whatever the order of the files.
+    let up = weir.up();
+    up.caught_up().await;
+    facts.hold(&weir, &up).await;
+    let inverted = weir.owner().await
+        .query_one("SELECT count(*) FROM (SELECT timestamp < lag(timestamp) OVER (ORDER BY id) AS inverted FROM events) x WHERE inverted", &[])
+        .await.unwrap().get::<_, i64>(0);
+    assert_eq!(inverted, 0);
+    up.terminate();
+}

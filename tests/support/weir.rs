@@ -1,0 +1,268 @@
+//! A data directory of its own, commands on it, and everything stopped at the end, by process id.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A data directory and the binary.
+pub struct Weir {
+    dir: TempDir,
+    settings: Vec<String>,
+}
+
+impl Default for Weir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Weir {
+    /// An empty data directory. Lanes flush often, so that tests wait little and commit often.
+    #[must_use]
+    pub fn new() -> Self {
+        binary();
+        let settings = [
+            "api.listen=127.0.0.1:0",
+            "lanes.history.flush_interval_ms=200",
+            "lanes.metrics.flush_interval_ms=200",
+            "dead_letters.retry_delays_ms=[100, 100]",
+        ];
+        let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
+        Self { dir, settings: settings.map(str::to_owned).to_vec() }
+    }
+
+    /// One more setting for every command.
+    #[must_use]
+    pub fn with(mut self, setting: &str) -> Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A copy of a data directory at rest.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
+        let copied = Command::new("cp").arg("-a").arg(self.path()).arg(dir.path()).status().unwrap();
+        assert!(copied.success());
+        Self { dir, settings: self.settings.clone() }
+    }
+
+    /// A command, ready to run.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(args).arg("--data-dir").arg(self.path()).stdin(Stdio::null());
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    #[must_use]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "weir {args:?}: {}\n{stderr}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// [`Self::ok`] with `--format json`.
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = args.iter().copied().chain(["--format", "json"]).collect();
+        serde_json::from_str(&self.ok(&args)).unwrap()
+    }
+
+    /// Runs a command that must die at a failpoint.
+    pub fn dies_at(&self, failpoint: &str, args: &[&str]) {
+        let output = self.command(args).env("WEIR_FAILPOINT", failpoint).output().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(9), "{failpoint} was not reached by {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts `weir up` and waits until it serves.
+    #[must_use]
+    pub fn up(&self) -> Up<'_> {
+        let mut up = Up { weir: self, child: Some(self.start(&["up"])), api: String::new() };
+        let started = Instant::now();
+        loop {
+            if let Some(status) = up.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("weir up ended with {status}:\n{}", self.log());
+            }
+            let said = fs::read_to_string(self.path().join("running.json")).ok();
+            if let Some(running) = said.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
+                if running["pid"] == up.child.as_ref().unwrap().id() {
+                    up.api = running["api"].as_str().unwrap().to_owned();
+                    return up;
+                }
+            }
+            assert!(started.elapsed() < PATIENCE, "weir up does not start:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts a command whose log goes to a file beside the data directory.
+    #[must_use]
+    pub fn start(&self, args: &[&str]) -> Child {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("weir.log")).unwrap();
+        self.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    /// What started commands logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("weir.log")).unwrap_or_default()
+    }
+
+    /// Kills the embedded server's process as a crash would; `false` when none runs.
+    #[must_use]
+    pub fn kill_postgres(&self) -> bool {
+        kill_server(&self.path())
+    }
+
+    /// `weir verify` must find every number equal, and every event type of `at_least_one` present.
+    pub fn verify(&self) -> Value {
+        let output = self.run(&["verify", "--format", "json"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let table: Value = serde_json::from_str(&text).unwrap();
+        assert!(table.as_array().unwrap().iter().all(|row| row["equal"] == true), "{text}");
+        table
+    }
+
+    /// `weir verify` must find a difference.
+    #[must_use]
+    pub fn verify_fails(&self) -> Vec<Value> {
+        let output = self.run(&["verify", "--format", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+        let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+        table.as_array().unwrap().iter().filter(|row| row["equal"] == false).cloned().collect()
+    }
+
+    /// A connection as the server's owner, for tests that tamper.
+    pub async fn owner(&self) -> tokio_postgres::Client {
+        let secrets: Value = serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
+        let url = format!("postgres://weir:{}@127.0.0.1:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"]);
+        connect(&url).await
+    }
+}
+
+/// A connection that lives as long as its client.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn kill_server(data: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(data.join("postgres/postmaster.pid")) else { return false };
+    let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::kill_process(pid, Signal::KILL).is_ok())
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("log of {}:\n{}", self.path().display(), self.log());
+        }
+        // Only what a failed test, or one that kills, left running.
+        kill_server(&self.path());
+    }
+}
+
+/// A running `weir up`.
+pub struct Up<'a> {
+    weir: &'a Weir,
+    child: Option<Child>,
+    /// Base URL.
+    pub api: String,
+}
+
+impl Up<'_> {
+    /// `weir status --format json`.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.weir.json(&["status"])
+    }
+
+    /// The read-only Postgres URL that `weir status` gives.
+    #[must_use]
+    pub fn postgres(&self) -> String {
+        self.status()["addresses"]["postgres"].as_str().unwrap().to_owned()
+    }
+
+    /// A bearer token.
+    #[must_use]
+    pub fn token(&self, tenant: &str, scopes: &str) -> String {
+        let made = self.weir.json(&["token", "create", "--tenant", tenant, "--scopes", scopes]);
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until every lane has applied everything.
+    pub async fn caught_up(&self) {
+        let owner = self.weir.owner().await;
+        let started = Instant::now();
+        loop {
+            let row = owner
+                .query_one("SELECT count(*) FILTER (WHERE next_offset > (SELECT coalesce(max(id), 0) FROM events)) FROM ledger", &[])
+                .await
+                .unwrap();
+            if row.get::<_, i64>(0) == 3 {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the lanes do not catch up:\n{}", self.weir.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// As an operator does; must end well.
+    pub fn terminate(mut self) {
+        let status = self.end();
+        assert!(status.success(), "weir up ended with {status}:\n{}", self.weir.log());
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = Pid::from_child(&child);
+        rustix::process::kill_process(pid, Signal::TERM).unwrap();
+        child.wait().unwrap()
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}

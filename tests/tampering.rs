@@ -1,0 +1,106 @@
+//! Does `weir verify` notice a single changed number, in any sink?
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use weir_tests::{Fixture, Weir, seed};
+
+async fn filled() -> Weir {
+    let fixture = Fixture::new(1000, seed("tampering"));
+    let weir = Weir::new();
+    let _ = weir.ok(&["import", "oulad", fixture.arg()]);
+    let _ = weir.ok(&["up", "--until-caught-up"]);
+    weir.verify();
+    weir
+}
+
+#[tokio::test]
+async fn one_changed_number_in_a_read_model_or_a_metric() {
+    let weir = filled().await;
+    let up = weir.up();
+    let owner = weir.owner().await;
+    let one = "ctid = (SELECT min(ctid) FROM";
+    for (table, change, back) in [
+        ("assessment_read_model", "score = score + 1", "score = score - 1"),
+        ("assessment_read_model", "score_percent = score_percent + 0.000001", "score_percent = score_percent - 0.000001"),
+        ("user_read_model", "preferences = preferences || '{\"x\": 1}'", "preferences = preferences - 'x'"),
+        ("learning_session_read_model", "started_at = started_at + interval '1 ms'", "started_at = started_at - interval '1 ms'"),
+        ("learner_progress_read_model", "sessions = sessions + 1", "sessions = sessions - 1"),
+        ("learner_progress_read_model", "learning_paths = learning_paths + 1", "learning_paths = learning_paths - 1"),
+        ("learner_progress_read_model", "time_spent_seconds = time_spent_seconds + 0.0000001", "time_spent_seconds = time_spent_seconds - 0.0000001"),
+        ("metric_counters", "value = value + 1", "value = value - 1"),
+    ] {
+        // The same row both times: an update moves it, so it is found by its own mark.
+        owner.batch_execute(&format!("CREATE TEMP TABLE before AS SELECT * FROM {table} WHERE {one} {table})")).await.unwrap();
+        let (tenant, key) = match table {
+            "metric_counters" => ("name", "label"),
+            "learner_progress_read_model" => ("tenant", "user_id"),
+            _ => ("tenant", "id"),
+        };
+        let same = format!("({tenant}, {key}) IN (SELECT {tenant}, {key} FROM before)");
+        owner.batch_execute(&format!("UPDATE {table} SET {change} WHERE {same}")).await.unwrap();
+        let different = weir.verify_fails();
+        assert_eq!(different.len(), 1, "{table} {change}: {different:?}");
+        if table != "metric_counters" {
+            assert_eq!(different[0]["subject"], table);
+        }
+        owner.batch_execute(&format!("UPDATE {table} SET {back} WHERE {same}; DROP TABLE before")).await.unwrap();
+        weir.verify();
+    }
+    owner.batch_execute("DELETE FROM user_read_model WHERE ctid = (SELECT min(ctid) FROM user_read_model)").await.unwrap();
+    assert_eq!(weir.verify_fails()[0]["subject"], "user_read_model");
+    up.terminate();
+}
+
+#[tokio::test]
+async fn one_changed_score_in_the_event_store() {
+    let weir = filled().await;
+    let up = weir.up();
+    let sql = "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '41.5') WHERE id = \
+        (SELECT min(id) FROM events WHERE event_type = 'AssessmentCompleted')";
+    assert_eq!(weir.owner().await.execute(sql, &[]).await.unwrap(), 1);
+    let different = weir.verify_fails();
+    let lanes: Vec<_> = different.iter().map(|row| row["lane"].as_str().unwrap()).collect();
+    assert!(lanes.contains(&"history") && lanes.contains(&"read-models"), "{different:?}");
+    up.terminate();
+}
+
+#[tokio::test]
+async fn one_changed_score_in_a_parquet_file() {
+    let weir = filled().await;
+    let file = find(&weir.path().join("history/events/event_type=AssessmentCompleted")).expect("a data file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&file).unwrap()).unwrap();
+    let (schema, batches) = (reader.schema().clone(), reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>());
+    let mut writer = ArrowWriter::try_new(File::create(&file).unwrap(), schema.clone(), None).unwrap();
+    for batch in batches {
+        let index = schema.index_of("score").unwrap();
+        let scores = batch.column(index).as_any().downcast_ref::<Float64Array>().unwrap();
+        let mut changed: Vec<f64> = (0..scores.len()).map(|row| scores.value(row)).collect();
+        changed[0] += 1.0;
+        let mut columns = batch.columns().to_vec();
+        let column: ArrayRef = Arc::new(Float64Array::from(changed));
+        columns[index] = column;
+        writer.write(&RecordBatch::try_new(schema.clone(), columns).unwrap()).unwrap();
+    }
+    writer.close().unwrap();
+    // Found, whether by its content or because the file is no longer the one that the log describes.
+    assert_eq!(weir.run(&["verify"]).status.code(), Some(1));
+}
+
+fn find(dir: &Path) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(dir).ok()?.filter_map(Result::ok) {
+        let path = entry.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path) {
+                return Some(found);
+            }
+        } else if path.extension().is_some_and(|e| e == "parquet") {
+            return Some(path);
+        }
+    }
+    None
+}
