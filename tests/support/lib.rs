@@ -26,12 +26,16 @@ pub fn root() -> PathBuf {
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--bin", "weir", "--message-format=json-render-diagnostics"])
-            .current_dir(root())
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        // What `cargo test` says about this package would be news to the build scripts of others (ring watches these), and
+        // half of everything would be built anew.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")) {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"].iter().any(|p| name.starts_with(p)) {
+                cargo.env_remove(name);
+            }
+        }
+        cargo.args(["build", "--bin", "weir", "--message-format=json-render-diagnostics"]);
+        let output = cargo.env_remove("LD_LIBRARY_PATH").current_dir(root()).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the binary does not build");
         let lines = String::from_utf8(output.stdout).unwrap();
         let executable = lines
