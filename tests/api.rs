@@ -58,9 +58,13 @@ async fn commands_are_stored_once_and_read_back() {
     let weir = Weir::new();
     let up = weir.up();
     let caller = Caller::new(&up, "acme", "command,read");
-    let key = [("idempotency-key", "k1"), ("x-correlation-id", "r-7"), ("x-causation-id", "c-7"), ("x-user-id", "teacher")];
+    let key =
+        [("idempotency-key", "k1"), ("x-correlation-id", "r-7"), ("x-causation-id", "c-7"), ("x-user-id", "teacher")];
     let (status, first) = caller.command("StartLearningSession", &session("s1"), &key).await;
-    assert_eq!((status, &first["position"], &first["version"], &first["repeated"]), (201, &json!(1), &json!(1), &json!(false)));
+    assert_eq!(
+        (status, &first["position"], &first["version"], &first["repeated"]),
+        (201, &json!(1), &json!(1), &json!(false))
+    );
     let (status, again) = caller.command("StartLearningSession", &session("s1"), &key).await;
     assert_eq!((status, &again["position"], &again["repeated"]), (200, &json!(1), &json!(true)));
     let (status, other) = caller.command("StartLearningSession", &session("s2"), &key).await;
@@ -76,7 +80,12 @@ async fn commands_are_stored_once_and_read_back() {
     // A reader waits for what it wrote; the sinks have cause and correlation too.
     let (_, lane) = caller.get("/v1/lanes/read-models?wait_for=1").await;
     assert_eq!(lane["reached"], true);
-    let rows = weir.json(&["sql", "SELECT correlation_id, causation_id, actor_id FROM learning_session_started", "--wait-for", "1"]);
+    let rows = weir.json(&[
+        "sql",
+        "SELECT correlation_id, causation_id, actor_id FROM learning_session_started",
+        "--wait-for",
+        "1",
+    ]);
     assert_eq!(rows, json!([{"correlation_id": "r-7", "causation_id": "c-7", "actor_id": "teacher"}]));
     up.terminate();
     weir.verify();
@@ -89,7 +98,15 @@ async fn expected_versions_are_held_against_the_stream() {
     let caller = Caller::new(&up, "default", "command,read");
     let update = |expected: &'static str| {
         let caller = &caller;
-        async move { caller.command("UpdateUserProfile", &samples::one(EventType::UserProfileUpdated), &[("expected-version", expected)]).await }
+        async move {
+            caller
+                .command(
+                    "UpdateUserProfile",
+                    &samples::one(EventType::UserProfileUpdated),
+                    &[("expected-version", expected)],
+                )
+                .await
+        }
     };
     assert_eq!(update("exists").await.0, 409);
     assert_eq!(update("none").await.0, 201);
@@ -118,8 +135,12 @@ async fn a_service_appends_events_that_it_decided_on_itself() {
         data.as_object_mut().unwrap().remove("processingOptions");
         json!({"eventType": "ContentUploaded", "version": "1.0.0", "data": data})
     };
-    let (status, stored) = append("Content-content_1", json!({"events": [old, event(EventType::ContentProcessingStarted)]})).await;
-    assert_eq!((status, &stored["firstPosition"], &stored["position"], &stored["version"]), (201, &json!(1), &json!(2), &json!(2)));
+    let (status, stored) =
+        append("Content-content_1", json!({"events": [old, event(EventType::ContentProcessingStarted)]})).await;
+    assert_eq!(
+        (status, &stored["firstPosition"], &stored["position"], &stored["version"]),
+        (201, &json!(1), &json!(2), &json!(2))
+    );
     let (_, stream) = caller.get("/v1/streams/Content-content_1").await;
     assert_eq!(stream["events"][0]["schemaVersion"], "1.2.0");
 
@@ -132,15 +153,21 @@ async fn a_service_appends_events_that_it_decided_on_itself() {
     // All or nothing.
     let mut bad = event(EventType::UserDeactivated);
     bad["data"]["reason"] = json!(7);
-    let (status, wrong) = append("User-user_12345", json!({"events": [event(EventType::UserProfileUpdated), bad]})).await;
-    assert_eq!((status, &wrong["errors"][0]["event"], &wrong["errors"][0]["pointer"]), (422, &json!(1), &json!("#/reason")));
+    let (status, wrong) =
+        append("User-user_12345", json!({"events": [event(EventType::UserProfileUpdated), bad]})).await;
+    assert_eq!(
+        (status, &wrong["errors"][0]["event"], &wrong["errors"][0]["pointer"]),
+        (422, &json!(1), &json!("#/reason"))
+    );
     let (_, page) = caller.get("/v1/streams/User-user_12345?after_version=999&limit=10").await;
     assert_eq!(page["events"].as_array().unwrap().len(), 1);
     // A stream of a thousand events has a snapshot.
     let snapshot = async {
         loop {
             let (status, body) = caller.get("/v1/streams/User-user_12345/snapshot").await;
-            if status == 200 { return body }
+            if status == 200 {
+                return body;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
@@ -161,7 +188,10 @@ async fn bad_requests_get_problems_that_name_the_place() {
     let up = weir.up();
     let caller = Caller::new(&up, "default", "command,read");
     let raw = |body: String| {
-        let request = caller.request(Method::POST, "/v1/commands/StartLearningSession").header("content-type", "application/json").body(body);
+        let request = caller
+            .request(Method::POST, "/v1/commands/StartLearningSession")
+            .header("content-type", "application/json")
+            .body(body);
         async move { answer(request.send().await.unwrap()).await }
     };
     assert_eq!(raw("{\"sessionId\":".to_owned()).await.0, 400);
@@ -250,13 +280,18 @@ async fn while_postgres_is_away_commands_are_told_to_come_back_and_repeat_safely
     assert_eq!(caller.command("StartLearningSession", &session("s0"), &[]).await.0, 201);
     assert!(weir.kill_postgres());
     let key = [("idempotency-key", "once")];
-    let request = caller.request(Method::POST, "/v1/commands/StartLearningSession").header(key[0].0, key[0].1).json(&session("s1"));
+    let request = caller
+        .request(Method::POST, "/v1/commands/StartLearningSession")
+        .header(key[0].0, key[0].1)
+        .json(&session("s1"));
     let response = request.send().await.unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     let started = std::time::Instant::now();
     let stored = loop {
         let (status, body) = caller.command("StartLearningSession", &session("s1"), &key).await;
-        if status < 300 { break body }
+        if status < 300 {
+            break body;
+        }
         assert_eq!(status, 503, "{body}");
         assert!(started.elapsed().as_secs() < 30, "{}", weir.log());
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

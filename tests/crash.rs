@@ -64,8 +64,13 @@ async fn append_dies_at(failpoint: &str) {
     let weir = small_batches();
     weir.dies_at(failpoint, &["import", "oulad", fixture.arg()]);
     let again = weir.json(&["import", "oulad", fixture.arg()]);
-    let counted: i64 = again.as_array().unwrap().iter().filter(|r| r["event_type"] != "(rejected rows)")
-        .map(|r| r["appended"].as_i64().unwrap() + r["present"].as_i64().unwrap()).sum();
+    let counted: i64 = again
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|r| r["event_type"] != "(rejected rows)")
+        .map(|r| r["appended"].as_i64().unwrap() + r["present"].as_i64().unwrap())
+        .sum();
     assert_eq!(counted, facts.total(), "{again}");
     agrees(&weir, facts).await;
 }

@@ -39,7 +39,11 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     let weir = Weir::new();
     let up = weir.up();
     let token = up.token("default", "command,read");
-    weir.owner().await.batch_execute("ALTER TABLE user_read_model ADD CONSTRAINT no_poison CHECK (email <> 'poison')").await.unwrap();
+    weir.owner()
+        .await
+        .batch_execute("ALTER TABLE user_read_model ADD CONSTRAINT no_poison CHECK (email <> 'poison')")
+        .await
+        .unwrap();
     for n in 0..5 {
         send(&up, &token, "RegisterUser", &format!("good{n}"), "fine").await;
     }
@@ -70,7 +74,12 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     let _ = weir.ok(&["dead-letters", "redrive"]);
     letters_in_state(&weir, "parked", 0).await;
     letters_in_state(&weir, "dead", 0).await;
-    let row = weir.owner().await.query_one("SELECT email, last_name, version FROM user_read_model WHERE id = 'bad'", &[]).await.unwrap();
+    let row = weir
+        .owner()
+        .await
+        .query_one("SELECT email, last_name, version FROM user_read_model WHERE id = 'bad'", &[])
+        .await
+        .unwrap();
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)), ("poison", "Later", 2));
     up.terminate();
     weir.verify();
@@ -92,14 +101,30 @@ async fn a_record_that_is_no_event_is_a_dead_letter_of_every_lane_and_can_be_red
     send(&up, &token, "RegisterUser", "u2", "fine").await;
     up.caught_up().await;
     let letters = letters_in_state(&weir, "dead", 3).await;
-    assert!(letters.iter().all(|l| l["reason"].as_str().unwrap().contains("/score: 101 is more than maxScore, 100")), "{letters:?}");
+    assert!(
+        letters.iter().all(|l| l["reason"].as_str().unwrap().contains("/score: 101 is more than maxScore, 100")),
+        "{letters:?}"
+    );
     let table = weir.verify();
-    let dead: i64 = table.as_array().unwrap().iter().filter(|r| r["lane"] == "history").map(|r| r["dead_letters"].as_i64().unwrap()).sum();
+    let dead: i64 = table
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|r| r["lane"] == "history")
+        .map(|r| r["dead_letters"].as_i64().unwrap())
+        .sum();
     assert_eq!(dead, 1);
 
     // The bytes are mended in place, as a newer contract would: then every lane takes them, once.
-    owner.execute("UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'", &[]).await.unwrap();
-    let mend = "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
+    owner
+        .execute(
+            "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'",
+            &[],
+        )
+        .await
+        .unwrap();
+    let mend =
+        "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
     owner.execute(mend, &[]).await.unwrap();
     let _ = weir.ok(&["dead-letters", "redrive"]);
     letters_in_state(&weir, "dead", 0).await;

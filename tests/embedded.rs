@@ -52,7 +52,9 @@ async fn one_instance_per_data_directory() {
 async fn an_orphaned_server_is_adopted() {
     let weir = Weir::new();
     let up = weir.up();
-    let pid = || std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).unwrap().lines().next().unwrap().to_owned();
+    let pid = || {
+        std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).unwrap().lines().next().unwrap().to_owned()
+    };
     let before = pid();
     up.kill();
     let up = weir.up();

@@ -16,9 +16,14 @@ use weir_tests::Weir;
 async fn open(weir: &Weir) -> Database {
     let secrets: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(weir.path().join("secrets.json")).unwrap()).unwrap();
-    let url = format!("postgres://weir:{}@127.0.0.1:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"]);
+    let url = format!(
+        "postgres://weir:{}@127.0.0.1:{}/postgres",
+        secrets["owner_password"].as_str().unwrap(),
+        secrets["port"]
+    );
     let second = std::time::Duration::from_secs(1);
-    let options = DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second };
+    let options =
+        DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second };
     Database::open(&options).unwrap()
 }
 
@@ -96,11 +101,14 @@ async fn a_reader_beside_many_writers_misses_nothing_and_sees_each_stream_in_ord
 async fn one_command_that_postgres_cannot_hold_does_not_fail_the_others() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits = Arc::new(GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new()));
+    let commits =
+        Arc::new(GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new()));
     // U+0000 passes no contract; here it is put past them, to see what Postgres does with it.
     let sent = (0..100).map(|n| {
         let (commits, data) = (commits.clone(), if n == 57 { r#"{"x":"\u0000"}"# } else { DATA });
-        tokio::spawn(async move { commits.append(append(&stream(format!("u{n}")), Expected::None, Uuid::now_v7(), data, 1)).await })
+        tokio::spawn(async move {
+            commits.append(append(&stream(format!("u{n}")), Expected::None, Uuid::now_v7(), data, 1)).await
+        })
     });
     for (n, sent) in sent.collect::<Vec<_>>().into_iter().enumerate() {
         match sent.await.unwrap() {
@@ -119,7 +127,9 @@ async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
     let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
     let (user, id) = (stream("u"), Uuid::now_v7());
     let once = append(&user, Expected::None, id, DATA, 3);
-    let Ok(Appended::Stored { version: 3, first, last, recorded_at, repeated: false }) = commits.append(once.clone()).await else {
+    let Ok(Appended::Stored { version: 3, first, last, recorded_at, repeated: false }) =
+        commits.append(once.clone()).await
+    else {
         panic!("not stored")
     };
     assert_eq!(last.0 - first.0, 2);
@@ -142,7 +152,13 @@ async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
     // Many at once under one id: stored once.
     let id = Uuid::now_v7();
     let answers = futures_of(&commits, |_| append(&stream("v"), Expected::Any, id, DATA, 1)).await;
-    let positions: HashSet<i64> = answers.iter().map(|a| match a { Appended::Stored { last, .. } => last.0, _ => 0 }).collect();
+    let positions: HashSet<i64> = answers
+        .iter()
+        .map(|a| match a {
+            Appended::Stored { last, .. } => last.0,
+            _ => 0,
+        })
+        .collect();
     assert_eq!(positions.len(), 1, "{answers:?}");
     up.terminate();
 }
@@ -168,7 +184,13 @@ async fn a_snapshot_never_goes_back() {
     let store = EventStore::new(open(&weir).await);
     let (tenant, user) = (TenantId::default(), stream("u"));
     let snapshot = |version, state_version| Snapshot { version, state_version, data: serde_json::json!(version) };
-    for (given, kept) in [(snapshot(100, 1), 100), (snapshot(200, 1), 200), (snapshot(100, 1), 200), (snapshot(150, 2), 150), (snapshot(300, 1), 150)] {
+    for (given, kept) in [
+        (snapshot(100, 1), 100),
+        (snapshot(200, 1), 200),
+        (snapshot(100, 1), 200),
+        (snapshot(150, 2), 150),
+        (snapshot(300, 1), 150),
+    ] {
         store.create_snapshot(&tenant, &user, &given).await.unwrap();
         assert_eq!(store.get_snapshot(&tenant, &user).await.unwrap().unwrap().version, kept);
     }

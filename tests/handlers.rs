@@ -40,9 +40,14 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
     weir.owner().await.batch_execute("CREATE TABLE congratulations (learner text, assessment text)").await.unwrap();
     let secrets: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(weir.path().join("secrets.json")).unwrap()).unwrap();
-    let url = format!("postgres://weir:{}@127.0.0.1:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"]);
+    let url = format!(
+        "postgres://weir:{}@127.0.0.1:{}/postgres",
+        secrets["owner_password"].as_str().unwrap(),
+        secrets["port"]
+    );
     let second = Duration::from_secs(1);
-    let options = DatabaseOptions { url, connections_max: 8, statement_timeout: 30 * second, lock_timeout: 10 * second };
+    let options =
+        DatabaseOptions { url, connections_max: 8, statement_timeout: 30 * second, lock_timeout: 10 * second };
     let database = Database::open(&options).unwrap();
 
     for millis in [60, 120, 3000] {
@@ -57,7 +62,12 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
         let stop = CancellationToken::new();
         let signal = AppendSignal::start(database.clone(), stop.clone());
         let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
-        let mut sink = ProjectionSink::new(database.clone(), Ledger::new("congratulations", "test"), handlers, RetryPolicy::default());
+        let mut sink = ProjectionSink::new(
+            database.clone(),
+            Ledger::new("congratulations", "test"),
+            handlers,
+            RetryPolicy::default(),
+        );
         let running = tokio::spawn({
             let stop = stop.clone();
             async move { Box::pin(run_lane(&lane, &mut source, &mut sink, &StatusBoard::default(), &stop)).await }
@@ -71,7 +81,12 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
             running.await.unwrap().unwrap();
         }
     }
-    let row = weir.owner().await.query_one("SELECT count(*), count(DISTINCT assessment) FROM congratulations", &[]).await.unwrap();
+    let row = weir
+        .owner()
+        .await
+        .query_one("SELECT count(*), count(DISTINCT assessment) FROM congratulations", &[])
+        .await
+        .unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (passed, passed));
     up.terminate();
 }

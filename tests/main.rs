@@ -12,4 +12,5 @@ mod embedded;
 mod event_store;
 mod handlers;
 mod oulad;
+mod readers;
 mod tampering;

@@ -41,8 +41,11 @@ async fn the_real_data_set() {
     let up = weir.up();
     facts.hold(&weir, &up).await;
     up.terminate();
-    let mean = weir.json(&["sql", "SELECT round(avg(score), 3) AS mean FROM assessment_completed \
-        WHERE user_id LIKE '%-BBB-%' AND json_get_str(extra, 'assessmentType') = 'TMA'"]);
+    let mean = weir.json(&[
+        "sql",
+        "SELECT round(avg(score), 3) AS mean FROM assessment_completed \
+        WHERE user_id LIKE '%-BBB-%' AND json_get_str(extra, 'assessmentType') = 'TMA'",
+    ]);
     assert_eq!(mean[0]["mean"], 70.007);
     weir.verify();
 }

@@ -26,16 +26,31 @@ async fn one_changed_number_in_a_read_model_or_a_metric() {
     let one = "ctid = (SELECT min(ctid) FROM";
     for (table, change, back) in [
         ("assessment_read_model", "score = score + 1", "score = score - 1"),
-        ("assessment_read_model", "score_percent = score_percent + 0.000001", "score_percent = score_percent - 0.000001"),
+        (
+            "assessment_read_model",
+            "score_percent = score_percent + 0.000001",
+            "score_percent = score_percent - 0.000001",
+        ),
         ("user_read_model", "preferences = preferences || '{\"x\": 1}'", "preferences = preferences - 'x'"),
-        ("learning_session_read_model", "started_at = started_at + interval '1 ms'", "started_at = started_at - interval '1 ms'"),
+        (
+            "learning_session_read_model",
+            "started_at = started_at + interval '1 ms'",
+            "started_at = started_at - interval '1 ms'",
+        ),
         ("learner_progress_read_model", "sessions = sessions + 1", "sessions = sessions - 1"),
         ("learner_progress_read_model", "learning_paths = learning_paths + 1", "learning_paths = learning_paths - 1"),
-        ("learner_progress_read_model", "time_spent_seconds = time_spent_seconds + 0.0000001", "time_spent_seconds = time_spent_seconds - 0.0000001"),
+        (
+            "learner_progress_read_model",
+            "time_spent_seconds = time_spent_seconds + 0.0000001",
+            "time_spent_seconds = time_spent_seconds - 0.0000001",
+        ),
         ("metric_counters", "value = value + 1", "value = value - 1"),
     ] {
         // The same row both times: an update moves it, so it is found by its own mark.
-        owner.batch_execute(&format!("CREATE TEMP TABLE before AS SELECT * FROM {table} WHERE {one} {table})")).await.unwrap();
+        owner
+            .batch_execute(&format!("CREATE TEMP TABLE before AS SELECT * FROM {table} WHERE {one} {table})"))
+            .await
+            .unwrap();
         let (tenant, key) = match table {
             "metric_counters" => ("name", "label"),
             "learner_progress_read_model" => ("tenant", "user_id"),
@@ -51,7 +66,10 @@ async fn one_changed_number_in_a_read_model_or_a_metric() {
         owner.batch_execute(&format!("UPDATE {table} SET {back} WHERE {same}; DROP TABLE before")).await.unwrap();
         weir.verify();
     }
-    owner.batch_execute("DELETE FROM user_read_model WHERE ctid = (SELECT min(ctid) FROM user_read_model)").await.unwrap();
+    owner
+        .batch_execute("DELETE FROM user_read_model WHERE ctid = (SELECT min(ctid) FROM user_read_model)")
+        .await
+        .unwrap();
     assert_eq!(weir.verify_fails()[0]["subject"], "user_read_model");
     up.terminate();
 }

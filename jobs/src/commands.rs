@@ -75,11 +75,8 @@ impl Command {
 
 /// Runs a command; its exit code is 0, or 1 when it found what it was looking for to be wrong.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
-    let place = Place {
-        data_dir: cli.data_dir.unwrap_or_else(data_dir::default_path),
-        config: cli.config,
-        set: cli.set,
-    };
+    let place =
+        Place { data_dir: cli.data_dir.unwrap_or_else(data_dir::default_path), config: cli.config, set: cli.set };
     let format = cli.format;
     match cli.command {
         Command::Up(args) => Box::pin(up::run(&place, args)).await,

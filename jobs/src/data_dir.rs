@@ -15,6 +15,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -42,7 +44,9 @@ pub(crate) struct Running {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     /// Somebody else's files.
-    #[error("{path} is not empty and no data directory of weir: it holds {first}; choose another --data-dir, nothing was changed")]
+    #[error(
+        "{path} is not empty and no data directory of weir: it holds {first}; choose another --data-dir, nothing was changed"
+    )]
     Foreign { path: PathBuf, first: String },
     /// Our marker, but unreadable.
     #[error("{path} is damaged: {reason}; restore it from a copy, or choose another --data-dir, nothing was changed")]
@@ -95,7 +99,9 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let entries = fs::read_dir(&path).map_err(io_error("reading", &path))?.filter_map(Result::ok);
                 // Our own first file, of a start that was killed, and settings put there beforehand are no strangers.
-                let ours = |name: &std::ffi::OsString| name == "weir-data.json.new" || name == "weir.toml" || name == "lost+found";
+                let ours = |name: &std::ffi::OsString| {
+                    name == "weir-data.json.new" || name == "weir.toml" || name == "lost+found"
+                };
                 if let Some(first) = entries.map(|entry| entry.file_name()).find(|name| !ours(name)) {
                     return Err(DataDirError::Foreign { path, first: first.to_string_lossy().into_owned() });
                 }
@@ -116,10 +122,20 @@ impl DataDir {
         self.path.join(name)
     }
 
-    /// Temporary files; what a killed process left there is removed.
+    /// A place for temporary files of this process. What killed processes left is removed.
     pub(crate) fn spill(&self) -> Result<PathBuf, DataDirError> {
-        let path = self.join("spill").join(std::process::id().to_string());
+        let all = self.join("spill");
+        let path = all.join(std::process::id().to_string());
         fs::create_dir_all(&path).map_err(io_error("making", &path))?;
+        for entry in fs::read_dir(&all).map_err(io_error("reading", &all))?.filter_map(Result::ok) {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+                // Another process may be removing the same; whoever comes next tries again.
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::debug!(%error, "temporary files stay");
+                }
+            }
+        }
         Ok(path)
     }
 
@@ -218,6 +234,18 @@ mod tests {
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Corrupt { .. })));
         fs::write(dir.path().join(MARKER), "{\"format\": 2}").expect("written");
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Newer { found: 2, .. })));
+    }
+
+    #[test]
+    fn temporary_files_of_the_dead_are_removed_and_those_of_the_living_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = DataDir::open(dir.path()).expect("ours");
+        let mut dead = std::process::Command::new("true").spawn().expect("a process");
+        dead.wait().expect("it ends");
+        let (left, kept) = (dir.join("spill").join(dead.id().to_string()), dir.join("spill").join("1"));
+        fs::create_dir_all(&left).and_then(|()| fs::create_dir_all(&kept)).expect("made");
+        let own = dir.spill().expect("made");
+        assert_eq!((left.exists(), kept.exists(), own.exists()), (false, true, true));
     }
 
     #[test]

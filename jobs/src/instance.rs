@@ -116,9 +116,12 @@ impl Instance {
         let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
         let commands = attached.commands(&stop_appending);
         let board = StatusBoard::default();
-        let listener = TcpListener::bind(&attached.settings.api.listen)
-            .await
-            .map_err(|e| format!("api.listen = {}: {e}; another address goes with --set api.listen=127.0.0.1:0", attached.settings.api.listen))?;
+        let listener = TcpListener::bind(&attached.settings.api.listen).await.map_err(|e| {
+            format!(
+                "api.listen = {}: {e}; another address goes with --set api.listen=127.0.0.1:0",
+                attached.settings.api.listen
+            )
+        })?;
         let api = format!("http://{}", listener.local_addr()?);
         let lanes = start_lanes(&attached, &board, &stop).await?;
         let handlers = weir_api::Api {

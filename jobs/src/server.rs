@@ -108,7 +108,8 @@ impl Server {
             fs::remove_dir_all(&new).map_err(io_error("removing an unfinished cluster"))?;
         }
         fs::create_dir(&new).map_err(io_error("making the cluster's directory"))?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o700)).map_err(io_error("making the cluster's directory"))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o700))
+            .map_err(io_error("making the cluster's directory"))?;
         let password = new.with_extension("password");
         fs::write(&password, &self.secrets.owner_password).map_err(io_error("writing the password"))?;
         fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).map_err(io_error("writing the password"))?;
@@ -140,7 +141,8 @@ impl Server {
         let (uid, gid) = unprivileged_user()?;
         chown(cluster, Some(uid), Some(gid)).map_err(io_error("giving the cluster to its user"))?;
         let opened = File::open(cluster).map_err(io_error("opening the cluster"))?;
-        rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty()).map_err(|e| io_error("opening the cluster")(e.into()))?;
+        rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty())
+            .map_err(|e| io_error("opening the cluster")(e.into()))?;
         command.arg("-D").arg(format!("/proc/self/fd/{}", opened.as_raw_fd())).uid(uid).gid(gid);
         // Must stay open until the program runs; a handful of these over a process's life is no leak worth a mechanism.
         std::mem::forget(opened);
@@ -180,7 +182,11 @@ impl Server {
                         moved = true;
                     }
                 }
-                let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(io_error("opening the server's log"))?;
+                let log = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&log_path)
+                    .map_err(io_error("opening the server's log"))?;
                 self.child = Some(self.spawn(log)?);
             }
             if self.answers().await {
@@ -262,7 +268,11 @@ impl Server {
         let _stopping = self.dir.lock_server()?;
         // Ours must go before the others can be asked for.
         self.users = None;
-        let users = OpenOptions::new().read(true).write(true).open(self.dir.join("users.lock")).map_err(io_error("opening a lock"))?;
+        let users = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.dir.join("users.lock"))
+            .map_err(io_error("opening a lock"))?;
         if users.try_lock().is_err() {
             return Ok(());
         }

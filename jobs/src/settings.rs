@@ -120,7 +120,8 @@ impl Settings {
         let mut figment = Figment::new().merge(Toml::string(DEFAULTS));
         let own = data_dir.join("weir.toml");
         if let Some(path) = file {
-            std::fs::File::open(path).map_err(|source| SettingsError::File { path: path.display().to_string(), source })?;
+            std::fs::File::open(path)
+                .map_err(|source| SettingsError::File { path: path.display().to_string(), source })?;
             figment = figment.merge(Toml::file_exact(path));
         } else if own.is_file() {
             figment = figment.merge(Toml::file_exact(own));
@@ -181,7 +182,8 @@ mod tests {
 
     #[test]
     fn flags_override_defaults_and_unknown_keys_are_refused() {
-        let settings = read(&["lanes.history.flush_interval_ms=7", "api.listen=127.0.0.1:0", "durations.time_spent=s"]).expect("valid");
+        let settings = read(&["lanes.history.flush_interval_ms=7", "api.listen=127.0.0.1:0", "durations.time_spent=s"])
+            .expect("valid");
         assert_eq!(settings.lane("history").expect("a lane").limits.flush_interval, Duration::from_millis(7));
         assert_eq!(settings.api.listen, "127.0.0.1:0");
         assert_eq!(settings.durations.time_spent, weir_model::project::DurationUnit::Seconds);

@@ -94,12 +94,17 @@ impl Files {
                     1 => "a lot".to_owned(),
                     _ => random.random_range(0..=100).to_string(),
                 };
-                self.submissions.push_str(&format!("{id},{student},{},{},{score}\n", random.random_range(0..250), student % 2));
+                self.submissions.push_str(&format!(
+                    "{id},{student},{},{},{score}\n",
+                    random.random_range(0..250),
+                    student % 2
+                ));
             }
             return;
         }
         let (site, day) = (random.random_range(500..520), random.random_range(-10..250));
-        self.clicks.push_str(&format!("{module},{presentation},{student},{site},{day},{}\n", random.random_range(1..30)));
+        self.clicks
+            .push_str(&format!("{module},{presentation},{student},{site},{day},{}\n", random.random_range(1..30)));
         if random.random_range(0..20) == 0 {
             self.clicks.push_str(&format!("{module},{presentation},{student},{site},{day},1\n"));
             self.large_rows += 1;
@@ -109,13 +114,21 @@ impl Files {
     fn write(&self, dir: &Path) {
         let files = [
             ("courses", "code_module,code_presentation,module_presentation_length", &self.courses),
-            ("assessments", "code_module,code_presentation,id_assessment,assessment_type,date,weight", &self.assessments),
+            (
+                "assessments",
+                "code_module,code_presentation,id_assessment,assessment_type,date,weight",
+                &self.assessments,
+            ),
             (
                 "studentInfo",
                 "code_module,code_presentation,id_student,gender,region,highest_education,imd_band,age_band,num_of_prev_attempts,studied_credits,disability,final_result",
                 &self.info,
             ),
-            ("studentRegistration", "code_module,code_presentation,id_student,date_registration,date_unregistration", &self.registration),
+            (
+                "studentRegistration",
+                "code_module,code_presentation,id_student,date_registration,date_unregistration",
+                &self.registration,
+            ),
             ("studentAssessment", "id_assessment,id_student,date_submitted,is_banked,score", &self.submissions),
             ("studentVle", "code_module,code_presentation,id_student,id_site,date,sum_click", &self.clicks),
         ];

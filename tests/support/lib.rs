@@ -30,7 +30,10 @@ pub fn binary() -> &'static PathBuf {
         // What `cargo test` says about this package would be news to the build scripts of others (ring watches these), and
         // half of everything would be built anew.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")) {
-            if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"].iter().any(|p| name.starts_with(p)) {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+            {
                 cargo.env_remove(name);
             }
         }

@@ -66,7 +66,8 @@ impl Facts {
             let Ok(score) = row["score"].parse::<i64>() else { continue };
             count("AssessmentCompleted");
             facts.scores += score;
-            let entry = progress.entry(format!("{}-{}", row["id_student"], assessments[&row["id_assessment"]])).or_default();
+            let entry =
+                progress.entry(format!("{}-{}", row["id_student"], assessments[&row["id_assessment"]])).or_default();
             entry.2 += 1;
             entry.3 += i64::from(score >= 40);
         }
@@ -104,13 +105,19 @@ impl Facts {
         assert_eq!(scores["sum"], self.scores, "assessment_read_model");
         let sql = "SELECT user_id, sessions, learning_paths, assessments_taken, assessments_passed FROM learner_progress_read_model";
         let rows = postgres.query(sql, &[]).await.unwrap();
-        let progress: BTreeMap<String, _> = rows.iter().map(|r| (r.get(0), (r.get(1), r.get(2), r.get(3), r.get(4)))).collect();
+        let progress: BTreeMap<String, _> =
+            rows.iter().map(|r| (r.get(0), (r.get(1), r.get(2), r.get(3), r.get(4)))).collect();
         assert!(progress == self.progress, "learner_progress_read_model differs");
 
-        let sql = "SELECT event_type, count(*) AS n, cast(coalesce(sum(score), 0) AS bigint) AS score FROM events GROUP BY 1";
+        let sql =
+            "SELECT event_type, count(*) AS n, cast(coalesce(sum(score), 0) AS bigint) AS score FROM events GROUP BY 1";
         let history = weir.json(&["sql", sql]);
-        let by_type: BTreeMap<String, i64> =
-            history.as_array().unwrap().iter().map(|r| (r["event_type"].as_str().unwrap().to_owned(), r["n"].as_i64().unwrap())).collect();
+        let by_type: BTreeMap<String, i64> = history
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| (r["event_type"].as_str().unwrap().to_owned(), r["n"].as_i64().unwrap()))
+            .collect();
         assert_eq!(by_type, self.events, "history");
         let scores: i64 = history.as_array().unwrap().iter().filter_map(|r| r["score"].as_i64()).sum();
         assert_eq!(scores, self.scores, "history");

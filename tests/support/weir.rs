@@ -84,7 +84,12 @@ impl Weir {
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "weir {args:?}: {}\n{stderr}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "weir {args:?}: {}\n{stderr}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -99,7 +104,12 @@ impl Weir {
     pub fn dies_at(&self, failpoint: &str, args: &[&str]) {
         let output = self.command(args).env("WEIR_FAILPOINT", failpoint).output().unwrap();
         let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
-        assert_eq!(signal, Some(9), "{failpoint} was not reached by {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            signal,
+            Some(9),
+            "{failpoint} was not reached by {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Starts `weir up` and waits until it serves.
@@ -163,8 +173,13 @@ impl Weir {
 
     /// A connection as the server's owner, for tests that tamper.
     pub async fn owner(&self) -> tokio_postgres::Client {
-        let secrets: Value = serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
-        let url = format!("postgres://weir:{}@127.0.0.1:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"]);
+        let secrets: Value =
+            serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
+        let url = format!(
+            "postgres://weir:{}@127.0.0.1:{}/postgres",
+            secrets["owner_password"].as_str().unwrap(),
+            secrets["port"]
+        );
         connect(&url).await
     }
 }

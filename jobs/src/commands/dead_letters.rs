@@ -51,7 +51,8 @@ async fn work(attached: &Attached, command: DeadLetters, format: Format) -> Resu
         }
         DeadLetters::Show { id } => {
             let letter = dead_letters::find(&**client, id).await?;
-            let letter = letter.ok_or_else(|| format!("there is no dead letter {id}; `weir dead-letters list` shows all"))?;
+            let letter =
+                letter.ok_or_else(|| format!("there is no dead letter {id}; `weir dead-letters list` shows all"))?;
             print(std::slice::from_ref(&letter), format)?;
             if format == Format::Table {
                 say(&String::from_utf8_lossy(&letter.payload))?;
@@ -69,8 +70,19 @@ async fn work(attached: &Attached, command: DeadLetters, format: Format) -> Resu
 }
 
 fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {
-    let mut columns =
-        vec!["id", "lane", "topic", "partition", "offset", "key", "state", "event_type", "attempts", "reason", "created_at"];
+    let mut columns = vec![
+        "id",
+        "lane",
+        "topic",
+        "partition",
+        "offset",
+        "key",
+        "state",
+        "event_type",
+        "attempts",
+        "reason",
+        "created_at",
+    ];
     if format != Format::Table {
         columns.push("payload");
     }

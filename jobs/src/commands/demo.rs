@@ -97,7 +97,12 @@ async fn write_token(instance: &Instance) -> Result<std::path::PathBuf, BoxError
 }
 
 /// Sends commands at a steady rate; each learner's own commands one after the other.
-async fn drive(commands: CommandService, appended: Arc<AtomicU64>, rate: f64, events: Option<u64>) -> Result<(), BoxError> {
+async fn drive(
+    commands: CommandService,
+    appended: Arc<AtomicU64>,
+    rate: f64,
+    events: Option<u64>,
+) -> Result<(), BoxError> {
     let mut learners = Learners::new(rand::random());
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.min(1000.0)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -115,7 +120,10 @@ async fn drive(commands: CommandService, appended: Arc<AtomicU64>, rate: f64, ev
             let caller = Caller {
                 tenant: TenantId::default(),
                 source: "demo".to_owned(),
-                metadata: weir_model::Metadata { correlation_id: Some(format!("demo-{}", learners.run())), ..Default::default() },
+                metadata: weir_model::Metadata {
+                    correlation_id: Some(format!("demo-{}", learners.run())),
+                    ..Default::default()
+                },
                 idempotency_key: None,
             };
             let commands = commands.clone();
@@ -167,7 +175,9 @@ impl Screen {
                  '{{\"sessionId\":\"mine\",\"userId\":\"me\",\"learningPathId\":\"algebra\",\"moduleId\":\"m1\"}}'",
                 token_file.display()
             ),
-            format!("query  weir sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"),
+            format!(
+                "query  weir sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
+            ),
             format!("check  weir verify --data-dir {dir}     metrics {api}/metrics     Ctrl-C drains and ends"),
         ];
         let lines = std::io::stderr().is_terminal().then(|| {
@@ -200,7 +210,11 @@ impl Screen {
             let before = self.last.2.get(index).copied().unwrap_or(lane.next_offset);
             let rate = u64_as_f64(u64::try_from(lane.next_offset - before).unwrap_or(0)) / seconds;
             let trouble = lane.trouble.as_ref().map(|t| format!("   {t}")).unwrap_or_default();
-            lines.push(format!("{name:<12} offset {:>9}   {rate:>7.0}/s   lag {:>7}{trouble}", lane.next_offset, lane.lag()));
+            lines.push(format!(
+                "{name:<12} offset {:>9}   {rate:>7.0}/s   lag {:>7}{trouble}",
+                lane.next_offset,
+                lane.lag()
+            ));
             offsets.push(lane.next_offset);
         }
         lines.push(counters(instance).await);

@@ -31,12 +31,14 @@ pub(crate) enum Import {
 pub(crate) async fn run(place: &Place, import: Import, format: Format) -> Result<ExitCode, BoxError> {
     let Import::Oulad { dir, rejects, strict, tenant } = import;
     let attached = place.attach().await?;
-    let imported = Box::pin(oulad::import(&attached, &dir, rejects.as_deref(), weir_model::TenantId::new(tenant)?)).await;
+    let imported =
+        Box::pin(oulad::import(&attached, &dir, rejects.as_deref(), weir_model::TenantId::new(tenant)?)).await;
     attached.detach().await?;
     let summary = imported?;
     print(&summary, format)?;
     if summary.rejected > 0 {
-        let place = rejects.map_or_else(|| "name a file with --rejects to see them".to_owned(), |p| format!("see {}", p.display()));
+        let place = rejects
+            .map_or_else(|| "name a file with --rejects to see them".to_owned(), |p| format!("see {}", p.display()));
         complain(&format!("{} rows were rejected; {place}", summary.rejected));
         if strict {
             return Ok(ExitCode::FAILURE);

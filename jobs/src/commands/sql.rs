@@ -79,7 +79,9 @@ fn append(rows: &mut Rows, batch: &RecordBatch) -> Result<(), BoxError> {
             }
             let text = formatter.value(row).to_string();
             match array.data_type() {
-                t if t.is_numeric() || *t == DataType::Boolean => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+                t if t.is_numeric() || *t == DataType::Boolean => {
+                    serde_json::from_str(&text).unwrap_or(Value::String(text))
+                }
                 _ => Value::String(text),
             }
         });

@@ -67,7 +67,9 @@ async fn work(attached: &Attached, command: Token, format: Format) -> Result<Exi
         }
         Token::Revoke { id } => {
             if !tokens::revoke(&**client, &id).await? {
-                return Err(format!("there is no token {id} that is not revoked yet; `weir token list` shows all").into());
+                return Err(
+                    format!("there is no token {id} that is not revoked yet; `weir token list` shows all").into()
+                );
             }
         }
     }

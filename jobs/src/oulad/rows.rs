@@ -18,11 +18,34 @@ use super::Row;
 /// What a row says, joined and checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum RowData {
-    Registered { user: String, preferences: Map<String, Value> },
-    Unregistered { user: String },
-    Session { module: String, presentation: String, student: String, site: String, day: i64, clicks: i64 },
-    Assessment { assessment: String, student: String, user: String, score: f64, kind: String, weight: f64, banked: bool },
-    FinalResult { user: String, result: String },
+    Registered {
+        user: String,
+        preferences: Map<String, Value>,
+    },
+    Unregistered {
+        user: String,
+    },
+    Session {
+        module: String,
+        presentation: String,
+        student: String,
+        site: String,
+        day: i64,
+        clicks: i64,
+    },
+    Assessment {
+        assessment: String,
+        student: String,
+        user: String,
+        score: f64,
+        kind: String,
+        weight: f64,
+        banked: bool,
+    },
+    FinalResult {
+        user: String,
+        result: String,
+    },
 }
 
 impl RowData {
@@ -109,7 +132,8 @@ impl Reader {
                     None => current = files.next(),
                     Some((line, record)) => {
                         let name = table.name;
-                        let rows = record.and_then(|record| self.read(name, line, &Fields { record, columns: &table.columns }));
+                        let rows = record
+                            .and_then(|record| self.read(name, line, &Fields { record, columns: &table.columns }));
                         match rows {
                             Ok(rows) => ready = rows,
                             Err(reason) => {

@@ -22,7 +22,9 @@ pub(crate) async fn authenticate(api: &Api, headers: &HeaderMap, scope: Scope) -
 
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(name) else { return Ok(None) };
-    let bad = || Problem::malformed(format!("the header {name} is empty, no visible ASCII, or longer than {HEADER_LENGTH_MAX}"));
+    let bad = || {
+        Problem::malformed(format!("the header {name} is empty, no visible ASCII, or longer than {HEADER_LENGTH_MAX}"))
+    };
     let value = value.to_str().map_err(|_| bad())?;
     if value.is_empty() || value.len() > HEADER_LENGTH_MAX { Err(bad()) } else { Ok(Some(value.to_owned())) }
 }

@@ -13,5 +13,6 @@ pub(crate) fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> 
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
         _ => Problem::malformed(rejection.body_text()),
     })?;
-    serde_json::from_slice(&bytes).map_err(|e| Problem::malformed(format!("the body is no JSON of the right form: {e}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Problem::malformed(format!("the body is no JSON of the right form: {e}")))
 }

@@ -50,10 +50,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/commands/{command}", post(commands::command))
-        .route(
-            "/v1/streams/{stream}/events",
-            post(commands::append).layer(DefaultBodyLimit::max(APPEND_BODY_MAX)),
-        )
+        .route("/v1/streams/{stream}/events", post(commands::append).layer(DefaultBodyLimit::max(APPEND_BODY_MAX)))
         .route("/v1/streams/{stream}", get(reads::stream))
         .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
         .route("/v1/events", get(reads::events))

@@ -68,8 +68,10 @@ impl Problem {
     }
 
     pub(crate) fn violation(detail: String, violations: &[Violation], event: usize) -> Self {
-        let errors: Vec<_> =
-            violations.iter().map(|v| json!({"pointer": format!("#{}", v.pointer), "detail": v.reason, "event": event})).collect();
+        let errors: Vec<_> = violations
+            .iter()
+            .map(|v| json!({"pointer": format!("#{}", v.pointer), "detail": v.reason, "event": event}))
+            .collect();
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "contract-violation", "The data breaks its contract", detail)
             .with("errors", errors.into())
     }

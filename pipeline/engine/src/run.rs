@@ -239,7 +239,11 @@ impl Runner<'_> {
             Err(Trouble::Fatal(error)) => Err(error),
             Err(Trouble::Retry(error)) => {
                 let error = chain(error.as_ref());
-                tracing::warn!(lane = self.lane.name, error, "stopped with records in hand; the next start applies them");
+                tracing::warn!(
+                    lane = self.lane.name,
+                    error,
+                    "stopped with records in hand; the next start applies them"
+                );
                 Ok(())
             }
             Ok(()) | Err(Trouble::Fenced(_)) => Ok(()),

@@ -24,7 +24,8 @@ pub fn to_batch(events: &[Located]) -> Result<RecordBatch, ArrowError> {
     let integer = |get: &dyn Fn(&Located) -> Option<i64>| -> ArrayRef {
         Arc::new(Int64Array::from_iter(events.iter().map(|l| get(l))))
     };
-    let time = |get: &dyn Fn(&Located) -> Option<Timestamp>| times(events.iter().map(|l| get(l).map(Timestamp::as_millis)));
+    let time =
+        |get: &dyn Fn(&Located) -> Option<Timestamp>| times(events.iter().map(|l| get(l).map(Timestamp::as_millis)));
     let mut arrays = vec![
         text(&|l| Some(l.event.event_type.as_str().to_owned())),
         text(&|l| Some(l.event.timestamp.month())),
@@ -123,7 +124,10 @@ impl Rows {
     }
 
     fn cell(&self, name: &str, column_type: ColumnType, row: usize) -> Option<Cell> {
-        let array = self.columns.get(name).filter(|array| array.is_valid(row) && *array.data_type() == arrow_type(column_type))?;
+        let array = self
+            .columns
+            .get(name)
+            .filter(|array| array.is_valid(row) && *array.data_type() == arrow_type(column_type))?;
         let any = array.as_any();
         match column_type {
             ColumnType::Text | ColumnType::Json => {
@@ -230,13 +234,15 @@ mod tests {
         let mut data = wire::samples::one(event_type);
         data["unknown"] = json!([null, {"x": 1.5}]);
         let version = weir_model::contract::standard().expect("contracts").newest(event_type);
-        let payload = json!({"eventId": format!("e{offset}"), "eventType": event_type, "version": version, "source": "lms",
+        let payload =
+            json!({"eventId": format!("e{offset}"), "eventType": event_type, "version": version, "source": "lms",
             "timestamp": "2024-01-15T10:30:00.123Z", "recordedAt": "2024-01-15T10:30:01Z", "position": offset,
             "aggregateVersion": 3, "metadata": {"causationId": "c", "userId": "actor"}, "data": data})
-        .to_string();
+            .to_string();
         let partition = Partition { source: "store".into(), topic: "events".into(), number: 0 };
         let event = wire::decode(payload.as_bytes()).expect("valid");
-        let record = Record { partition, offset, key: None, payload: payload.into(), headers: Vec::new(), recorded_at: None };
+        let record =
+            Record { partition, offset, key: None, payload: payload.into(), headers: Vec::new(), recorded_at: None };
         Located { record, event }
     }
 

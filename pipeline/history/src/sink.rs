@@ -13,13 +13,13 @@
 //! log. A claim also commits a transaction without files, so that an older owner's snapshot is stale from then on.
 
 use async_trait::async_trait;
+use deltalake_core::checkpoints;
 use deltalake_core::kernel::transaction::CommitBuilder;
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
-use deltalake_core::checkpoints;
 use url::Url;
 use weir_engine::{Batch, Claim, Located, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::wire;
@@ -219,7 +219,8 @@ async fn write(table: &HistoryTable, events: Vec<Located>) -> Result<Vec<Add>, H
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .build();
-    let mut writer = RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
+    let mut writer =
+        RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
     writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
     writer.flush().await.map_err(during(ACTION))
 }

@@ -56,7 +56,8 @@ impl HistoryTable {
         if let Some(path) = &local {
             std::fs::create_dir_all(path).map_err(during(ACTION))?;
         }
-        let mut delta = DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.build().map_err(during(ACTION))?;
+        let mut delta =
+            DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.build().map_err(during(ACTION))?;
         if delta.verify_deltatable_existence().await.map_err(during(ACTION))? {
             delta.load().await.map_err(during(ACTION))?;
         } else {

@@ -33,7 +33,8 @@ impl HistoryTable {
     /// Hashes the snapshot at hand.
     pub async fn hashes(&self) -> Result<HistoryHashes, HistoryError> {
         const ACTION: &str = "reading history for verification";
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1).with_batch_size(4096));
+        let context =
+            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1).with_batch_size(4096));
         let provider = self.delta().table_provider().await.map_err(during(ACTION))?;
         self.delta().update_datafusion_session(&context.state()).map_err(during(ACTION))?;
         let rows = context.read_table(provider).map_err(during(ACTION))?;
@@ -50,8 +51,13 @@ impl HistoryTable {
                     (at, event) => {
                         hashes.by_type.entry("(broken rows)".to_owned()).or_default().add(&[b"broken"]);
                         if hashes.broken.len() < BROKEN_MAX {
-                            let place = at.map_or_else(|e| e.to_string(), |at| format!("{}/{} offset {}", at.topic, at.partition, at.offset));
-                            hashes.broken.push(format!("{place}: {}", event.err().map_or_else(String::new, |e| e.to_string())));
+                            let place = at.map_or_else(
+                                |e| e.to_string(),
+                                |at| format!("{}/{} offset {}", at.topic, at.partition, at.offset),
+                            );
+                            hashes
+                                .broken
+                                .push(format!("{place}: {}", event.err().map_or_else(String::new, |e| e.to_string())));
                         }
                     }
                 }

@@ -36,9 +36,10 @@ pub fn find_unrepresentable(value: &Value) -> Option<(String, &'static str)> {
             beyond.then(|| (String::new(), BIG))
         }
         Value::String(s) => s.contains('\0').then(|| (String::new(), NUL)),
-        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| {
-            find_unrepresentable(item).map(|(below, reason)| (format!("/{i}{below}"), reason))
-        }),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(i, item)| find_unrepresentable(item).map(|(below, reason)| (format!("/{i}{below}"), reason))),
         Value::Object(fields) => fields.iter().find_map(|(name, item)| {
             if name.contains('\0') {
                 return Some((String::new(), "has a field name that holds U+0000"));
@@ -106,13 +107,17 @@ mod tests {
 
     #[test]
     fn canonical_form_sorts_keys_and_writes_numbers_as_ecmascript_does() {
-        let value: Value = serde_json::from_str(r#"{"b":1.0,"a":[1e21,-0.0,0.1,5e-324],"é":"\u000f\n"}"#).expect("json");
+        let value: Value =
+            serde_json::from_str(r#"{"b":1.0,"a":[1e21,-0.0,0.1,5e-324],"é":"\u000f\n"}"#).expect("json");
         assert_eq!(text(&value), "{\"a\":[1e+21,0,0.1,5e-324],\"b\":1,\"é\":\"\\u000f\\n\"}");
     }
 
     #[test]
     fn what_cannot_be_kept_is_found_with_its_place() {
-        assert_eq!(find_unrepresentable(&json!({"a": [1, {"b/c": "x\u{0}"}]})).map(|f| f.0).as_deref(), Some("/a/1/b~1c"));
+        assert_eq!(
+            find_unrepresentable(&json!({"a": [1, {"b/c": "x\u{0}"}]})).map(|f| f.0).as_deref(),
+            Some("/a/1/b~1c")
+        );
         assert_eq!(find_unrepresentable(&json!({"n": 9_007_199_254_740_992_u64})).map(|f| f.0).as_deref(), Some("/n"));
         assert_eq!(find_unrepresentable(&json!({"n": -9_007_199_254_740_991_i64, "s": "ok"})), None);
     }

@@ -132,12 +132,15 @@ mod tests {
 
     #[test]
     fn years_outside_1970_to_2199_are_refused() {
-        for bad in ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "2200-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+        for bad in ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "2200-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+        {
             assert_eq!(bad.parse::<Timestamp>(), Err(InvalidTimestamp::OutOfRange), "{bad}");
         }
         assert!("2199-12-31T23:59:59.999Z".parse::<Timestamp>().is_ok());
         assert!("1970-01-01T00:00:00Z".parse::<Timestamp>().is_ok());
-        for bad in ["", "yesterday", "2024-01-15", "2024-01-15 10:30:00Z", "2024-01-15T10:30:00", "2024-01-15T10:30:00Z[UTC]"] {
+        for bad in
+            ["", "yesterday", "2024-01-15", "2024-01-15 10:30:00Z", "2024-01-15T10:30:00", "2024-01-15T10:30:00Z[UTC]"]
+        {
             assert!(matches!(bad.parse::<Timestamp>(), Err(InvalidTimestamp::Malformed { .. })), "{bad}");
         }
     }

@@ -55,7 +55,9 @@ impl FromStr for SchemaVersion {
     type Err = Violation;
 
     fn from_str(text: &str) -> Result<Self, Violation> {
-        let bad = || Violation::new("", format!("`{}` is no version such as 1.0.0", text.chars().take(40).collect::<String>()));
+        let bad = || {
+            Violation::new("", format!("`{}` is no version such as 1.0.0", text.chars().take(40).collect::<String>()))
+        };
         let mut parts = text.split('.').map(|part| {
             let plain = !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
             if plain { part.parse::<u32>().map_err(|_| bad()) } else { Err(bad()) }
@@ -201,9 +203,10 @@ impl Contracts {
     fn check_chains(&self) -> Result<(), ContractsError> {
         for (&event_type, versions) in &self.by_type {
             let Some((&newest, _)) = versions.last_key_value() else { continue };
-            let starts = versions.keys().copied().chain(
-                self.upcasters.iter().filter(|((t, _), _)| *t == event_type).map(|((_, from), _)| *from),
-            );
+            let starts = versions
+                .keys()
+                .copied()
+                .chain(self.upcasters.iter().filter(|((t, _), _)| *t == event_type).map(|((_, from), _)| *from));
             for start in starts {
                 let (mut at, mut seen) = (start, HashSet::from([start]));
                 while let Some((to, _)) = self.upcasters.get(&(event_type, at)) {
@@ -280,7 +283,8 @@ impl Contracts {
             return Err(Violation::new("", format!("there is no contract for {event_type}")));
         };
         if claimed.major > newest.major {
-            let reason = format!("version {claimed} is newer than {newest}, the newest that this build reads; upgrade weir");
+            let reason =
+                format!("version {claimed} is newer than {newest}, the newest that this build reads; upgrade weir");
             return Err(Violation::new("", reason));
         }
         let same_major = || versions.iter().filter(|(v, _)| v.major == claimed.major);
@@ -415,7 +419,10 @@ mod tests {
         data["note"] = Value::Null;
         data["analytics"] = Value::Null;
         let data = accept(EventType::AssessmentCompleted, "1.1.0", data).expect("valid").data;
-        assert_eq!((data.get("banked"), data.get("note"), data.get("analytics")), (Some(&Value::Bool(true)), Some(&Value::Null), None));
+        assert_eq!(
+            (data.get("banked"), data.get("note"), data.get("analytics")),
+            (Some(&Value::Bool(true)), Some(&Value::Null), None)
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Object;
 use crate::event::{AggregateType, EventType, UnknownName};
 use crate::ids::{InvalidId, StreamId};
-use crate::Object;
 
 mod content;
 mod once;

@@ -42,9 +42,9 @@ pub const UPCASTERS: &[Upcaster] = &[
 
 /// Before 1.2 nothing could be asked for, so nothing was.
 fn content_uploaded_without_processing_options(data: &mut Object) {
-    data.entry("processingOptions").or_insert_with(|| {
-        json!({"extractText": false, "analyzeSentiment": false, "extractEntities": false, "generateSummary": false})
-    });
+    data.entry("processingOptions").or_insert_with(
+        || json!({"extractText": false, "analyzeSentiment": false, "extractEntities": false, "generateSummary": false}),
+    );
 }
 
 /// Analytics became possible with 1.1 and stay optional there: which answers were right is not in the old data.

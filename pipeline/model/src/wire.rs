@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::Object;
 use crate::clock::Timestamp;
 use crate::contract::{self, ContractViolation, Violation};
 use crate::event::{Event, EventType, Metadata, UnknownName};
 use crate::ids::{EventId, Position, StreamId, TenantId};
-use crate::Object;
 
 /// Why bytes are no event. Every variant is final: the same bytes fail the same way for ever.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,8 +89,7 @@ pub fn encode(event: &Outgoing<'_>) -> Result<Vec<u8>, serde_json::Error> {
 
 /// Bytes from anywhere to an event: envelope, contract, newest version.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
     let Value::Object(mut envelope) = value else {
         return Err(DecodeError::Envelope(Violation::new("", "is no JSON object")));
     };
@@ -197,8 +196,11 @@ impl Envelope<'_> {
             Some(_) => Err(broken(format!("/metadata/{field}"), "is no string")),
         };
         let tenant = text("tenantId")?.map(TenantId::new).transpose();
-        let metadata =
-            Metadata { causation_id: text("causationId")?, correlation_id: text("correlationId")?, user_id: text("userId")? };
+        let metadata = Metadata {
+            causation_id: text("causationId")?,
+            correlation_id: text("correlationId")?,
+            user_id: text("userId")?,
+        };
         Ok((metadata, tenant.map_err(|e| broken("/metadata/tenantId", e.to_string()))?.unwrap_or_default()))
     }
 }
@@ -270,12 +272,22 @@ mod tests {
     #[test]
     fn what_we_encode_we_decode() {
         let data = RawValue::from_string(samples::one(EventType::TaskCompleted).to_string()).expect("json");
-        let metadata = Metadata { causation_id: Some("c".into()), correlation_id: Some("r".into()), user_id: Some("u".into()) };
+        let metadata =
+            Metadata { causation_id: Some("c".into()), correlation_id: Some("r".into()), user_id: Some("u".into()) };
         let at = "2024-01-15T10:30:00Z".parse().expect("time");
         let bytes = encode(&Outgoing {
-            event_id: "0190", event_type: "TaskCompleted", version: "1.1.0", timestamp: at, source: "weir", data: &data,
-            schema: schema_name("TaskCompleted", "1.1.0"), aggregate_id: "task_1", aggregate_type: "Task",
-            aggregate_version: 2, position: Position(7), recorded_at: at,
+            event_id: "0190",
+            event_type: "TaskCompleted",
+            version: "1.1.0",
+            timestamp: at,
+            source: "weir",
+            data: &data,
+            schema: schema_name("TaskCompleted", "1.1.0"),
+            aggregate_id: "task_1",
+            aggregate_type: "Task",
+            aggregate_version: 2,
+            position: Position(7),
+            recorded_at: at,
             metadata: OutgoingMetadata { metadata: &metadata, tenant_id: "acme", source: "weir" },
         })
         .expect("encodes");

@@ -146,11 +146,13 @@ fn columns(commands: &[Append]) -> Columns<'_> {
     to
 }
 
-const APPEND: &str =
-    "SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+const APPEND: &str = "SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 /// Stores the commands in order; one answer for each. Either all of them were judged and stored, or none.
-pub(crate) async fn append(client: &deadpool_postgres::ClientWrapper, commands: &[Append]) -> Result<Vec<Appended>, DbError> {
+pub(crate) async fn append(
+    client: &deadpool_postgres::ClientWrapper,
+    commands: &[Append],
+) -> Result<Vec<Appended>, DbError> {
     const ACTION: &str = "appending to the event store";
     let c = columns(commands);
     let statement = client.prepare_cached(APPEND).await.during(ACTION)?;
@@ -159,8 +161,21 @@ pub(crate) async fn append(client: &deadpool_postgres::ClientWrapper, commands: 
         .query(
             &statement,
             &[
-                &c.tenant, &c.stream, &c.expected, &c.first_event, &c.request_hash, &c.events, &c.command, &c.ordinal,
-                &c.event_id, &c.event_type, &c.schema_version, &c.source, &c.data, &c.metadata, &c.timestamp,
+                &c.tenant,
+                &c.stream,
+                &c.expected,
+                &c.first_event,
+                &c.request_hash,
+                &c.events,
+                &c.command,
+                &c.ordinal,
+                &c.event_id,
+                &c.event_type,
+                &c.schema_version,
+                &c.source,
+                &c.data,
+                &c.metadata,
+                &c.timestamp,
             ],
         )
         .await

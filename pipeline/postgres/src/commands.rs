@@ -160,7 +160,11 @@ impl CommandService {
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
     pub async fn execute(&self, request: CommandRequest) -> Result<Answer, CommandError> {
         let hash = request.caller.idempotency_key.is_some().then(|| {
-            hash_of(&[request.command.as_str(), &format!("{:?}", request.expected), &canonical::object_text(&request.data)])
+            hash_of(&[
+                request.command.as_str(),
+                &format!("{:?}", request.expected),
+                &canonical::object_text(&request.data),
+            ])
         });
         let prepared = self.prepare(&request)?;
         for _ in 0..DECISIONS_MAX {
@@ -174,9 +178,10 @@ impl CommandService {
                 Ok(events) => (events, None),
                 // What is refused now may be the repeat of what was accepted before: its key decides, so ask the event
                 // store with an expectation that only a repeat survives.
-                Err(rejection) if hash.is_some() => {
-                    (vec![NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }], Some(rejection))
-                }
+                Err(rejection) if hash.is_some() => (
+                    vec![NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }],
+                    Some(rejection),
+                ),
                 Err(rejection) => return Err(rejection.into()),
             };
             let append = Append {
@@ -236,7 +241,11 @@ impl CommandService {
     pub async fn append(&self, request: StreamAppend) -> Result<Answer, CommandError> {
         let hash = request.caller.idempotency_key.is_some().then(|| {
             let events = request.events.iter().map(|(t, v, d)| format!("{t} {v:?} {}", canonical::object_text(d)));
-            hash_of(&[&request.stream.to_string(), &format!("{:?}", request.expected), &events.collect::<Vec<_>>().join("\n")])
+            hash_of(&[
+                &request.stream.to_string(),
+                &format!("{:?}", request.expected),
+                &events.collect::<Vec<_>>().join("\n"),
+            ])
         });
         let mut events = Vec::with_capacity(request.events.len());
         for (index, (event_type, version, data)) in request.events.into_iter().enumerate() {
@@ -299,7 +308,10 @@ impl CommandService {
     }
 
     /// Snapshot and tail of each stream; two queries, however many streams.
-    async fn load_many(&self, streams: &HashSet<(TenantId, StreamId)>) -> Result<HashMap<(String, String), Loaded>, DbError> {
+    async fn load_many(
+        &self,
+        streams: &HashSet<(TenantId, StreamId)>,
+    ) -> Result<HashMap<(String, String), Loaded>, DbError> {
         let mut loaded: HashMap<_, _> =
             streams.iter().map(|(t, s)| ((t.to_string(), s.to_string()), Loaded::empty(s))).collect();
         let keys: Vec<(String, String)> = loaded.keys().cloned().collect();

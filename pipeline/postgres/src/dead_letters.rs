@@ -57,8 +57,11 @@ struct NewDeadLetter<'a> {
 
 async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'_>) -> Result<(), DbError> {
     let record = letter.record;
-    let headers: serde_json::Map<_, _> =
-        record.headers.iter().map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).replace('\0', "�").into())).collect();
+    let headers: serde_json::Map<_, _> = record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).replace('\0', "�").into()))
+        .collect();
     // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
     let reason = letter.reason.replace('\0', "\\0");
     let key = record.key.as_ref().map(|key| key.replace('\0', "\\0"));
@@ -221,9 +224,7 @@ fn letter(row: &Row) -> Result<DeadLetter, DbError> {
 
 /// Dead letters of a lane, or of all, oldest first.
 pub async fn list(client: &impl GenericClient, lane: Option<&str>, limit: i64) -> Result<Vec<DeadLetter>, DbError> {
-    let sql = format!(
-        "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = coalesce($1, lane) ORDER BY id LIMIT $2"
-    );
+    let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = coalesce($1, lane) ORDER BY id LIMIT $2");
     let rows = client.query(&sql, &[&lane, &limit]).await.during("reading dead letters")?;
     rows.iter().map(letter).collect()
 }
@@ -244,7 +245,9 @@ pub async fn request_redrive(client: &impl GenericClient, lane: Option<&str>, id
 
 /// The dead letters of a lane for which a redrive was asked, undecodable ones included.
 pub async fn redrives(client: &impl GenericClient, lane: &str) -> Result<Vec<DeadLetter>, DbError> {
-    let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND state = 'redrive' ORDER BY id LIMIT 1000");
+    let sql = format!(
+        "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND state = 'redrive' ORDER BY id LIMIT 1000"
+    );
     let rows = client.query(&sql, &[&lane]).await.during("reading dead letters")?;
     rows.iter().map(letter).collect()
 }
@@ -361,12 +364,9 @@ async fn try_again<P: Projection>(
 }
 
 /// Coordinates of a lane's dead letters within a span, for `weir verify`: they are not in the sink.
-pub async fn offsets(
-    client: &impl GenericClient,
-    lane: &str,
-    partition: &Partition,
-) -> Result<HashSet<i64>, DbError> {
-    const SQL: &str = "SELECT \"offset\" FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
+pub async fn offsets(client: &impl GenericClient, lane: &str, partition: &Partition) -> Result<HashSet<i64>, DbError> {
+    const SQL: &str =
+        "SELECT \"offset\" FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
     let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
     let rows = client.query(SQL, &values).await.during("reading dead letters")?;
     rows.iter().map(|row| row.try_get(0).during("reading dead letters")).collect()

@@ -157,7 +157,12 @@ impl EventStore {
     }
 
     /// A tenant's events after a position, in order, at most `limit`.
-    pub async fn get_all_events(&self, tenant: &TenantId, after: Position, limit: i64) -> Result<Vec<RecordedEvent>, DbError> {
+    pub async fn get_all_events(
+        &self,
+        tenant: &TenantId,
+        after: Position,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, DbError> {
         let condition = "tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
         self.read(condition, &[&tenant.as_str(), &after.0, &limit]).await
     }
@@ -189,7 +194,12 @@ impl EventStore {
     }
 
     /// Keeps a snapshot, unless a newer one is kept already.
-    pub async fn create_snapshot(&self, tenant: &TenantId, stream: &StreamId, snapshot: &Snapshot) -> Result<(), DbError> {
+    pub async fn create_snapshot(
+        &self,
+        tenant: &TenantId,
+        stream: &StreamId,
+        snapshot: &Snapshot,
+    ) -> Result<(), DbError> {
         const SQL: &str = "INSERT INTO snapshots (tenant, stream_id, version, state_version, data) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, stream_id) DO UPDATE \
              SET version = excluded.version, state_version = excluded.state_version, data = excluded.data, created_at = now() \
@@ -235,7 +245,12 @@ impl EventStore {
         self.rows(&client, &format!("SELECT {EVENT_COLUMNS} FROM events WHERE {condition}"), values).await
     }
 
-    async fn rows(&self, client: &Object, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<RecordedEvent>, DbError> {
+    async fn rows(
+        &self,
+        client: &Object,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<RecordedEvent>, DbError> {
         let statement = client.prepare_cached(sql).await.during(READING)?;
         let rows = client.query(&statement, values).await.during(READING)?;
         rows.iter().map(RecordedEvent::from_row).collect()

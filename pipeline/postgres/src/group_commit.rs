@@ -117,7 +117,8 @@ impl Worker {
                 }
             }
             let batch = self.next_batch();
-            metrics::histogram!("weir_append_batch_commands").record(f64::from(u32::try_from(batch.len()).unwrap_or(0)));
+            metrics::histogram!("weir_append_batch_commands")
+                .record(f64::from(u32::try_from(batch.len()).unwrap_or(0)));
             self.commit(batch).await;
         }
     }
@@ -196,7 +197,9 @@ impl Worker {
         let mut backoff = Backoff::default();
         loop {
             match self.append_once(commands).await {
-                Err(error) if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after => {
+                Err(error)
+                    if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after =>
+                {
                     // Even while stopping: whoever waits for an answer gets one.
                     backoff.wait(&CancellationToken::new()).await;
                 }

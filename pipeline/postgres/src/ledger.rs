@@ -132,7 +132,8 @@ impl Ledger {
     async fn committed_earlier(&self, client: &impl GenericClient, spans: &[Span]) -> Result<bool, DbError> {
         for span in spans {
             let row = self.row(client, &span.partition).await?;
-            let ours = row.is_some_and(|r| Some(r.epoch) == self.epoch(&span.partition) && r.next_offset == Some(span.end));
+            let ours =
+                row.is_some_and(|r| Some(r.epoch) == self.epoch(&span.partition) && r.next_offset == Some(span.end));
             if !ours {
                 return Ok(false);
             }
@@ -141,8 +142,7 @@ impl Ledger {
     }
 
     async fn row(&self, client: &impl GenericClient, partition: &Partition) -> Result<Option<LedgerRow>, DbError> {
-        const SQL: &str =
-            "SELECT * FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
+        const SQL: &str = "SELECT * FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
         let values: [&(dyn ToSql + Sync); 4] = [&self.lane, &&*partition.source, &&*partition.topic, &partition.number];
         let row = client.query_opt(SQL, &values).await.during("reading the ledger")?;
         row.as_ref().map(LedgerRow::from_row).transpose()

@@ -18,7 +18,7 @@ pub mod tokens;
 pub mod verify;
 
 pub use append::{Append, Appended, Expected, NewStoredEvent};
-pub use commands::{Answer, CommandError, CommandRequest, CommandService, Caller, StreamAppend};
+pub use commands::{Answer, Caller, CommandError, CommandRequest, CommandService, StreamAppend};
 pub use database::{Database, DatabaseOptions};
 pub use dead_letters::RetryPolicy;
 pub use error::{DbError, During, ErrorKind};

@@ -102,7 +102,8 @@ impl MetricTotals {
                 Some(bucket) => {
                     let broken = |_| DbError::new(ACTION, ErrorKind::Permanent, "a histogram bucket is broken");
                     let sum: &str = row.try_get(4).during(ACTION)?;
-                    let sum: i128 = sum.parse().map_err(|_| DbError::new(ACTION, ErrorKind::Permanent, "a sum is broken"))?;
+                    let sum: i128 =
+                        sum.parse().map_err(|_| DbError::new(ACTION, ErrorKind::Permanent, "a sum is broken"))?;
                     totals.buckets.insert((name, usize::try_from(bucket).map_err(broken)?), (value, sum));
                 }
             }

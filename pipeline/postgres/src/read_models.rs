@@ -32,7 +32,8 @@ impl Projection for ReadModelsProjection {
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError> {
         apply_users(transaction, events).await?;
         // One row per key and statement; the last event of a key wins, as it would one by one.
-        let sessions = by_key(events.iter().filter_map(|l| SessionRow::of(&l.event)), |r| (r.tenant.clone(), r.id.clone()));
+        let sessions =
+            by_key(events.iter().filter_map(|l| SessionRow::of(&l.event)), |r| (r.tenant.clone(), r.id.clone()));
         write_sessions(transaction, &sessions).await?;
         let assessments = events.iter().filter_map(|l| AssessmentRow::of(&l.event, self.units));
         write_assessments(transaction, &by_key(assessments, |r| (r.tenant.clone(), r.id.clone()))).await?;
@@ -218,8 +219,10 @@ async fn write_progress(
         return Ok(());
     }
     let rows: Vec<_> = progress.iter().collect();
-    let paths: Vec<_> =
-        rows.iter().flat_map(|((t, u), p)| p.learning_paths.iter().map(move |path| (t.as_str(), u.as_str(), path.as_str()))).collect();
+    let paths: Vec<_> = rows
+        .iter()
+        .flat_map(|((t, u), p)| p.learning_paths.iter().map(move |path| (t.as_str(), u.as_str(), path.as_str())))
+        .collect();
     execute(
         transaction,
         SQL,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 
-use futures::TryStreamExt;
 use deadpool_postgres::ClientWrapper;
+use futures::TryStreamExt;
 use tokio_postgres::Row;
 use weir_engine::{Partition, Record};
 use weir_model::canonical::SetHash;
@@ -104,7 +104,9 @@ const ASSESSMENTS: &str = "SELECT tenant, id, user_id, session_id, score, max_sc
 
 fn whole<T: std::str::FromStr>(row: &Row, column: &str) -> Result<T, DbError> {
     let text: &str = row.try_get(column).during(ACTION)?;
-    text.parse().map_err(|_| DbError::new(ACTION, ErrorKind::Data, format!("{column} is {text}, no whole number of millionths")))
+    text.parse().map_err(|_| {
+        DbError::new(ACTION, ErrorKind::Data, format!("{column} is {text}, no whole number of millionths"))
+    })
 }
 
 fn assessment_row(row: &Row) -> Result<AssessmentRow, DbError> {
@@ -152,6 +154,11 @@ fn progress_text(row: &Row) -> Result<String, DbError> {
 }
 
 /// A page of the event store as records, from an offset on: the reference of every comparison.
-pub async fn reference_page(database: &Database, partition: &Partition, from: i64, limit: i64) -> Result<Vec<Record>, DbError> {
+pub async fn reference_page(
+    database: &Database,
+    partition: &Partition,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<Record>, DbError> {
     crate::source::events_from(database, from, limit).await?.iter().map(|event| to_record(partition, event)).collect()
 }

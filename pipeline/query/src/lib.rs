@@ -43,13 +43,18 @@ impl History {
             .with_information_schema(true)
             .set_str("datafusion.sql_parser.collect_spans", "true")
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-        let runtime = datafusion::execution::runtime_env::RuntimeEnvBuilder::new().with_memory_limit(memory_max, 1.0).build_arc()?;
+        let runtime = datafusion::execution::runtime_env::RuntimeEnvBuilder::new()
+            .with_memory_limit(memory_max, 1.0)
+            .build_arc()?;
         let mut context = SessionContext::new_with_config_rt(config, runtime);
         datafusion_functions_json::register_all(&mut context)?;
         match HistoryTable::open(root).await? {
             Some(table) => {
                 let provider = table.delta().table_provider().await.map_err(|e| DataFusionError::External(e.into()))?;
-                table.delta().update_datafusion_session(&context.state()).map_err(|e| DataFusionError::External(e.into()))?;
+                table
+                    .delta()
+                    .update_datafusion_session(&context.state())
+                    .map_err(|e| DataFusionError::External(e.into()))?;
                 context.register_table("events", provider)?;
             }
             None => {

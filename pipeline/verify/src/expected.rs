@@ -83,7 +83,10 @@ impl Expected {
                     if is_dead(lane) {
                         *self.dead.entry((lane, header(&record, "eventType"))).or_default() += 1;
                     } else if holds(lane) {
-                        self.differences.push(format!("{lane}: offset {} is no event ({error}), and no dead letter", record.offset));
+                        self.differences.push(format!(
+                            "{lane}: offset {} is no event ({error}), and no dead letter",
+                            record.offset
+                        ));
                     }
                 }
                 return Ok(());
@@ -196,7 +199,13 @@ impl Sortable for Item {
         };
         let (tenant, key, payload) = (part()?, part()?, part()?);
         let text = |bytes| String::from_utf8(bytes).map_err(std::io::Error::other);
-        Ok(Self { table: table[0], tenant: text(tenant)?, key: text(key)?, offset: i64::from_le_bytes(offset), payload })
+        Ok(Self {
+            table: table[0],
+            tenant: text(tenant)?,
+            key: text(key)?,
+            offset: i64::from_le_bytes(offset),
+            payload,
+        })
     }
 }
 

@@ -205,7 +205,9 @@ fn compare_read_models(report: &mut Report, expected: &Expected, actual: &BTreeM
 fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTotals) {
     let mut keys: Vec<(String, String)> = COUNTERS
         .iter()
-        .flat_map(|c| c.label.map_or(&[""][..], |(_, values)| values).iter().map(|v| (c.name.to_owned(), (*v).to_owned())))
+        .flat_map(|c| {
+            c.label.map_or(&[""][..], |(_, values)| values).iter().map(|v| (c.name.to_owned(), (*v).to_owned()))
+        })
         .collect();
     keys.extend(actual.counters.keys().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
     for (name, label) in keys {
@@ -228,10 +230,21 @@ fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTota
         }
         hash
     };
-    compare_hashes(report, METRICS, &format!("{} buckets", EXECUTION_TIME.name), buckets(&expected.metrics), buckets(actual), 0);
+    compare_hashes(
+        report,
+        METRICS,
+        &format!("{} buckets", EXECUTION_TIME.name),
+        buckets(&expected.metrics),
+        buckets(actual),
+        0,
+    );
 }
 
-async fn compare_history(report: &mut Report, expected: &Expected, table: Option<&HistoryTable>) -> Result<(), VerifyError> {
+async fn compare_history(
+    report: &mut Report,
+    expected: &Expected,
+    table: Option<&HistoryTable>,
+) -> Result<(), VerifyError> {
     let actual = match table {
         Some(table) => table.hashes().await?,
         None => Default::default(),
@@ -241,7 +254,14 @@ async fn compare_history(report: &mut Report, expected: &Expected, table: Option
     for subject in subjects {
         let dead = expected.dead.get(&(HISTORY, subject.clone())).copied().unwrap_or(0);
         let expected = expected.history.get(&subject).copied().unwrap_or_default();
-        compare_hashes(report, HISTORY, &subject, expected, actual.by_type.get(&subject).copied().unwrap_or_default(), dead);
+        compare_hashes(
+            report,
+            HISTORY,
+            &subject,
+            expected,
+            actual.by_type.get(&subject).copied().unwrap_or_default(),
+            dead,
+        );
     }
     report.differences.extend(actual.broken.into_iter().map(|words| format!("history: {words}")));
     Ok(())

@@ -104,7 +104,10 @@ mod tests {
         let processing = || Scenario::given(Content, &[ContentUploaded, ContentProcessingStarted]);
         processing().when(ContentProcessingStarted).then_rejected("is Processing");
         let done = with(ContentProcessingCompleted, "status", "partial");
-        processing().and(ContentProcessingCompleted, &done).when(ContentProcessingCompleted).then_rejected("is Completed");
+        processing()
+            .and(ContentProcessingCompleted, &done)
+            .when(ContentProcessingCompleted)
+            .then_rejected("is Completed");
         let failed = with(ContentProcessingCompleted, "status", "failed");
         processing().and(ContentProcessingCompleted, &failed).when(ContentProcessingStarted).then_rejected("is Failed");
     }

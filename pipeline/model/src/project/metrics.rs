@@ -141,15 +141,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::project::progress::tests::event;
     use crate::project::DurationUnit;
+    use crate::project::progress::tests::event;
 
     #[test]
     fn every_series_an_event_can_raise_is_declared() {
         for event_type in EventType::ALL {
             for key in counted(&event(event_type, "x", 1, json!({}))) {
                 let counter = COUNTERS.iter().find(|c| c.name == key.name).expect("declared");
-                let known = counter.label.map_or(key.label.is_empty(), |(_, values)| values.contains(&key.label.as_str()));
+                let known =
+                    counter.label.map_or(key.label.is_empty(), |(_, values)| values.contains(&key.label.as_str()));
                 assert!(known, "{key:?}");
             }
         }

@@ -153,8 +153,18 @@ pub(crate) mod tests {
     fn a_session_and_two_assessments_add_up() {
         let rows = rows(&[
             event(EventType::LearningSessionStarted, "s1", 1, json!({"userId": "u"})),
-            event(EventType::AssessmentCompleted, "a1", 2, json!({"userId": "u", "score": 1, "maxScore": 3, "passed": false})),
-            event(EventType::AssessmentCompleted, "a2", 3, json!({"userId": "u", "score": 50, "maxScore": 50, "timeSpent": 0.25})),
+            event(
+                EventType::AssessmentCompleted,
+                "a1",
+                2,
+                json!({"userId": "u", "score": 1, "maxScore": 3, "passed": false}),
+            ),
+            event(
+                EventType::AssessmentCompleted,
+                "a2",
+                3,
+                json!({"userId": "u", "score": 50, "maxScore": 50, "timeSpent": 0.25}),
+            ),
         ]);
         let progress = &rows[&("default".to_owned(), "u".to_owned())];
         assert_eq!((progress.sessions, progress.assessments_taken, progress.assessments_passed), (1, 2, 1));

@@ -177,8 +177,12 @@ mod tests {
     fn mapped_fields_go_to_columns_and_all_others_to_preferences() {
         let row = row_of(&[
             user(EventType::UserRegistered, 1, json!({})),
-            user(EventType::UserProfileUpdated, 2, json!({"newValues": {
-                "lastName": "Roe", "email": null, "status": "admin", "id = 1; --": "x", "language": "fr"}})),
+            user(
+                EventType::UserProfileUpdated,
+                2,
+                json!({"newValues": {
+                "lastName": "Roe", "email": null, "status": "admin", "id = 1; --": "x", "language": "fr"}}),
+            ),
         ]);
         assert_eq!((row.last_name.as_deref(), row.email.as_deref()), (Some("Roe"), None));
         assert_eq!(row.status, UserStatus::Active);

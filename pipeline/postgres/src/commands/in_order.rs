@@ -43,10 +43,9 @@ impl CommandService {
                 }
                 let key = (request.caller.tenant.to_string(), prepared.stream.to_string());
                 let (version, rejection) = match loaded.get(&key) {
-                    Some(l) => (
-                        l.version,
-                        l.aggregate.decide(&prepared.stream, request.command, prepared.data.clone()).err(),
-                    ),
+                    Some(l) => {
+                        (l.version, l.aggregate.decide(&prepared.stream, request.command, prepared.data.clone()).err())
+                    }
                     None => (0, None),
                 };
                 // A repeat of a stored command meets its own event here; only its id tells, so it is sent all the same,
@@ -91,7 +90,10 @@ fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> App
         command_id: prepared.command_id,
         request_hash: hash,
         events: stored(
-            vec![weir_model::decide::NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }],
+            vec![weir_model::decide::NewEvent {
+                event_type: request.command.event_type(),
+                data: prepared.data.clone(),
+            }],
             &prepared.schema_version,
             prepared.timestamp,
         ),

@@ -1,0 +1,88 @@
+//! Do readers that are not ours read the same? DuckDB reads the Delta table, psql the read models.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use weir_tests::{Facts, Fixture, Weir, seed};
+
+/// A Python environment with DuckDB and its Delta extension, in the user's cache directory, made at first use.
+fn python() -> &'static PathBuf {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
+        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+        let environment = cache.join("weir/readers-duckdb-1.5.5");
+        let python = environment.join("bin/python");
+        if !environment.join("complete").exists() {
+            let run = |command: &mut Command| {
+                let output = command.output().expect("python3 runs; install Debian's python3 and python3-venv");
+                let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(
+                    output.status.success(),
+                    "DuckDB cannot be had for the readers' test; install python3-venv and see that PyPI is reached:\n{words}"
+                );
+            };
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
+            let packages = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"];
+            run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
+            std::fs::write(environment.join("complete"), "").unwrap();
+        }
+        python
+    })
+}
+
+const SCRIPT: &str = "
+import glob, json, os, sys, duckdb, duckdb_extension_delta
+folder = os.path.dirname(duckdb_extension_delta.__file__)
+db = duckdb.connect()
+db.execute(\"LOAD '%s'\" % glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0])
+rows = db.execute(sys.argv[2].replace('HISTORY', \"delta_scan('%s')\" % sys.argv[1])).fetchall()
+print(json.dumps(rows))
+";
+
+fn duckdb(weir: &Weir, sql: &str) -> Value {
+    let output =
+        Command::new(python()).args(["-c", SCRIPT]).arg(weir.path().join("history")).arg(sql).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn duckdb_and_psql_read_what_the_lanes_wrote() {
+    let fixture = Fixture::new(3000, seed("readers"));
+    let facts = Facts::of_input(fixture.path());
+    let weir = Weir::new();
+    let _ = weir.ok(&["import", "oulad", fixture.arg()]);
+    let up = weir.up();
+    up.caught_up().await;
+
+    let rows = duckdb(
+        &weir,
+        "SELECT event_type, count(*), count(DISTINCT \"offset\"), CAST(coalesce(sum(score), 0) AS BIGINT) FROM HISTORY GROUP BY 1",
+    );
+    let rows = rows.as_array().unwrap();
+    let counts = rows.iter().map(|r| (r[0].as_str().unwrap().to_owned(), r[1].as_i64().unwrap())).collect();
+    assert_eq!(facts.events, counts);
+    assert!(rows.iter().all(|r| r[1] == r[2]), "{rows:?}");
+    assert_eq!(rows.iter().map(|r| r[3].as_i64().unwrap()).sum::<i64>(), facts.scores);
+
+    let sql = "SELECT preferences->>'finalResult', count(*) FROM user_read_model GROUP BY 1";
+    let output = Command::new("psql")
+        .args(["--no-psqlrc", "--csv", "--tuples-only", "-c", sql])
+        .arg(up.postgres())
+        .output()
+        .expect("psql runs; install Debian's postgresql-client");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let results = text.lines().filter_map(|l| l.split_once(',')).map(|(r, n)| (r.to_owned(), n.parse().unwrap()));
+    assert_eq!(facts.results, results.collect(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The address that everyone gets cannot write.
+    let refused = Command::new("psql")
+        .args(["--no-psqlrc", "-c", "DELETE FROM user_read_model"])
+        .arg(up.postgres())
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    up.terminate();
+}
