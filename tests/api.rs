@@ -278,17 +278,26 @@ async fn while_postgres_is_away_commands_are_told_to_come_back_and_repeat_safely
     let up = weir.up();
     let caller = Caller::new(&up, "default", "command,read");
     assert_eq!(caller.command("StartLearningSession", &session("s0"), &[]).await.0, 201);
+    let away = weir.hold_server_lock();
     assert!(weir.kill_postgres());
-    let key = [("idempotency-key", "once")];
-    let request = caller
-        .request(Method::POST, "/v1/commands/StartLearningSession")
-        .header(key[0].0, key[0].1)
-        .json(&session("s1"));
-    let response = request.send().await.unwrap();
+    // The killed server's processes take a moment to notice; each try is a command of its own.
+    let (key, refused, response) = {
+        let mut tried = 0;
+        loop {
+            let (key, body) = (format!("key-{tried}"), session(&format!("s-{tried}")));
+            let request = caller.request(Method::POST, "/v1/commands/StartLearningSession");
+            let response = request.header("idempotency-key", &key).json(&body).send().await.unwrap();
+            if response.status() != 201 {
+                break (key, body, response);
+            }
+            tried += 1;
+        }
+    };
     assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    drop(away);
     let started = std::time::Instant::now();
     let stored = loop {
-        let (status, body) = caller.command("StartLearningSession", &session("s1"), &key).await;
+        let (status, body) = caller.command("StartLearningSession", &refused, &[("idempotency-key", &key)]).await;
         if status < 300 {
             break body;
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use weir_tests::{Facts, Fixture, Weir, seed};
+use weir_tests::{Facts, Fixture, Up, Weir, seed};
 
 /// A Python environment with DuckDB and its Delta extension, in the user's cache directory, made at first use.
 fn python() -> &'static PathBuf {
@@ -42,9 +42,10 @@ rows = db.execute(sys.argv[2].replace('HISTORY', \"delta_scan('%s')\" % sys.argv
 print(json.dumps(rows))
 ";
 
-fn duckdb(weir: &Weir, sql: &str) -> Value {
-    let output =
-        Command::new(python()).args(["-c", SCRIPT]).arg(weir.path().join("history")).arg(sql).output().unwrap();
+fn duckdb(up: &Up<'_>, sql: &str) -> Value {
+    let status = up.status();
+    let history = status["addresses"]["history"].as_str().unwrap();
+    let output = Command::new(python()).args(["-c", SCRIPT, history, sql]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -59,7 +60,7 @@ async fn duckdb_and_psql_read_what_the_lanes_wrote() {
     up.caught_up().await;
 
     let rows = duckdb(
-        &weir,
+        &up,
         "SELECT event_type, count(*), count(DISTINCT \"offset\"), CAST(coalesce(sum(score), 0) AS BIGINT) FROM HISTORY GROUP BY 1",
     );
     let rows = rows.as_array().unwrap();

@@ -183,10 +183,16 @@ impl DataDir {
     }
 
     /// Held while the embedded server is started or stopped.
-    pub(crate) fn lock_server(&self) -> Result<File, DataDirError> {
-        let file = self.lock_file("server.lock")?;
-        file.lock().map_err(io_error("locking", &self.path))?;
-        Ok(file)
+    pub(crate) async fn lock_server(&self) -> Result<File, DataDirError> {
+        let dir = self.clone();
+        let locking = move || {
+            let file = dir.lock_file("server.lock")?;
+            file.lock().map_err(io_error("locking", &dir.path))?;
+            Ok(file)
+        };
+        // Whoever has it may hold it for as long as a server takes to start.
+        let stopped = |e: tokio::task::JoinError| io_error("locking", &self.path)(io::Error::other(e));
+        tokio::task::spawn_blocking(locking).await.map_err(stopped)?
     }
 
     /// What the running instance said of itself; `None` when none runs, or it has not said yet.

@@ -72,7 +72,7 @@ impl Server {
     pub(crate) async fn start(dir: &DataDir, bin_dir: &str) -> Result<Self, ServerError> {
         let bin = if bin_dir.is_empty() { find_binaries()? } else { PathBuf::from(bin_dir) };
         let users = dir.lock_users()?;
-        let starting = dir.lock_server()?;
+        let starting = dir.lock_server().await?;
         let secrets = secrets(dir)?;
         let mut server = Self { dir: dir.clone(), bin, secrets, users: Some(users), child: None };
         if !server.cluster().join("PG_VERSION").exists() {
@@ -253,7 +253,7 @@ impl Server {
             }
             tracing::warn!("the embedded Postgres server died; starting it again");
             self.child = None;
-            let restarted = match self.dir.lock_server() {
+            let restarted = match self.dir.lock_server().await {
                 Ok(_starting) => self.ensure_running().await,
                 Err(error) => Err(error.into()),
             };
@@ -265,7 +265,7 @@ impl Server {
 
     /// Stops the server, unless others use it.
     pub(crate) async fn stop(mut self) -> Result<(), ServerError> {
-        let _stopping = self.dir.lock_server()?;
+        let _stopping = self.dir.lock_server().await?;
         // Ours must go before the others can be asked for.
         self.users = None;
         let users = OpenOptions::new()

@@ -152,6 +152,14 @@ impl Weir {
         kill_server(&self.path())
     }
 
+    /// Keeps every instance from starting its server, until dropped.
+    #[must_use]
+    pub fn hold_server_lock(&self) -> fs::File {
+        let file = fs::File::open(self.path().join("server.lock")).unwrap();
+        file.lock().unwrap();
+        file
+    }
+
     /// `weir verify` must find every number equal, and every event type of `at_least_one` present.
     pub fn verify(&self) -> Value {
         let output = self.run(&["verify", "--format", "json"]);
@@ -241,7 +249,7 @@ impl Up<'_> {
         let started = Instant::now();
         loop {
             let row = owner
-                .query_one("SELECT count(*) FILTER (WHERE next_offset > (SELECT coalesce(max(id), 0) FROM events)) FROM ledger", &[])
+                .query_one("SELECT count(*) FILTER (WHERE coalesce(next_offset, 1) > (SELECT coalesce(max(id), 0) FROM events)) FROM ledger", &[])
                 .await
                 .unwrap();
             if row.get::<_, i64>(0) == 3 {
