@@ -35,7 +35,7 @@ fn imported() -> &'static Imported {
         let fixture = Fixture::new(ROWS, seed("crash"));
         let facts = Facts::of_input(fixture.path());
         let weir = small_batches();
-        let _ = weir.ok(&["import", "oulad", fixture.arg()]);
+        weir.ok(&["import", "oulad", fixture.arg()]);
         Imported { fixture, facts, weir }
     })
 }
@@ -165,7 +165,7 @@ async fn random_moments() {
             up.wait().unwrap();
         }
         let up = weir.up();
-        let _ = weir.ok(&["import", "oulad", fixture.arg()]);
+        weir.ok(&["import", "oulad", fixture.arg()]);
         drop(up);
         println!("round {round}: checking");
         agrees(&weir, facts).await;

@@ -65,13 +65,13 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     assert!(shown.contains("\"email\": \"poison\""), "{shown}");
 
     // Redriven without the cause mended, it is dead again; mended, it and what waits behind it are applied once.
-    let _ = weir.ok(&["dead-letters", "redrive"]);
+    weir.ok(&["dead-letters", "redrive"]);
     let started = std::time::Instant::now();
     while letters_in_state(&weir, "dead", 1).await[0]["attempts"] != 4 {
         assert!(started.elapsed() < Duration::from_secs(30));
     }
     weir.owner().await.batch_execute("ALTER TABLE user_read_model DROP CONSTRAINT no_poison").await.unwrap();
-    let _ = weir.ok(&["dead-letters", "redrive"]);
+    weir.ok(&["dead-letters", "redrive"]);
     letters_in_state(&weir, "parked", 0).await;
     letters_in_state(&weir, "dead", 0).await;
     let row = weir
@@ -126,7 +126,7 @@ async fn a_record_that_is_no_event_is_a_dead_letter_of_every_lane_and_can_be_red
     let mend =
         "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
     owner.execute(mend, &[]).await.unwrap();
-    let _ = weir.ok(&["dead-letters", "redrive"]);
+    weir.ok(&["dead-letters", "redrive"]);
     letters_in_state(&weir, "dead", 0).await;
     letters_in_state(&weir, "redrive", 0).await;
     let rows = weir.json(&["sql", "SELECT score FROM assessment_completed"]);

@@ -17,7 +17,7 @@ async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
     assert!(counts.values().all(|n| *n > 0), "{counts:?}");
     assert!(table.as_array().unwrap().iter().all(|row| row["equal"] == true), "{table}");
     // And again on the same data directory.
-    let _ = weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
+    weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
     assert_eq!(history_counts(&weir.verify()).values().sum::<i64>(), 2000);
 }
 
@@ -28,7 +28,7 @@ async fn a_killed_demo_goes_on_and_every_number_agrees() {
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     demo.kill().unwrap();
     demo.wait().unwrap();
-    let _ = weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
+    weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
     assert!(history_counts(&weir.verify()).values().sum::<i64>() > 1000, "the killed run had appended something");
 }
 

@@ -36,7 +36,7 @@ async fn the_real_data_set() {
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
     up.kill().unwrap();
     up.wait().unwrap();
-    let _ = weir.ok(&["up", "--until-caught-up"]);
+    weir.ok(&["up", "--until-caught-up"]);
 
     let up = weir.up();
     facts.hold(&weir, &up).await;

@@ -55,7 +55,7 @@ async fn duckdb_and_psql_read_what_the_lanes_wrote() {
     let fixture = Fixture::new(3000, seed("readers"));
     let facts = Facts::of_input(fixture.path());
     let weir = Weir::new();
-    let _ = weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
     let up = weir.up();
     up.caught_up().await;
 

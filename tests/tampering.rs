@@ -12,8 +12,8 @@ use weir_tests::{Fixture, Weir, seed};
 async fn filled() -> Weir {
     let fixture = Fixture::new(1000, seed("tampering"));
     let weir = Weir::new();
-    let _ = weir.ok(&["import", "oulad", fixture.arg()]);
-    let _ = weir.ok(&["up", "--until-caught-up"]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
     weir.verify();
     weir
 }

@@ -72,12 +72,13 @@ struct Files {
 impl Files {
     fn learner(&mut self, random: &mut StdRng, module: &str, presentation: &str, student: usize) {
         let result = RESULTS[random.random_range(0..4)];
-        let imd = if student % 9 == 0 { "" } else { "20-30%" };
+        let imd = if student.is_multiple_of(9) { "" } else { "20-30%" };
         self.info.push_str(&format!(
             "{module},{presentation},{student},F,Scotland,\"A Level, or Equivalent\",{imd},0-35,0,60,{},{result}\n",
-            if student % 11 == 0 { 1 } else { 0 }
+            if student.is_multiple_of(11) { 1 } else { 0 }
         ));
-        let registered = if student % 13 == 0 { String::new() } else { (-random.random_range(0..200_i32)).to_string() };
+        let registered =
+            if student.is_multiple_of(13) { String::new() } else { (-random.random_range(0..200_i32)).to_string() };
         let left = if result == "Withdrawn" { random.random_range(-20..200).to_string() } else { String::new() };
         self.registration.push_str(&format!("{module},{presentation},{student},{registered},{left}\n"));
         self.large_rows += 2;

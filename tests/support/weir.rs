@@ -80,7 +80,6 @@ impl Weir {
     }
 
     /// Runs a command that must succeed; its standard output.
-    #[must_use]
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -94,7 +93,6 @@ impl Weir {
     }
 
     /// [`Self::ok`] with `--format json`.
-    #[must_use]
     pub fn json(&self, args: &[&str]) -> Value {
         let args: Vec<&str> = args.iter().copied().chain(["--format", "json"]).collect();
         serde_json::from_str(&self.ok(&args)).unwrap()
@@ -122,11 +120,11 @@ impl Weir {
                 panic!("weir up ended with {status}:\n{}", self.log());
             }
             let said = fs::read_to_string(self.path().join("running.json")).ok();
-            if let Some(running) = said.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
-                if running["pid"] == up.child.as_ref().unwrap().id() {
-                    up.api = running["api"].as_str().unwrap().to_owned();
-                    return up;
-                }
+            if let Some(running) = said.and_then(|text| serde_json::from_str::<Value>(&text).ok())
+                && running["pid"] == up.child.as_ref().unwrap().id()
+            {
+                up.api = running["api"].as_str().unwrap().to_owned();
+                return up;
             }
             assert!(started.elapsed() < PATIENCE, "weir up does not start:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));

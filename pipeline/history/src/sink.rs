@@ -70,10 +70,10 @@ impl HistorySink {
     }
 
     async fn write_files(&mut self, batch: &Batch, spans: &[Span]) -> Result<Vec<Add>, SinkError> {
-        if let Some((written, adds)) = &self.written {
-            if written == spans {
-                return Ok(adds.clone());
-            }
+        if let Some((written, adds)) = &self.written
+            && written == spans
+        {
+            return Ok(adds.clone());
         }
         let adds = write(self.table().await?, batch.events.clone()).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));

@@ -147,10 +147,12 @@ struct Contract {
     required: HashSet<String>,
 }
 
+type Upcast = fn(&mut Object);
+
 /// All contracts and the upcasters between them.
 pub struct Contracts {
     by_type: BTreeMap<EventType, BTreeMap<SchemaVersion, Contract>>,
-    upcasters: BTreeMap<(EventType, SchemaVersion), (SchemaVersion, fn(&mut Object))>,
+    upcasters: BTreeMap<(EventType, SchemaVersion), (SchemaVersion, Upcast)>,
 }
 
 static STANDARD: LazyLock<Result<Contracts, ContractsError>> =
@@ -331,10 +333,10 @@ fn check_beyond_schema(data: &mut Object) -> Result<(), Violation> {
         }
     }
     let number = |field: &str| data.get(field).and_then(Value::as_f64);
-    if let (Some(score), Some(max)) = (number("score"), number("maxScore")) {
-        if score > max {
-            return Err(Violation::new("/score", format!("{score} is more than maxScore, {max}")));
-        }
+    if let (Some(score), Some(max)) = (number("score"), number("maxScore"))
+        && score > max
+    {
+        return Err(Violation::new("/score", format!("{score} is more than maxScore, {max}")));
     }
     Ok(())
 }

@@ -170,11 +170,11 @@ impl Envelope<'_> {
     /// The aggregate: named, or by the type's id field.
     fn stream(&self, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
         let aggregate_type = event_type.aggregate_type();
-        if let Some(named) = self.optional("aggregateType")? {
-            if named != aggregate_type.as_str() {
-                let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
-                return Err(broken("/aggregateType", reason));
-            }
+        if let Some(named) = self.optional("aggregateType")?
+            && named != aggregate_type.as_str()
+        {
+            let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
+            return Err(broken("/aggregateType", reason));
         }
         let by_field = data.get(aggregate_type.id_field()).and_then(Value::as_str);
         let id = match self.optional("aggregateId")? {

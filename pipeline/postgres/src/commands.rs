@@ -172,7 +172,7 @@ impl CommandService {
             let decided = loaded.aggregate.decide(&prepared.stream, request.command, prepared.data.clone());
             let expected = match request.expected {
                 Expected::Any => Expected::Exact(loaded.version),
-                other => other,
+                asked @ (Expected::None | Expected::Exists | Expected::Exact(_)) => asked,
             };
             let (events, rejection) = match decided {
                 Ok(events) => (events, None),

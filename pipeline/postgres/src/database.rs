@@ -77,11 +77,12 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), DbError> {
         const ACTION: &str = "migrating the Postgres schema";
         let mut client = self.get().await?;
-        let lock = [&MIGRATION_LOCK.0 as &(dyn tokio_postgres::types::ToSql + Sync), &MIGRATION_LOCK.1];
-        client.execute("SELECT pg_advisory_lock($1, $2)", &lock).await.during(ACTION)?;
+        let (group, number) = MIGRATION_LOCK;
+        client.execute("SELECT pg_advisory_lock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
-        let report = runner.run_async(&mut **client as &mut tokio_postgres::Client).await;
-        client.execute("SELECT pg_advisory_unlock($1, $2)", &lock).await.during(ACTION)?;
+        let plain: &mut tokio_postgres::Client = &mut client;
+        let report = runner.run_async(plain).await;
+        client.execute("SELECT pg_advisory_unlock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let report = report.map_err(|e| DbError::new(ACTION, ErrorKind::Permanent, e))?;
         for migration in report.applied_migrations() {
             tracing::info!(%migration, "applied");

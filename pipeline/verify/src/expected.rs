@@ -221,10 +221,10 @@ fn fold_sorted(
     let mut fold: Option<Fold> = None;
     for item in sorted {
         let item = item?;
-        if fold.as_ref().is_none_or(|fold| fold.item.row() != item.row()) {
-            if let Some(done) = fold.take() {
-                done.finish(&mut hashes);
-            }
+        if fold.as_ref().is_none_or(|fold| fold.item.row() != item.row())
+            && let Some(done) = fold.take()
+        {
+            done.finish(&mut hashes);
         }
         let event = wire::decode(&item.payload).map_err(std::io::Error::other)?;
         match &mut fold {

@@ -36,10 +36,10 @@ impl Learners {
 
     pub(super) fn next(&mut self) -> (CommandType, Object) {
         self.made += 1;
-        if self.later.front().is_some_and(|(due, _, _)| *due <= self.made) {
-            if let Some((_, event_type, data)) = self.later.pop_front() {
-                return command(event_type, data);
-            }
+        if self.later.front().is_some_and(|(due, _, _)| *due <= self.made)
+            && let Some((_, event_type, data)) = self.later.pop_front()
+        {
+            return command(event_type, data);
         }
         let (event_type, data) = match self.random.random_range(0..100) {
             _ if self.users < 10 => self.register(),
