@@ -15,10 +15,11 @@ pub(crate) enum LogFormat {
 
 /// `WEIR_LOG` chooses what is logged, in the syntax of tracing's EnvFilter.
 pub(crate) fn start(format: LogFormat, quiet: bool) {
-    const LOUD: &str =
-        "info,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=warn,tokio_postgres=warn";
-    const QUIET: &str =
-        "warn,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=error,tokio_postgres=error";
+    // Libraries report each lost connection once for each of its users; our own lines say what it means.
+    const LOUD: &str = "info,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=warn,\
+        tokio_postgres=error,deadpool.postgres=error";
+    const QUIET: &str = "warn,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=error,\
+        tokio_postgres=error,deadpool.postgres=error";
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| if quiet { QUIET } else { LOUD }.to_owned());
     let builder = fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
     match format {

@@ -1,5 +1,6 @@
 //! `weir demo`: everything in one process, driven by made-up learners, on one screen.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,12 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use weir_engine::BoxError;
+use weir_engine::retry::Backoff;
 use weir_model::TenantId;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::tokens::{self, Scope};
-use weir_postgres::{Caller, CommandRequest, CommandService, Expected};
+use weir_postgres::{Caller, CommandError, CommandRequest, CommandService, Expected};
 
 use super::{told_to_stop, verify};
 use crate::instance::{Instance, Place};
@@ -20,12 +24,15 @@ use crate::output::{Format, complain, say};
 
 mod learners;
 
-use learners::Learners;
+use learners::{Learners, Step};
 
 /// Commands on their way at once, at most.
 const IN_FLIGHT_MAX: usize = 256;
 
 const REFRESH: Duration = Duration::from_millis(500);
+
+/// Rates are means over this long: history commits every ten seconds.
+const RATE_WINDOW: Duration = Duration::from_secs(11);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -96,7 +103,7 @@ async fn write_token(instance: &Instance) -> Result<std::path::PathBuf, BoxError
     Ok(header)
 }
 
-/// Sends commands at a steady rate; each learner's own commands one after the other.
+/// Sends commands at a steady rate, until each of `events` is stored.
 async fn drive(
     commands: CommandService,
     appended: Arc<AtomicU64>,
@@ -104,52 +111,55 @@ async fn drive(
     events: Option<u64>,
 ) -> Result<(), BoxError> {
     let mut learners = Learners::new(rand::random());
+    let run = learners.run().to_owned();
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.min(1000.0)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let started = Instant::now();
-    let mut in_flight = tokio::task::JoinSet::new();
+    let mut in_flight: JoinSet<Result<Step, CommandError>> = JoinSet::new();
     let mut sent = 0_u64;
-    while events.is_none_or(|events| sent < events) {
-        ticks.tick().await;
-        // Above a thousand a second each tick stands for several commands.
-        while u64_as_f64(sent) < started.elapsed().as_secs_f64() * rate && events.is_none_or(|events| sent < events) {
-            while in_flight.len() >= IN_FLIGHT_MAX {
-                finish(in_flight.join_next().await, &appended)?;
+    let is_open = |sent| events.is_none_or(|events| sent < events);
+    while is_open(sent) || !in_flight.is_empty() {
+        let may_send = is_open(sent) && in_flight.len() < IN_FLIGHT_MAX;
+        tokio::select! {
+            Some(stored) = in_flight.join_next() => {
+                appended.fetch_add(1, Ordering::Relaxed);
+                learners.stored(stored??);
             }
-            let (command, data) = learners.next();
-            let caller = Caller {
-                tenant: TenantId::default(),
-                source: "demo".to_owned(),
-                metadata: weir_model::Metadata {
-                    correlation_id: Some(format!("demo-{}", learners.run())),
-                    ..Default::default()
-                },
-                idempotency_key: None,
-            };
-            let commands = commands.clone();
-            let request = CommandRequest { caller, command, data, expected: Expected::Any };
-            in_flight.spawn(async move { Box::pin(commands.execute(request)).await });
-            sent += 1;
+            _ = ticks.tick(), if may_send => {
+                // Above a thousand a second each tick stands for several commands.
+                let due = started.elapsed().as_secs_f64() * rate;
+                while u64_as_f64(sent) < due && is_open(sent) && in_flight.len() < IN_FLIGHT_MAX {
+                    let key = format!("demo-{run}-{sent}");
+                    in_flight.spawn(Box::pin(send(commands.clone(), learners.next(), key, run.clone())));
+                    sent += 1;
+                }
+            }
         }
-    }
-    while !in_flight.is_empty() {
-        finish(in_flight.join_next().await, &appended)?;
     }
     Ok(())
 }
 
-type Executed = Result<Result<weir_postgres::Answer, weir_postgres::CommandError>, tokio::task::JoinError>;
-
-/// A command that fails while the database is away is lost to the demo, not to its books: it was never acknowledged.
-fn finish(executed: Option<Executed>, appended: &AtomicU64) -> Result<(), BoxError> {
-    match executed.transpose()? {
-        Some(Ok(_)) => {
-            appended.fetch_add(1, Ordering::Relaxed);
+/// Repeats a command under its key until it is acknowledged, as a good client does.
+async fn send(commands: CommandService, step: Step, key: String, run: String) -> Result<Step, CommandError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let correlation_id = Some(format!("demo-{run}"));
+        let caller = Caller {
+            tenant: TenantId::default(),
+            source: "demo".to_owned(),
+            metadata: weir_model::Metadata { correlation_id, ..Default::default() },
+            idempotency_key: Some(key.clone()),
+        };
+        let (command, data) = (step.command, step.data.clone());
+        match commands.execute(CommandRequest { caller, command, data, expected: Expected::Any }).await {
+            Ok(_) => return Ok(step),
+            Err(error) if error.may_be_repeated() => {
+                tracing::warn!(key, error = weir_engine::retry::chain(&error), "a command is repeated");
+                backoff.wait(&CancellationToken::new()).await;
+            }
+            Err(error) => return Err(error),
         }
-        Some(Err(error)) => tracing::warn!(error = weir_engine::retry::chain(&error), "a command failed"),
-        None => {}
     }
-    Ok(())
 }
 
 #[allow(clippy::as_conversions, reason = "a count of commands, far below 2^53")]
@@ -160,7 +170,8 @@ fn u64_as_f64(n: u64) -> f64 {
 /// One screen that updates in place, or plain lines where there is no terminal.
 struct Screen {
     lines: Option<(MultiProgress, Vec<ProgressBar>)>,
-    last: (Instant, u64, Vec<i64>),
+    /// What was counted in the last seconds: when, events appended, each lane's offset.
+    seen: VecDeque<(Instant, u64, Vec<i64>)>,
     shown: Instant,
     footer: Vec<String>,
 }
@@ -169,6 +180,7 @@ impl Screen {
     fn new(instance: &Instance, token_file: &std::path::Path) -> Self {
         let api = &instance.api;
         let dir = instance.attached.dir.path().display();
+        let weir = std::env::current_exe().map_or_else(|_| "weir".to_owned(), |path| path.display().to_string());
         let footer = vec![
             format!(
                 "try    curl -H @{} -H 'Content-Type: application/json' {api}/v1/commands/StartLearningSession -d \
@@ -176,9 +188,9 @@ impl Screen {
                 token_file.display()
             ),
             format!(
-                "query  weir sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
+                "query  {weir} sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
             ),
-            format!("check  weir verify --data-dir {dir}     metrics {api}/metrics     Ctrl-C drains and ends"),
+            format!("check  {weir} verify --data-dir {dir}     metrics {api}/metrics     Ctrl-C drains and ends"),
         ];
         let lines = std::io::stderr().is_terminal().then(|| {
             let screen = MultiProgress::new();
@@ -192,7 +204,7 @@ impl Screen {
             }
         }
         let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap_or_else(Instant::now);
-        Self { lines, last: (Instant::now(), 0, Vec::new()), shown: long_ago, footer }
+        Self { lines, seen: VecDeque::new(), shown: long_ago, footer }
     }
 
     async fn show(&mut self, instance: &Instance, appended: u64) {
@@ -201,13 +213,19 @@ impl Screen {
             return;
         }
         self.shown = Instant::now();
-        let seconds = self.last.0.elapsed().as_secs_f64().max(0.001);
-        let rate = u64_as_f64(appended.saturating_sub(self.last.1)) / seconds;
-        let mut lines = vec![format!("events appended {appended:>9}   {rate:>7.0}/s")];
         let lanes = instance.board.read();
-        let mut offsets = Vec::new();
+        let offsets: Vec<i64> = lanes.values().map(|lane| lane.next_offset).collect();
+        while self.seen.front().is_some_and(|(at, ..)| at.elapsed() > RATE_WINDOW) {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((Instant::now(), appended, offsets));
+        let Some((since, appended_then, offsets_then)) = self.seen.front() else { return };
+        let seconds = since.elapsed().as_secs_f64().max(0.5);
+        let rate = u64_as_f64(appended.saturating_sub(*appended_then)) / seconds;
+        let mut lines = vec![format!("events appended {appended:>9}   {rate:>7.0}/s")];
         for (index, (name, lane)) in lanes.iter().enumerate() {
-            let before = self.last.2.get(index).copied().unwrap_or(lane.next_offset);
+            // A lane that has not claimed yet stands at 0.
+            let before = offsets_then.get(index).copied().filter(|offset| *offset > 0).unwrap_or(lane.next_offset);
             let rate = u64_as_f64(u64::try_from(lane.next_offset - before).unwrap_or(0)) / seconds;
             let trouble = lane.trouble.as_ref().map(|t| format!("   {t}")).unwrap_or_default();
             lines.push(format!(
@@ -215,10 +233,8 @@ impl Screen {
                 lane.next_offset,
                 lane.lag()
             ));
-            offsets.push(lane.next_offset);
         }
         lines.push(counters(instance).await);
-        self.last = (Instant::now(), appended, offsets);
         let Some((_, bars)) = &self.lines else {
             drop(say(&lines.join(" | ")));
             return;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tracing::Instrument as _;
 use uuid::Uuid;
 use weir_model::contract::{self, ContractViolation};
 use weir_model::decide::{Aggregate, CommandType, NewEvent, Rejection, STATE_VERSION, stream_of};
@@ -12,7 +13,7 @@ use weir_model::event::Metadata;
 use weir_model::{Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
 
 use crate::append::{Append, Appended, Expected, NewStoredEvent};
-use crate::error::DbError;
+use crate::error::{DbError, ErrorKind};
 use crate::event_store::{EventStore, RecordedEvent, Snapshot};
 use crate::group_commit::{AppendError, GroupCommit};
 
@@ -134,6 +135,23 @@ pub enum CommandError {
     /// Reading failed.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl CommandError {
+    /// Whether the same command under the same key may succeed later. Everything else is a final refusal.
+    #[must_use]
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Contended | Self::Append(AppendError::Unavailable { .. } | AppendError::Overloaded) => true,
+            Self::Db(error) => error.kind() == ErrorKind::Unavailable,
+            Self::Contract { .. }
+            | Self::WrongStream { .. }
+            | Self::Rejected(_)
+            | Self::Conflict { .. }
+            | Self::KeyReused
+            | Self::Append(AppendError::Data { .. }) => false,
+        }
+    }
 }
 
 /// The state of a stream and its version.
@@ -288,7 +306,7 @@ impl CommandService {
     /// Beside the answer: nobody waits for a snapshot, and one that fails is only slower loading.
     fn take_snapshot(&self, tenant: TenantId, stream: StreamId) {
         let service = self.clone();
-        tokio::spawn(async move {
+        let taking = async move {
             let taken = async {
                 let loaded = service.load(&tenant, &stream).await?;
                 let data = serde_json::to_value(&loaded.aggregate).unwrap_or_default();
@@ -298,7 +316,8 @@ impl CommandService {
             if let Err(error) = taken.await {
                 tracing::warn!(%stream, error = weir_engine::retry::chain(&error), "no snapshot taken");
             }
-        });
+        };
+        tokio::spawn(taking.in_current_span());
     }
 
     async fn load(&self, tenant: &TenantId, stream: &StreamId) -> Result<Loaded, DbError> {

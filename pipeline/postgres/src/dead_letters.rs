@@ -17,7 +17,7 @@ use weir_model::wire;
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::Ledger;
-use crate::projection::{ApplyError, Key, Projection, Unapplied, key_of};
+use crate::projection::{ApplyError, Key, Projection, Unapplied};
 
 /// When a parked key is tried again, and how many records may be parked.
 #[derive(Debug, Clone)]
@@ -351,7 +351,11 @@ async fn try_again<P: Projection>(
     transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
     let error = match projection.apply(transaction, &[&located]).await {
         Ok(()) => {
-            tracing::info!(lane = letter.lane, id = letter.id, key = ?key_of(&located).map(|k| k.1), "applied after all");
+            tracing::info!(
+                lane = letter.lane, id = letter.id, event_id = %located.event.event_id,
+                correlation_id = located.event.metadata.correlation_id,
+                causation_id = located.event.metadata.causation_id, "applied after all"
+            );
             resolve(&**transaction, letter.id).await?;
             return Ok(true);
         }

@@ -1,6 +1,6 @@
 //! Made-up learners, files and agents, whose commands follow the rules: all ten event types, in plausible proportions.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -9,8 +9,16 @@ use serde_json::{Value, json};
 use weir_model::decide::CommandType;
 use weir_model::{EventType, Object};
 
-/// A command may follow on an earlier one only after this many others, so that the earlier one is stored by then.
-const DISTANCE: usize = 300;
+/// About how many other commands lie between one that is stored and the one that follows on it.
+const DISTANCE: std::ops::Range<u64> = 50..300;
+
+/// A command, and those that follow on it once it is stored.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) command: CommandType,
+    pub(super) data: Object,
+    then: Option<Box<Step>>,
+}
 
 /// Makes commands without end.
 pub(super) struct Learners {
@@ -18,15 +26,15 @@ pub(super) struct Learners {
     run: String,
     users: u64,
     things: u64,
-    /// Commands that follow on earlier ones, oldest first, with the count at which they are due.
-    later: VecDeque<(u64, EventType, Value)>,
+    /// Steps whose predecessors are stored, with the count at which they are due.
+    later: BTreeMap<(u64, u64), Step>,
     made: u64,
 }
 
 impl Learners {
     pub(super) fn new(seed: u64) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { random, run: format!("{seed:016x}"), users: 0, things: 0, later: VecDeque::new(), made: 0 }
+        Self { random, run: format!("{seed:016x}"), users: 0, things: 0, later: BTreeMap::new(), made: 0 }
     }
 
     /// Names this run: ids of different runs never meet.
@@ -34,12 +42,12 @@ impl Learners {
         &self.run
     }
 
-    pub(super) fn next(&mut self) -> (CommandType, Object) {
+    pub(super) fn next(&mut self) -> Step {
         self.made += 1;
-        if self.later.front().is_some_and(|(due, _, _)| *due <= self.made)
-            && let Some((_, event_type, data)) = self.later.pop_front()
+        if let Some(first) = self.later.first_entry()
+            && first.key().0 <= self.made
         {
-            return command(event_type, data);
+            return first.remove();
         }
         let (event_type, data) = match self.random.random_range(0..100) {
             _ if self.users < 10 => self.register(),
@@ -49,21 +57,25 @@ impl Learners {
                 json!({"userId": self.user(), "changedFields": ["language"], "previousValues": {}, "newValues": {"language": self.pick(&["en", "fr", "de"])}}),
             ),
             12..13 => (EventType::UserDeactivated, json!({"userId": self.user(), "reason": "demo"})),
-            13..25 => self.upload(),
+            13..25 => return self.upload(),
             25..55 => (
                 EventType::LearningSessionStarted,
                 json!({"sessionId": self.thing("session"), "userId": self.user(), "learningPathId": self.pick(&["algebra", "history", "biology"]),
                     "moduleId": self.pick(&["m1", "m2", "m3"]), "deviceInfo": {"type": self.pick(&["laptop", "phone"]), "os": "linux"}}),
             ),
             55..85 => self.assess(),
-            _ => self.assign(),
+            _ => return self.assign(),
         };
-        command(event_type, data)
+        step(event_type, data, None)
     }
 
-    fn later(&mut self, event_type: EventType, data: Value) {
-        let distance = u64::try_from(DISTANCE).unwrap_or(u64::MAX);
-        self.later.push_back((self.made + distance, event_type, data));
+    /// A step is stored: what follows on it may come.
+    pub(super) fn stored(&mut self, step: Step) {
+        if let Some(then) = step.then {
+            self.things += 1;
+            let due = self.made + self.random.random_range(DISTANCE);
+            self.later.insert((due, self.things), *then);
+        }
     }
 
     fn pick(&mut self, choices: &[&'static str]) -> &'static str {
@@ -88,25 +100,22 @@ impl Learners {
         (EventType::UserRegistered, data)
     }
 
-    fn upload(&mut self) -> (EventType, Value) {
+    fn upload(&mut self) -> Step {
         let (id, user) = (self.thing("content"), self.user());
         let status = self.pick(&["success", "success", "partial", "failed"]);
-        self.later(EventType::ContentProcessingStarted, json!({"contentId": id, "userId": user}));
         let duration = self.random.random_range(200..9000);
-        self.later(
+        let completed = step(
             EventType::ContentProcessingCompleted,
             json!({"contentId": id, "userId": user, "processingType": "text", "status": status, "processingDuration": duration,
                 "results": {"language": "en", "confidence": 0.9}}),
+            None,
         );
-        // The second step must wait as long behind the first as the first behind the upload.
-        if let Some(last) = self.later.back_mut() {
-            last.0 += u64::try_from(DISTANCE).unwrap_or(0);
-        }
-        self.later.make_contiguous().sort_by_key(|(due, _, _)| *due);
+        let started =
+            step(EventType::ContentProcessingStarted, json!({"contentId": id, "userId": user}), Some(completed));
         let data = json!({"contentId": id, "userId": user, "contentType": self.pick(&["text", "image", "audio", "document", "video"]),
             "fileName": "notes", "fileSize": self.random.random_range(1000..5_000_000), "mimeType": "application/octet-stream",
             "fileUrl": format!("https://files.example/{id}")});
-        (EventType::ContentUploaded, data)
+        step(EventType::ContentUploaded, data, Some(started))
     }
 
     fn assess(&mut self) -> (EventType, Value) {
@@ -116,22 +125,22 @@ impl Learners {
         (EventType::AssessmentCompleted, data)
     }
 
-    fn assign(&mut self) -> (EventType, Value) {
+    fn assign(&mut self) -> Step {
         let (id, agent) = (self.thing("task"), format!("agent-{}", self.random.random_range(0..8)));
         let status = self.pick(&["completed", "completed", "completed", "failed", "cancelled"]);
         let execution = self.random.random_range(50..900_000);
-        self.later(
+        let completed = step(
             EventType::TaskCompleted,
             json!({"taskId": id, "agentId": agent, "status": status, "executionTime": execution, "resourceUsage": {"apiCalls": 3}}),
+            None,
         );
-        self.later.make_contiguous().sort_by_key(|(due, _, _)| *due);
         let data = json!({"taskId": id, "agentId": agent, "agentType": self.pick(&["researcher", "analyzer", "creator", "reviewer", "coordinator"]),
             "taskType": "summarise", "priority": self.pick(&["low", "normal", "high", "critical"]), "expectedDuration": 60_000});
-        (EventType::TaskAssigned, data)
+        step(EventType::TaskAssigned, data, Some(completed))
     }
 }
 
-fn command(event_type: EventType, data: Value) -> (CommandType, Object) {
-    let Value::Object(data) = data else { return (CommandType::for_event(event_type), Object::new()) };
-    (CommandType::for_event(event_type), data)
+fn step(event_type: EventType, data: Value, then: Option<Step>) -> Step {
+    let data = if let Value::Object(data) = data { data } else { Object::new() };
+    Step { command: CommandType::for_event(event_type), data, then: then.map(Box::new) }
 }
