@@ -133,6 +133,12 @@ impl Batch {
         self.spans.retain(|partition, _| !partitions.contains(partition));
         self.events.retain(|located| !partitions.contains(&located.record.partition));
         self.dead.retain(|dead| !partitions.contains(&dead.record.partition));
+        // Without this an emptied batch would look due for ever, and the lane would never read again.
+        let held = self.events.iter().map(|located| &located.record).chain(self.dead.iter().map(|dead| &dead.record));
+        self.bytes = held.map(|record| record.payload.len()).sum();
+        if self.is_empty() {
+            self.oldest = None;
+        }
     }
 }
 
@@ -172,6 +178,19 @@ mod tests {
         assert!(batch.is_empty() && batch.spans().is_empty());
         batch.push(record(21, &session()), None);
         assert_eq!(batch.spans(), [Span { partition: partition(), start: 21, end: 22 }]);
+    }
+
+    #[test]
+    fn a_forgotten_batch_is_not_due() {
+        let limits = BatchLimits { records_max: 1, bytes_max: 1, flush_interval: Duration::from_millis(1) };
+        let mut batch = Batch::default();
+        batch.begin(partition(), 0);
+        batch.push(record(0, &session()), None);
+        std::thread::sleep(limits.flush_interval);
+        assert!(batch.is_due(&limits));
+        batch.forget(&[partition()]);
+        batch.begin(partition(), 0);
+        assert!(!batch.is_due(&limits) && batch.is_empty());
     }
 
     #[test]

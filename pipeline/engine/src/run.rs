@@ -140,6 +140,8 @@ impl Runner<'_> {
         self.source.start(&positions).await?;
         self.owned.retain(|p| !partitions.contains(p));
         self.owned.append(&mut self.unclaimed);
+        // Before the first commit: what an operator asked for, because a lane stopped, must not wait behind what stopped it.
+        self.sink.tick().await?;
         let next_offset = self.batch.start_offsets();
         self.board.update(&self.lane.name, |status| {
             status.phase = LanePhase::Running;
@@ -212,7 +214,9 @@ impl Runner<'_> {
             Err(Trouble::Fenced(partitions)) => {
                 tracing::warn!(lane = self.lane.name, ?partitions, "fenced; claiming again");
                 metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
-                self.unclaimed = partitions;
+                // Only what is still assigned; an assignment that waits for its claim is not forgotten either.
+                let again = partitions.into_iter().filter(|p| self.owned.contains(p) && !self.unclaimed.contains(p));
+                self.unclaimed.extend(again.collect::<Vec<_>>());
                 None
             }
             Err(Trouble::Retry(error)) => Some(chain(error.as_ref())),

@@ -9,6 +9,12 @@ use crate::Object;
 /// The largest integer that every JSON reader gives back unchanged (2^53 - 1, RFC 7493 section 2.2).
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 
+const INTEGER_MAX_DOUBLE: f64 = 9_007_199_254_740_991.0;
+
+/// Objects and arrays within each other at most. JSON readers stop somewhere (serde_json at 128, envelope included), and
+/// what was accepted must be readable everywhere.
+pub const DEPTH_MAX: usize = 64;
+
 /// The canonical text of a value within the I-JSON limits (see [`find_unrepresentable`]).
 #[must_use]
 pub fn text(value: &Value) -> String {
@@ -22,30 +28,47 @@ pub fn object_text(object: &Object) -> String {
     serde_json_canonicalizer::to_string(object).unwrap_or_default()
 }
 
-/// What a value holds that cannot be stored or hashed the same everywhere: a U+0000 or an integer beyond 2^53 - 1.
-/// Gives the RFC 6901 pointer to it and the reason.
+/// What a value holds that cannot be stored or hashed the same everywhere: a U+0000, a whole number beyond 2^53 - 1, or
+/// more than [`DEPTH_MAX`] levels. Gives the RFC 6901 pointer to it and the reason.
 #[must_use]
 pub fn find_unrepresentable(value: &Value) -> Option<(String, &'static str)> {
+    find_below(value, 0)
+}
+
+fn find_below(value: &Value, depth: usize) -> Option<(String, &'static str)> {
     const NUL: &str = "holds U+0000, which databases cannot store";
-    const BIG: &str = "is an integer beyond ±(2^53 - 1), which JSON readers round; send it as a string";
+    const NUL_NAME: &str = "has a field name that holds U+0000";
+    const BIG: &str = "is a whole number beyond ±(2^53 - 1), which JSON readers round; send it as a string";
+    const DEEP: &str = "is nested deeper than 64 levels";
+    let place = |reason| Some((String::new(), reason));
     match value {
         Value::Null | Value::Bool(_) => None,
-        Value::Number(n) => {
-            let beyond = n.as_u64().is_some_and(|n| n > INTEGER_MAX)
-                || n.as_i64().is_some_and(|n| n.unsigned_abs() > INTEGER_MAX);
-            beyond.then(|| (String::new(), BIG))
-        }
-        Value::String(s) => s.contains('\0').then(|| (String::new(), NUL)),
+        Value::Number(n) if is_beyond(n) => place(BIG),
+        Value::Number(_) => None,
+        Value::String(s) if s.contains('\0') => place(NUL),
+        Value::String(_) => None,
+        Value::Array(_) | Value::Object(_) if depth == DEPTH_MAX => place(DEEP),
         Value::Array(items) => items
             .iter()
             .enumerate()
-            .find_map(|(i, item)| find_unrepresentable(item).map(|(below, reason)| (format!("/{i}{below}"), reason))),
+            .find_map(|(i, item)| find_below(item, depth + 1).map(|(below, reason)| (format!("/{i}{below}"), reason))),
         Value::Object(fields) => fields.iter().find_map(|(name, item)| {
             if name.contains('\0') {
-                return Some((String::new(), "has a field name that holds U+0000"));
+                return place(NUL_NAME);
             }
-            find_unrepresentable(item).map(|(below, reason)| (format!("/{}{below}", pointer_token(name)), reason))
+            let (below, reason) = find_below(item, depth + 1)?;
+            Some((format!("/{}{below}", pointer_token(name)), reason))
         }),
+    }
+}
+
+fn is_beyond(n: &serde_json::Number) -> bool {
+    match (n.as_u64(), n.as_i64(), n.as_f64()) {
+        (Some(n), ..) => n > INTEGER_MAX,
+        (None, Some(n), _) => n.unsigned_abs() > INTEGER_MAX,
+        // RFC 8785 writes whole doubles below 1e21 without an exponent: they would come back as integers.
+        (None, None, Some(n)) => n.fract() == 0.0 && n.abs() > INTEGER_MAX_DOUBLE && n.abs() < 1e21,
+        (None, None, None) => true,
     }
 }
 
@@ -119,6 +142,11 @@ mod tests {
             Some("/a/1/b~1c")
         );
         assert_eq!(find_unrepresentable(&json!({"n": 9_007_199_254_740_992_u64})).map(|f| f.0).as_deref(), Some("/n"));
+        assert_eq!(find_unrepresentable(&json!([1e16])).map(|f| f.0).as_deref(), Some("/0"));
+        assert_eq!(find_unrepresentable(&json!([1e15, 1e21, 0.5, -1e300])), None);
+        let deep = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(find_unrepresentable(&deep(DEPTH_MAX)), None);
+        assert!(find_unrepresentable(&deep(DEPTH_MAX + 1)).is_some());
         assert_eq!(find_unrepresentable(&json!({"n": -9_007_199_254_740_991_i64, "s": "ok"})), None);
     }
 

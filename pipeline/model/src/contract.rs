@@ -257,21 +257,22 @@ impl Contracts {
         if let Some((pointer, reason)) = canonical::find_unrepresentable(&value) {
             return Err(one(Violation::new(pointer, reason)));
         }
-        let violations: Vec<_> = contract
-            .validator
-            .iter_errors(&value)
-            .take(VIOLATIONS_MAX)
-            .map(|e| Violation::new(e.instance_path().as_str(), e.masked().to_string()))
-            .collect();
-        if !violations.is_empty() {
-            return Err(violations);
-        }
+        contract.check(&value)?;
         let Value::Object(mut data) = value else { return Err(one(Violation::new("", "is no JSON object"))) };
         check_beyond_schema(&mut data).map_err(one)?;
         let mut reached = written;
         while let Some((to, apply)) = self.upcasters.get(&(event_type, reached)) {
             apply(&mut data);
             reached = *to;
+        }
+        if reached != written
+            && let Some(newer) = self.by_type.get(&event_type).and_then(|versions| versions.get(&reached))
+        {
+            // Fields that were unknown to the older contract may be known to the newer one, and wrong by it.
+            let value = Value::Object(data);
+            newer.check(&value)?;
+            let Value::Object(lifted) = value else { return Err(one(Violation::new("", "is no JSON object"))) };
+            data = lifted;
         }
         // A newer minor version keeps its own number: what it adds is among the unknown fields, and still there.
         Ok(Accepted { version: reached.max(claimed).to_string(), data })
@@ -314,6 +315,12 @@ impl Contract {
         })
     }
 
+    fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
+        let violations: Vec<_> =
+            self.validator.iter_errors(value).take(VIOLATIONS_MAX).map(|e| violation(&e)).collect();
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
+    }
+
     /// Many serialisers write `null` for "absent"; a required null stays and is reported.
     fn drop_optional_nulls(&self, data: &mut Object) {
         for name in &self.properties {
@@ -322,6 +329,17 @@ impl Contract {
             }
         }
     }
+}
+
+/// A schema's complaint; one about a missing field points to where the field should be.
+fn violation(error: &jsonschema::ValidationError<'_>) -> Violation {
+    let mut pointer = error.instance_path().as_str().to_owned();
+    if let jsonschema::error::ValidationErrorKind::Required { property } = error.kind()
+        && let Some(name) = property.as_str()
+    {
+        pointer = format!("{pointer}/{}", canonical::pointer_token(name));
+    }
+    Violation::new(pointer, error.masked().to_string())
 }
 
 /// Rules over several fields, and times, which are put into their one form here.

@@ -22,7 +22,18 @@ pub enum Expected {
 }
 
 impl Expected {
-    fn code(self) -> i64 {
+    /// Whether a stream at this version is as expected.
+    #[must_use]
+    pub fn fits(self, version: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::None => version == 0,
+            Self::Exists => version > 0,
+            Self::Exact(expected) => version == expected,
+        }
+    }
+
+    pub(crate) fn code(self) -> i64 {
         match self {
             Self::Any => -1,
             Self::Exists => -2,

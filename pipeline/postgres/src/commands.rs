@@ -180,41 +180,45 @@ impl CommandService {
         let hash = request.caller.idempotency_key.is_some().then(|| {
             hash_of(&[
                 request.command.as_str(),
-                &format!("{:?}", request.expected),
+                &request.expected.code().to_string(),
                 &canonical::object_text(&request.data),
             ])
         });
         let prepared = self.prepare(&request)?;
         for _ in 0..DECISIONS_MAX {
             let loaded = self.load(&request.caller.tenant, &prepared.stream).await?;
-            let decided = loaded.aggregate.decide(&prepared.stream, request.command, prepared.data.clone());
-            let expected = match request.expected {
-                Expected::Any => Expected::Exact(loaded.version),
-                asked @ (Expected::None | Expected::Exists | Expected::Exact(_)) => asked,
+            let decided = match request.expected.fits(loaded.version) {
+                true => loaded
+                    .aggregate
+                    .decide(&prepared.stream, request.command, prepared.data.clone())
+                    .map_err(CommandError::from),
+                false => Err(CommandError::Conflict { actual: loaded.version }),
             };
-            let (events, rejection) = match decided {
+            let (events, refusal) = match decided {
                 Ok(events) => (events, None),
                 // What is refused now may be the repeat of what was accepted before: its key decides, so ask the event
                 // store with an expectation that only a repeat survives.
-                Err(rejection) if hash.is_some() => (
+                Err(refusal) if hash.is_some() => (
                     vec![NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }],
-                    Some(rejection),
+                    Some(refusal),
                 ),
-                Err(rejection) => return Err(rejection.into()),
+                Err(refusal) => return Err(refusal),
             };
             let append = Append {
                 tenant: request.caller.tenant.clone(),
                 stream: prepared.stream.clone(),
-                expected: if rejection.is_some() { Expected::Exact(i64::MAX) } else { expected },
+                // Always the version that was decided on: whatever the caller would accept, the decision is about this one.
+                expected: Expected::Exact(if refusal.is_some() { i64::MAX } else { loaded.version }),
                 command_id: prepared.command_id,
                 request_hash: hash,
                 events: stored(events, &prepared.schema_version, prepared.timestamp),
                 metadata: request.caller.metadata.clone(),
                 source: request.caller.source.clone(),
             };
-            match (self.commits.append(append).await?, rejection) {
-                (Appended::Conflict { .. }, Some(rejection)) => return Err(rejection.into()),
-                (Appended::Conflict { .. }, None) if request.expected == Expected::Any => {}
+            match (self.commits.append(append).await?, refusal) {
+                (Appended::Conflict { .. }, Some(refusal)) => return Err(refusal),
+                // Decide anew; a caller who insisted on a version is told when it no longer fits.
+                (Appended::Conflict { .. }, None) => {}
                 (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended),
             }
         }
@@ -261,7 +265,7 @@ impl CommandService {
             let events = request.events.iter().map(|(t, v, d)| format!("{t} {v:?} {}", canonical::object_text(d)));
             hash_of(&[
                 &request.stream.to_string(),
-                &format!("{:?}", request.expected),
+                &request.expected.code().to_string(),
                 &events.collect::<Vec<_>>().join("\n"),
             ])
         });
