@@ -192,11 +192,40 @@ async fn postgres_is_killed_under_a_running_instance() {
     weir.verify();
 }
 
+#[tokio::test]
+async fn postgres_is_killed_under_commands_that_run_to_their_end() {
+    let Imported { fixture, facts, weir } = imported();
+    let weir = weir.copy();
+    let mut until = weir.start(&["up", "--until-caught-up"]);
+    kill_postgres_once_it_runs(&weir).await;
+    assert!(until.wait().unwrap().success(), "{}", weir.log());
+    agrees(&weir, facts).await;
+
+    let weir = small_batches();
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    kill_postgres_once_it_runs(&weir).await;
+    assert!(import.wait().unwrap().success(), "{}", weir.log());
+    agrees(&weir, facts).await;
+}
+
+async fn kill_postgres_once_it_runs(weir: &Weir) {
+    let started = std::time::Instant::now();
+    // Its own word, not a connection: a copy's server may stand at the same port, with the same password.
+    let is_ready =
+        || std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).is_ok_and(|s| s.contains("ready"));
+    while !is_ready() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(weir.kill_postgres());
+}
+
 /// Every failpoint in the source text is in the list, and every one of the list has a test here that dies at it.
 #[test]
 fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
-    let tests = include_str!("crash.rs");
+    let tests = concat!(include_str!("crash.rs"), include_str!("dead_letters.rs"));
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
     }

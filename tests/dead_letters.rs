@@ -85,19 +85,34 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     weir.verify();
 }
 
+/// Behind the command side's back: a score beyond the maximum, which no contract lets in.
+async fn intrude(weir: &Weir) {
+    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, \
+        metadata, timestamp, recorded_at) SELECT max(id) + 1, gen_random_uuid(), 'default', 'Assessment-a1', 1, 'AssessmentCompleted', \
+        '1.1.0', 'intruder', '{\"assessmentId\":\"a1\",\"userId\":\"u1\",\"score\":101,\"maxScore\":100,\"passed\":true,\
+        \"timeSpent\":0,\"timestamp\":\"2024-01-01T00:00:00.000Z\"}', '{}', now(), now() FROM events";
+    weir.owner().await.execute(insert, &[]).await.unwrap();
+}
+
+/// The bytes are mended in place, as a newer contract would do it; then a redrive is asked for.
+async fn mend_and_redrive(weir: &Weir) {
+    let owner = weir.owner().await;
+    let event =
+        "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'";
+    owner.execute(event, &[]).await.unwrap();
+    let letters =
+        "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
+    owner.execute(letters, &[]).await.unwrap();
+    weir.ok(&["dead-letters", "redrive"]);
+}
+
 #[tokio::test]
 async fn a_record_that_is_no_event_is_a_dead_letter_of_every_lane_and_can_be_redriven() {
     let weir = Weir::new();
     let up = weir.up();
     let token = up.token("default", "command,read");
     send(&up, &token, "RegisterUser", "u1", "fine").await;
-    // Behind the command side's back: a score beyond the maximum, which no contract lets in.
-    let owner = weir.owner().await;
-    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, \
-        metadata, timestamp, recorded_at) SELECT max(id) + 1, gen_random_uuid(), 'default', 'Assessment-a1', 1, 'AssessmentCompleted', \
-        '1.1.0', 'intruder', '{\"assessmentId\":\"a1\",\"userId\":\"u1\",\"score\":101,\"maxScore\":100,\"passed\":true,\
-        \"timeSpent\":0,\"timestamp\":\"2024-01-01T00:00:00.000Z\"}', '{}', now(), now() FROM events";
-    owner.execute(insert, &[]).await.unwrap();
+    intrude(&weir).await;
     send(&up, &token, "RegisterUser", "u2", "fine").await;
     up.caught_up().await;
     let letters = letters_in_state(&weir, "dead", 3).await;
@@ -115,22 +130,83 @@ async fn a_record_that_is_no_event_is_a_dead_letter_of_every_lane_and_can_be_red
         .sum();
     assert_eq!(dead, 1);
 
-    // The bytes are mended in place, as a newer contract would: then every lane takes them, once.
-    owner
-        .execute(
-            "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'",
-            &[],
-        )
-        .await
-        .unwrap();
-    let mend =
-        "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";
-    owner.execute(mend, &[]).await.unwrap();
-    weir.ok(&["dead-letters", "redrive"]);
+    // Mended, every lane takes it, once.
+    mend_and_redrive(&weir).await;
     letters_in_state(&weir, "dead", 0).await;
     letters_in_state(&weir, "redrive", 0).await;
     let rows = weir.json(&["sql", "SELECT score FROM assessment_completed"]);
     assert_eq!(rows, json!([{"score": 99.0}]));
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_redrive_that_is_killed_after_its_commit_is_done_once() {
+    let weir = Weir::new();
+    let up = weir.up_until("history.after_redrive_commit");
+    let token = up.token("default", "command,read");
+    send(&up, &token, "RegisterUser", "u1", "fine").await;
+    intrude(&weir).await;
+    letters_in_state(&weir, "dead", 3).await;
+    mend_and_redrive(&weir).await;
+    up.dies();
+    // In the table, and still a dead letter: verify knows which of the two it is.
+    weir.verify();
+    let up = weir.up();
+    letters_in_state(&weir, "redrive", 0).await;
+    up.terminate();
+    assert_eq!(weir.json(&["sql", "SELECT score FROM assessment_completed"]), json!([{"score": 99.0}]));
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_lane_beyond_its_cap_stops_alone_and_a_redrive_brings_it_back() {
+    let weir = Weir::new().with("dead_letters.parked_max=3");
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    let alter = |sql: &'static str| {
+        let weir = &weir;
+        async move { weir.owner().await.batch_execute(sql).await.unwrap() }
+    };
+    alter("ALTER TABLE user_read_model ADD CONSTRAINT no_poison CHECK (email <> 'poison')").await;
+    send(&up, &token, "RegisterUser", "bad", "poison").await;
+    letters_in_state(&weir, "dead", 1).await;
+    for n in 0..6 {
+        send(&up, &token, "UpdateUserProfile", "bad", &n.to_string()).await;
+    }
+    let ready = || async {
+        let response = Client::new().get(format!("{}/readyz", up.api)).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let started = std::time::Instant::now();
+    loop {
+        let (status, body) = ready().await;
+        let trouble = body["lanes"]["read-models"]["trouble"].as_str().unwrap_or_default().to_owned();
+        if status == 503 && trouble.contains("parked_max") {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{body}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // P9: commands and the other lanes go on.
+    send(&up, &token, "RegisterUser", "good", "fine").await;
+    let started = std::time::Instant::now();
+    loop {
+        let (_, body) = ready().await;
+        if ["metrics", "history"].iter().all(|lane| body["lanes"][lane]["nextOffset"] == 9) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{body}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    weir.verify();
+    // It told the operator what to do; doing that is enough.
+    alter("ALTER TABLE user_read_model DROP CONSTRAINT no_poison").await;
+    weir.ok(&["dead-letters", "redrive"]);
+    up.kill();
+    let up = weir.up();
+    up.caught_up().await;
+    letters_in_state(&weir, "parked", 0).await;
     up.terminate();
     weir.verify();
 }

@@ -7,11 +7,7 @@ use weir_tests::oracle::history_counts;
 #[tokio::test]
 async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
     let weir = Weir::new();
-    let table: serde_json::Value = {
-        let text = weir.ok(&["demo", "--events", "1500", "--rate", "1500", "--format", "json"]);
-        // The screen's plain lines come first.
-        serde_json::from_str(&text[text.find("[\n").unwrap()..]).unwrap()
-    };
+    let table = weir.json(&["demo", "--events", "1500", "--rate", "1500"]);
     let counts = history_counts(&table);
     assert_eq!((counts.len(), counts.values().sum::<i64>()), (10, 1500), "{counts:?}");
     assert!(counts.values().all(|n| *n > 0), "{counts:?}");
@@ -74,6 +70,25 @@ async fn a_foreign_directory_is_refused_and_left_alone() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("thesis.txt"), "{args:?}");
     }
     assert_eq!(std::fs::read_dir(weir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_cluster_is_not_replaced_by_an_empty_one() {
+    let weir = Weir::new();
+    weir.ok(&["demo", "--events", "20", "--rate", "1000"]);
+    let (cluster, aside) = (weir.path().join("postgres"), weir.path().join("aside"));
+    std::fs::rename(&cluster, &aside).unwrap();
+    let refused = |what: &str| {
+        let output = weir.run(&["up", "--until-caught-up"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && words.contains(what), "{words}");
+    };
+    refused("it is missing");
+    std::fs::create_dir(&cluster).unwrap();
+    refused("no PG_VERSION");
+    std::fs::remove_dir(&cluster).unwrap();
+    std::fs::rename(&aside, &cluster).unwrap();
+    weir.verify();
 }
 
 #[tokio::test]

@@ -14,13 +14,7 @@ use weir_postgres::{
 use weir_tests::Weir;
 
 async fn open(weir: &Weir) -> Database {
-    let secrets: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(weir.path().join("secrets.json")).unwrap()).unwrap();
-    let url = format!(
-        "postgres://weir:{}@127.0.0.1:{}/postgres",
-        secrets["owner_password"].as_str().unwrap(),
-        secrets["port"]
-    );
+    let url = weir.owner_url();
     let second = std::time::Duration::from_secs(1);
     let options =
         DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second };

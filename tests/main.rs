@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot be set up fails, and says so")]
 #![allow(clippy::as_conversions, clippy::large_futures, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+mod acknowledged;
 mod api;
 mod crash;
 mod dead_letters;
 mod decoding;
 mod embedded;
 mod event_store;
+mod fencing;
 mod handlers;
 mod oulad;
 mod readers;

@@ -90,6 +90,16 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
     }
 }
 
+/// From here on SIGINT or SIGTERM ends the process at once: whoever asks again does not want to wait for the drain. The
+/// next start goes on from the ledger, as after a crash.
+pub(crate) fn end_at_second_signal() {
+    tokio::spawn(async {
+        if told_to_stop().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+}
+
 /// Resolves at the first SIGINT or SIGTERM.
 pub(crate) async fn told_to_stop() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};

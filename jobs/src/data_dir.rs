@@ -213,10 +213,22 @@ impl DataDir {
 
 /// Whole or not at all, whatever dies.
 pub(crate) fn write_durably(path: &Path, value: &impl Serialize, mode: u32) -> Result<(), DataDirError> {
-    let new = path.with_extension("json.new");
+    let bytes = serde_json::to_vec_pretty(value).map_err(|e| io_error("writing", path)(e.into()))?;
+    write_bytes(path, &bytes, mode)
+}
+
+/// [`write_durably`] of something that only its owner may read, from the first byte on.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    write_bytes(path, bytes, 0o600)
+}
+
+fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataDirError> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    let new = PathBuf::from(new);
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
         path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())

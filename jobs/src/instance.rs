@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
-use weir_engine::{BoxError, LaneError, Sink, StatusBoard, run_lane};
+use weir_engine::{BoxError, LaneError, LanePhase, LaneStatus, Sink, StatusBoard, run_lane};
 use weir_history::HistorySink;
 use weir_model::SystemClock;
 use weir_postgres::{
@@ -20,6 +21,9 @@ use weir_verify::LANES;
 use crate::data_dir::{DataDir, Running};
 use crate::server::Server;
 use crate::settings::Settings;
+
+/// How long requests may still take once the instance is told to stop.
+const OPEN_REQUESTS_WAIT: Duration = Duration::from_secs(10);
 
 /// A data directory with its Postgres at hand.
 pub(crate) struct Attached {
@@ -92,17 +96,30 @@ impl Attached {
     }
 }
 
-/// Everything of `weir up`, running.
+/// Everything of `weir up`, running. Its fields are apart so that one may be watched while the other is used.
 pub(crate) struct Instance {
-    pub(crate) attached: Attached,
-    pub(crate) commands: CommandService,
-    pub(crate) board: StatusBoard,
-    pub(crate) api: String,
-    lanes: JoinSet<Result<(), LaneError>>,
+    pub(crate) view: View,
+    pub(crate) watch: Watch,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
     stop_appending: CancellationToken,
     _lock: std::fs::File,
+}
+
+/// What a running instance offers.
+pub(crate) struct View {
+    pub(crate) attached: Attached,
+    pub(crate) commands: CommandService,
+    pub(crate) board: StatusBoard,
+    pub(crate) api: String,
+}
+
+/// What has to go on working.
+pub(crate) struct Watch {
+    server: Option<Server>,
+    lanes: JoinSet<Result<(), LaneError>>,
+    /// Lanes that stopped for good, while the others went on (P9).
+    stopped: Vec<BoxError>,
 }
 
 impl Instance {
@@ -112,7 +129,7 @@ impl Instance {
         let lock = dir.lock_instance()?;
         // What a killed instance said of itself is no longer true.
         dir.clear_running();
-        let attached = Attached::new(dir, settings).await?;
+        let mut attached = Attached::new(dir, settings).await?;
         let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
         let commands = attached.commands(&stop_appending);
         let board = StatusBoard::default();
@@ -134,49 +151,74 @@ impl Instance {
         let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
-        Ok(Self { attached, commands, board, api, lanes, http, stop, stop_appending, _lock: lock })
+        let watch = Watch { server: attached.server.take(), lanes, stopped: Vec::new() };
+        let view = View { attached, commands, board, api };
+        Ok(Self { view, watch, http, stop, stop_appending, _lock: lock })
     }
 
-    /// Until a lane or the server fails for good.
+    /// Drains: no new commands, then each lane commits what it holds, then the server goes. Gives the first lane's trouble
+    /// beside what is still attached.
+    pub(crate) async fn stop(self) -> Result<(Attached, Option<BoxError>), BoxError> {
+        tracing::info!("draining");
+        let Self { view: View { mut attached, .. }, watch, mut http, stop, stop_appending, _lock } = self;
+        stop.cancel();
+        // A client that never ends its request does not hold the end up.
+        match tokio::time::timeout(OPEN_REQUESTS_WAIT, &mut http).await {
+            Ok(served) => served??,
+            Err(_) => {
+                tracing::warn!("requests that did not end are cut off");
+                http.abort();
+            }
+        }
+        stop_appending.cancel();
+        let Watch { server, mut lanes, mut stopped } = watch;
+        while let Some(ended) = lanes.join_next().await {
+            if let Err(error) = ended? {
+                stopped.push(error.into());
+            }
+        }
+        attached.dir.clear_running();
+        attached.server = server;
+        Ok((attached, stopped.into_iter().next()))
+    }
+}
+
+impl Watch {
+    /// Until nothing is left that works: the server cannot be brought back, or every lane has stopped. A single lane that
+    /// stops says so in the log and in `/readyz`; it holds up neither commands nor other lanes. To be polled all the time,
+    /// for it also brings the server back.
     pub(crate) async fn failed(&mut self) -> BoxError {
-        let server = self.attached.server.as_mut();
+        let server = self.server.as_mut();
         let supervised = async {
             match server {
                 Some(server) => BoxError::from(server.supervise().await),
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            error = supervised => error,
-            Some(ended) = self.lanes.join_next() => match ended {
-                Ok(Ok(())) => "a lane ended without being told to".into(),
-                Ok(Err(error)) => error.into(),
-                Err(error) => error.into(),
-            },
-        }
-    }
-
-    /// Drains: no new commands, then each lane commits what it holds, then the server goes.
-    pub(crate) async fn stop(mut self) -> Result<Attached, BoxError> {
-        tracing::info!("draining");
-        self.stop.cancel();
-        self.http.await??;
-        self.stop_appending.cancel();
-        let mut result = Ok(());
-        while let Some(ended) = self.lanes.join_next().await {
-            if let Err(error) = ended? {
-                result = Err(BoxError::from(error));
+        tokio::pin!(supervised);
+        loop {
+            let ended = tokio::select! {
+                error = &mut supervised => return error,
+                ended = self.lanes.join_next() => ended,
+            };
+            match ended {
+                Some(Ok(Ok(()))) => return "a lane ended without being told to".into(),
+                Some(Ok(Err(error))) => self.stopped.push(error.into()),
+                Some(Err(error)) => return error.into(),
+                None => return self.stopped.pop().unwrap_or_else(|| "no lane runs".into()),
             }
         }
-        self.attached.dir.clear_running();
-        result.map(|()| self.attached)
     }
+}
 
-    /// Whether every lane has applied everything up to the event store's end.
-    pub(crate) async fn is_caught_up(&self) -> Result<bool, BoxError> {
-        let head = EventStore::new(self.attached.database.clone()).head().await?.0;
+impl View {
+    /// Whether every lane that has not stopped for good has applied everything up to the event store's end. While the
+    /// database is away nobody knows: not yet.
+    pub(crate) async fn is_caught_up(&self) -> bool {
+        let Ok(head) = EventStore::new(self.attached.database.clone()).head().await else { return false };
         let lanes = self.board.read();
-        Ok(lanes.len() == LANES.len() && lanes.values().all(|lane| lane.next_offset > head || head == 0))
+        let caught_up = |lane: &LaneStatus| lane.phase == LanePhase::Stopped || lane.next_offset > head.0.max(0);
+        lanes.len() == LANES.len() && lanes.values().all(caught_up)
     }
 }
 

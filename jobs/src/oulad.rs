@@ -20,7 +20,7 @@ use weir_engine::BoxError;
 use weir_model::decide::CommandType;
 use weir_model::event::Metadata;
 use weir_model::{EventType, TenantId, Timestamp};
-use weir_postgres::{Caller, CommandError, CommandRequest, Expected};
+use weir_postgres::{Caller, CommandRequest, Expected};
 
 use crate::instance::Attached;
 use rows::{Reader, RowData};
@@ -180,7 +180,7 @@ impl Importer {
             match Box::pin(self.commands.execute_in_order(&requests)).await {
                 Ok(answers) => break answers,
                 // Deterministic ids make the repeat harmless; the server may just be starting again.
-                Err(error @ (CommandError::Append(_) | CommandError::Db(_))) => {
+                Err(error) if error.may_be_repeated() => {
                     tracing::warn!(error = weir_engine::retry::chain(&error), "trying the batch again");
                     backoff.wait(&CancellationToken::new()).await;
                 }

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::NoTls;
 
-use crate::data_dir::{DataDir, DataDirError, write_durably};
+use crate::data_dir::{DataDir, DataDirError, write_durably, write_secret};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -76,9 +76,10 @@ impl Server {
         let secrets = secrets(dir)?;
         let mut server = Self { dir: dir.clone(), bin, secrets, users: Some(users), child: None };
         if !server.cluster().join("PG_VERSION").exists() {
+            server.refuse_lost_cluster()?;
             server.initialize()?;
         }
-        server.ensure_running().await?;
+        server.ensure_running(true).await?;
         server.ensure_reader().await?;
         drop(starting);
         Ok(server)
@@ -102,6 +103,19 @@ impl Server {
         self.dir.join("postgres")
     }
 
+    /// An empty cluster in place of one that is gone would be an empty system of record, and look like success.
+    fn refuse_lost_cluster(&self) -> Result<(), ServerError> {
+        let path = self.cluster();
+        let lost = |reason: &str| Err(DataDirError::Corrupt { path: path.clone(), reason: reason.to_owned() }.into());
+        if path.exists() {
+            return lost("it has no PG_VERSION, so it is no Postgres cluster");
+        }
+        if self.dir.join("history/events").exists() {
+            return lost("it is missing, and with it the event store that the history beside it came from");
+        }
+        Ok(())
+    }
+
     fn initialize(&self) -> Result<(), ServerError> {
         let new = self.dir.join("postgres.new");
         if new.exists() {
@@ -111,8 +125,7 @@ impl Server {
         fs::set_permissions(&new, fs::Permissions::from_mode(0o700))
             .map_err(io_error("making the cluster's directory"))?;
         let password = new.with_extension("password");
-        fs::write(&password, &self.secrets.owner_password).map_err(io_error("writing the password"))?;
-        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).map_err(io_error("writing the password"))?;
+        write_secret(&password, self.secrets.owner_password.as_bytes())?;
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = unprivileged_user()?;
             chown(&password, Some(uid), Some(gid)).map_err(io_error("writing the password"))?;
@@ -164,8 +177,9 @@ impl Server {
         matches!(answer, Ok(Ok(theirs)) if theirs.trim() == pid.as_raw_nonzero().to_string())
     }
 
-    /// Under the server lock: if it does not answer, start it.
-    async fn ensure_running(&mut self) -> Result<(), ServerError> {
+    /// Under the server lock: if it does not answer, start it. Only at first it may take another port: later on connections
+    /// are made to the one that it had, and whoever took that is not asked to be our database.
+    async fn ensure_running(&mut self, may_move: bool) -> Result<(), ServerError> {
         if self.answers().await {
             return Ok(());
         }
@@ -177,7 +191,7 @@ impl Server {
                 // A server that was killed may leave processes behind that hold its memory for a moment: try again.
                 if self.child.is_some() {
                     tokio::time::sleep(Duration::from_millis(500)).await;
-                    if !moved && log_tail(&log_path).contains("Address already in use") {
+                    if may_move && !moved && log_tail(&log_path).contains("Address already in use") {
                         self.move_port()?;
                         moved = true;
                     }
@@ -254,7 +268,7 @@ impl Server {
             tracing::warn!("the embedded Postgres server died; starting it again");
             self.child = None;
             let restarted = match self.dir.lock_server().await {
-                Ok(_starting) => self.ensure_running().await,
+                Ok(_starting) => self.ensure_running(false).await,
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = restarted {

@@ -41,6 +41,7 @@ pub(crate) struct Api {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Postgres {
     pub(crate) url: String,
+    pub(crate) reader_url: String,
     pub(crate) bin_dir: String,
     pub(crate) connections_max: usize,
     statement_timeout_ms: u64,

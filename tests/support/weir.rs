@@ -113,7 +113,14 @@ impl Weir {
     /// Starts `weir up` and waits until it serves.
     #[must_use]
     pub fn up(&self) -> Up<'_> {
-        let mut up = Up { weir: self, child: Some(self.start(&["up"])), api: String::new() };
+        self.up_until("")
+    }
+
+    /// [`Self::up`] that dies when it comes to a failpoint.
+    #[must_use]
+    pub fn up_until(&self, failpoint: &str) -> Up<'_> {
+        let child = self.spawn(self.command(&["up"]).env("WEIR_FAILPOINT", failpoint));
+        let mut up = Up { weir: self, child: Some(child), api: String::new() };
         let started = Instant::now();
         loop {
             if let Some(status) = up.child.as_mut().unwrap().try_wait().unwrap() {
@@ -134,8 +141,12 @@ impl Weir {
     /// Starts a command whose log goes to a file beside the data directory.
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Child {
+        self.spawn(&mut self.command(args))
+    }
+
+    fn spawn(&self, command: &mut Command) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("weir.log")).unwrap();
-        self.command(args).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     }
 
     /// What started commands logged.
@@ -158,7 +169,7 @@ impl Weir {
         file
     }
 
-    /// `weir verify` must find every number equal, and every event type of `at_least_one` present.
+    /// `weir verify` must find every number equal.
     pub fn verify(&self) -> Value {
         let output = self.run(&["verify", "--format", "json"]);
         let text = String::from_utf8_lossy(&output.stdout);
@@ -179,14 +190,19 @@ impl Weir {
 
     /// A connection as the server's owner, for tests that tamper.
     pub async fn owner(&self) -> tokio_postgres::Client {
+        connect(&self.owner_url()).await
+    }
+
+    /// The URL of the server's owner.
+    #[must_use]
+    pub fn owner_url(&self) -> String {
         let secrets: Value =
             serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
-        let url = format!(
+        format!(
             "postgres://weir:{}@127.0.0.1:{}/postgres",
             secrets["owner_password"].as_str().unwrap(),
             secrets["port"]
-        );
-        connect(&url).await
+        )
     }
 }
 
@@ -263,6 +279,12 @@ impl Up<'_> {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits for its end by the failpoint that it was started with.
+    pub fn dies(mut self) {
+        let status = self.child.take().unwrap().wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", self.weir.log());
     }
 
     /// As an operator does; must end well.

@@ -18,9 +18,9 @@ use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::tokens::{self, Scope};
 use weir_postgres::{Caller, CommandError, CommandRequest, CommandService, Expected};
 
-use super::{told_to_stop, verify};
-use crate::instance::{Instance, Place};
-use crate::output::{Format, complain, say};
+use super::{end_at_second_signal, told_to_stop, verify};
+use crate::instance::{Instance, Place, View};
+use crate::output::{Format, complain};
 
 mod learners;
 
@@ -56,50 +56,54 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
         started = Box::pin(Instance::start(&place)) => started?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
-    let rate = args.rate.unwrap_or(instance.attached.settings.demo.events_per_second).clamp(0.1, 1e6);
-    let token_file = write_token(&instance).await?;
+    let rate = args.rate.unwrap_or(instance.view.attached.settings.demo.events_per_second).clamp(0.1, 1e6);
+    let token_file = write_token(&instance.view).await?;
     let appended = Arc::new(AtomicU64::new(0));
-    let driving = drive(instance.commands.clone(), appended.clone(), rate, args.events);
+    let driving = drive(instance.view.commands.clone(), appended.clone(), rate, args.events);
     tokio::pin!(driving);
-    let mut screen = Screen::new(&instance, &token_file);
+    let mut screen = Screen::new(&instance.view, &token_file);
     let mut refresh = tokio::time::interval(REFRESH);
     let (mut driven, mut finished) = (false, false);
-    let failure = loop {
-        tokio::select! {
-            stopped = &mut told => { stopped?; break None }
-            error = instance.failed() => break Some(error),
-            done = &mut driving, if !driven => { done?; driven = true }
-            _ = refresh.tick() => {
-                screen.show(&instance, appended.load(Ordering::Relaxed)).await;
-                if driven && instance.is_caught_up().await? {
-                    finished = true;
-                    break None;
+    let failure = {
+        let failed = instance.watch.failed();
+        tokio::pin!(failed);
+        loop {
+            tokio::select! {
+                stopped = &mut told => { stopped?; break None }
+                error = &mut failed => break Some(error),
+                done = &mut driving, if !driven => { done?; driven = true }
+                _ = refresh.tick() => {
+                    screen.show(&instance.view, appended.load(Ordering::Relaxed)).await;
+                    if driven && instance.view.is_caught_up().await {
+                        finished = true;
+                        break None;
+                    }
                 }
             }
         }
     };
     screen.close();
-    let attached = instance.stop().await?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let equal = if finished { verify::show(&attached, format).await } else { Ok(true) };
+    end_at_second_signal();
+    let (attached, stopped) = instance.stop().await?;
+    let failure = failure.or(stopped);
+    let equal = if finished && failure.is_none() { verify::show(&attached, format).await } else { Ok(true) };
     attached.detach().await?;
-    Ok(if equal? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(if equal? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+    }
 }
 
 /// For the curl line; the secret stays in a file of the data directory that only its owner reads.
-async fn write_token(instance: &Instance) -> Result<std::path::PathBuf, BoxError> {
-    let path = instance.attached.dir.join("demo.token.json");
+async fn write_token(instance: &View) -> Result<std::path::PathBuf, BoxError> {
+    let header = instance.attached.dir.join("demo.header");
     let client = instance.attached.database.get().await?;
     for old in tokens::list(&**client).await?.into_iter().filter(|t| t.name == "demo" && t.revoked_at.is_none()) {
         tokens::revoke(&**client, &old.id).await?;
     }
     let token = tokens::create(&**client, &TenantId::default(), "demo", &[Scope::Command, Scope::Read]).await?;
-    let header = path.with_file_name("demo.header");
-    crate::data_dir::write_durably(&path, &serde_json::json!({"token": token}), 0o600)?;
-    std::fs::write(&header, format!("Authorization: Bearer {token}\n"))?;
-    std::fs::set_permissions(&header, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let line = format!("Authorization: Bearer {token}\n");
+    crate::data_dir::write_secret(&header, line.as_bytes())?;
     Ok(header)
 }
 
@@ -177,7 +181,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(instance: &Instance, token_file: &std::path::Path) -> Self {
+    fn new(instance: &View, token_file: &std::path::Path) -> Self {
         let api = &instance.api;
         let dir = instance.attached.dir.path().display();
         let weir = std::env::current_exe().map_or_else(|_| "weir".to_owned(), |path| path.display().to_string());
@@ -207,7 +211,7 @@ impl Screen {
         Self { lines, seen: VecDeque::new(), shown: long_ago, footer }
     }
 
-    async fn show(&mut self, instance: &Instance, appended: u64) {
+    async fn show(&mut self, instance: &View, appended: u64) {
         let interval = if self.lines.is_some() { REFRESH } else { Duration::from_secs(2) };
         if self.shown.elapsed() + Duration::from_millis(50) < interval {
             return;
@@ -236,7 +240,7 @@ impl Screen {
         }
         lines.push(counters(instance).await);
         let Some((_, bars)) = &self.lines else {
-            drop(say(&lines.join(" | ")));
+            complain(&lines.join(" | "));
             return;
         };
         lines.push(String::new());
@@ -254,7 +258,7 @@ impl Screen {
     }
 }
 
-async fn counters(instance: &Instance) -> String {
+async fn counters(instance: &View) -> String {
     let totals = async {
         let client = instance.attached.database.get().await?;
         MetricTotals::read(&**client).await

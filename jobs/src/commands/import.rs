@@ -30,9 +30,20 @@ pub(crate) enum Import {
 
 pub(crate) async fn run(place: &Place, import: Import, format: Format) -> Result<ExitCode, BoxError> {
     let Import::Oulad { dir, rejects, strict, tenant } = import;
-    let attached = place.attach().await?;
-    let imported =
-        Box::pin(oulad::import(&attached, &dir, rejects.as_deref(), weir_model::TenantId::new(tenant)?)).await;
+    let tenant = weir_model::TenantId::new(tenant)?;
+    let mut attached = place.attach().await?;
+    let mut server = attached.server.take();
+    let supervised = async {
+        match &mut server {
+            Some(server) => BoxError::from(server.supervise().await),
+            None => std::future::pending().await,
+        }
+    };
+    let imported = tokio::select! {
+        imported = Box::pin(oulad::import(&attached, &dir, rejects.as_deref(), tenant)) => imported,
+        error = supervised => Err(error),
+    };
+    attached.server = server;
     attached.detach().await?;
     let summary = imported?;
     print(&summary, format)?;

@@ -9,9 +9,6 @@ use weir_postgres::{EventStore, Ledger, dead_letters};
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, say};
 
-/// Dead letters are counted up to here.
-const DEAD_LETTERS_MAX: i64 = 100_000;
-
 pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxError> {
     let attached = place.attach().await?;
     let status = read(&attached).await;
@@ -54,7 +51,7 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     let store = EventStore::new(attached.database.clone());
     let (id, head) = (store.id().await?, store.head().await?.0);
     let client = attached.database.get().await?;
-    let letters = dead_letters::list(&**client, None, DEAD_LETTERS_MAX).await?;
+    let letters = dead_letters::counts(&**client).await?;
     let lanes: Vec<Value> = Ledger::rows(&**client)
         .await?
         .into_iter()
@@ -67,7 +64,7 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
                 "partition": row.partition.number,
                 "nextOffset": next,
                 "lag": (head + 1 - next).max(0),
-                "deadLetters": letters.iter().filter(|letter| letter.lane == row.lane).count(),
+                "deadLetters": letters.get(&row.lane).copied().unwrap_or(0),
                 "epoch": row.epoch,
                 "owner": row.owner,
                 "advancedAt": row.advanced_at.to_string(),
@@ -77,7 +74,7 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     // The server of a data directory where nothing runs stops again with this command: its address would be of no use.
     let postgres = match &attached.server {
         Some(server) => running.then(|| server.reader_url()),
-        None => Some(attached.settings.postgres.url.clone()),
+        None => Some(attached.settings.postgres.reader_url.clone()).filter(|url| !url.is_empty()),
     };
     Ok(json!({
         "dataDir": attached.dir.path(),

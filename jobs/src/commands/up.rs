@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weir_engine::BoxError;
 
-use super::told_to_stop;
+use super::{end_at_second_signal, told_to_stop};
 use crate::instance::{Instance, Place};
 
 #[derive(Debug, clap::Args)]
@@ -22,20 +22,23 @@ pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError>
         started = Box::pin(Instance::start(place)) => started?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
-    let failure = loop {
-        tokio::select! {
-            stopped = &mut told => { stopped?; break None }
-            error = instance.failed() => break Some(error),
-            () = tokio::time::sleep(Duration::from_millis(50)), if args.until_caught_up => {
-                if instance.is_caught_up().await? {
-                    break None;
+    let failure = {
+        let failed = instance.watch.failed();
+        tokio::pin!(failed);
+        loop {
+            tokio::select! {
+                stopped = &mut told => { stopped?; break None }
+                error = &mut failed => break Some(error),
+                () = tokio::time::sleep(Duration::from_millis(50)), if args.until_caught_up => {
+                    if instance.view.is_caught_up().await {
+                        break None;
+                    }
                 }
             }
         }
     };
-    let attached = instance.stop().await;
-    match (failure, attached) {
-        (None, Ok(attached)) => attached.detach().await.map(|()| ExitCode::SUCCESS),
-        (Some(error), _) | (None, Err(error)) => Err(error),
-    }
+    end_at_second_signal();
+    let (attached, stopped) = instance.stop().await?;
+    attached.detach().await?;
+    failure.or(stopped).map_or(Ok(ExitCode::SUCCESS), Err)
 }

@@ -14,7 +14,9 @@ const HEADER_LENGTH_MAX: usize = 255;
 /// Who asks, if the token allows it.
 pub(crate) async fn authenticate(api: &Api, headers: &HeaderMap, scope: Scope) -> Result<Principal, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Problem::unauthorized)?;
+    let token =
+        value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let (_, token) = token.ok_or_else(Problem::unauthorized)?;
     let client = api.database.get().await?;
     let principal = tokens::authenticate(&**client, token.trim()).await?.ok_or_else(Problem::unauthorized)?;
     if principal.may(scope) { Ok(principal) } else { Err(Problem::forbidden(scope.as_str())) }

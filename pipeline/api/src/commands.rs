@@ -68,7 +68,7 @@ pub(crate) async fn append(
     for (index, event) in body.events.into_iter().enumerate() {
         let event_type = event.event_type.parse().map_err(|e| {
             let violation = weir_model::Violation::new("/eventType", format!("{e}"));
-            Problem::violation(format!("event {index}: {violation}"), &[violation], index)
+            Problem::violation(format!("event {index}: {violation}"), &[violation], &format!("/events/{index}"))
         })?;
         if weir_model::canonical::object_text(&event.data).len() > BODY_MAX {
             return Err(Problem::too_large(BODY_MAX));
@@ -141,6 +141,13 @@ pub(crate) async fn create_snapshot(
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
     let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
     let body: SnapshotBody = body::json(body)?;
+    if body.version < 1 {
+        return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
+    }
+    // One of a layout to come would keep our own snapshots of this stream out for ever.
+    if body.state_version.is_some_and(|version| !(1..=STATE_VERSION).contains(&version)) {
+        return Err(Problem::malformed(format!("stateVersion is 1 to {STATE_VERSION}")));
+    }
     let last = api.store.get_events(&principal.tenant, &stream, body.version - 1, 1).await?;
     if last.first().is_none_or(|event| event.version != body.version) {
         return Err(Problem::not_found(format!("{stream} has no version {}", body.version)));

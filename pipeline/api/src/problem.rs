@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weir_engine::retry::chain;
 use weir_model::Violation;
-use weir_postgres::{AppendError, CommandError, DbError};
+use weir_postgres::{AppendError, CommandError, DbError, ErrorKind};
 
 /// An error answer.
 #[derive(Debug, Serialize)]
@@ -67,10 +67,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Missing scope", detail).with("scope", scope.into())
     }
 
-    pub(crate) fn violation(detail: String, violations: &[Violation], event: usize) -> Self {
+    /// Pointers are into the request's body, where the data of a command is all of it, and that of an append's event
+    /// below `prefix`.
+    pub(crate) fn violation(detail: impl Into<String>, violations: &[Violation], prefix: &str) -> Self {
         let errors: Vec<_> = violations
             .iter()
-            .map(|v| json!({"pointer": format!("#{}", v.pointer), "detail": v.reason, "event": event}))
+            .map(|v| json!({"pointer": format!("#{prefix}{}", v.pointer), "detail": v.reason}))
             .collect();
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "contract-violation", "The data breaks its contract", detail)
             .with("errors", errors.into())
@@ -105,8 +107,22 @@ impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         // The words of the database go to the log: they may hold what is not the caller's.
         tracing::warn!(error = chain(&error), "a request failed");
-        Self::unavailable("the database is away; try again")
+        match error.kind() {
+            ErrorKind::Unavailable => Self::unavailable("the database is away; try again"),
+            ErrorKind::Data => {
+                let detail = "the event store cannot hold this data";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "not-storable", "Not storable", detail)
+            }
+            ErrorKind::Permanent => {
+                let detail = "trying again will not help; the log has the details under the correlation id";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken here", detail)
+            }
+        }
     }
+}
+
+fn data_of(event: Option<usize>) -> String {
+    event.map_or_else(String::new, |index| format!("/events/{index}/data"))
 }
 
 impl From<CommandError> for Problem {
@@ -114,9 +130,11 @@ impl From<CommandError> for Problem {
         let detail = error.to_string();
         let conflict = |name, title| Self::new(StatusCode::CONFLICT, name, title, detail.clone());
         match error {
-            CommandError::Contract { index, violation } => Self::violation(detail, &violation.violations, index),
+            CommandError::Contract { index, violation } => {
+                Self::violation(detail, &violation.violations, &data_of(index))
+            }
             CommandError::WrongStream { index, reason } => {
-                Self::violation(detail, &[Violation::new("", reason)], index)
+                Self::violation(detail, &[Violation::new("", reason)], &data_of(index))
             }
             CommandError::Rejected(_) => conflict("rejected", "A rule forbids this"),
             CommandError::Conflict { actual } => {

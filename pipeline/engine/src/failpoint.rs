@@ -24,6 +24,7 @@ pub const ALL: &[&str] = &[
     "history.after_delta_commit",
     "history.after_sync",
     "history.after_ledger",
+    "history.after_redrive_commit",
 ];
 
 struct Armed {

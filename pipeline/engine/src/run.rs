@@ -140,14 +140,14 @@ impl Runner<'_> {
         self.source.start(&positions).await?;
         self.owned.retain(|p| !partitions.contains(p));
         self.owned.append(&mut self.unclaimed);
-        // Before the first commit: what an operator asked for, because a lane stopped, must not wait behind what stopped it.
-        self.sink.tick().await?;
         let next_offset = self.batch.start_offsets();
         self.board.update(&self.lane.name, |status| {
             status.phase = LanePhase::Running;
             status.next_offset = next_offset;
             status.advanced_at = Instant::now();
         });
+        // Before the first commit: what an operator asked for, because a lane stopped, must not wait behind what stopped it.
+        self.sink.tick().await?;
         Ok(())
     }
 

@@ -10,11 +10,12 @@
 //! 6. advance the ledger.
 //!
 //! A crash after 4 leaves the log ahead of the ledger; the next claim moves the ledger up. The ledger is never ahead of the
-//! log. A claim also commits a transaction without files, so that an older owner's snapshot is stale from then on.
+//! log. A claim also commits, without files, its epoch: whoever commits must find its own epoch in the snapshot that it
+//! commits on, so an older owner is out from then on, whenever it wakes up and whatever it reads again.
 
 use async_trait::async_trait;
 use deltalake_core::checkpoints;
-use deltalake_core::kernel::transaction::CommitBuilder;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
@@ -27,7 +28,7 @@ use weir_postgres::{Database, Ledger, RetryPolicy, dead_letters};
 
 use crate::rows;
 use crate::schema::PARTITION_COLUMNS;
-use crate::table::{HistoryError, HistoryTable, during, transaction_id};
+use crate::table::{HistoryError, HistoryTable, during, epoch_id, redrive_id, transaction_id};
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 100;
@@ -98,9 +99,12 @@ impl HistorySink {
     }
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
+        self.table().await?.refresh().await.map_err(retry)?;
+        for span in spans {
+            self.check_epoch(&span.partition).await?;
+        }
         let ids: Vec<_> = spans.iter().map(|span| transaction_id(self.ledger.lane(), &span.partition)).collect();
         let table = self.table().await?;
-        table.refresh().await.map_err(retry)?;
         let (mut at_start, mut at_end) = (0, 0);
         for (span, id) in spans.iter().zip(&ids) {
             match table.transaction(id).await.map_err(retry)? {
@@ -118,6 +122,16 @@ impl HistorySink {
         })
     }
 
+    /// Whether the snapshot at hand was fenced by our own claim, and by none since.
+    async fn check_epoch(&mut self, partition: &Partition) -> Result<(), SinkError> {
+        let (id, ours) = (epoch_id(self.ledger.lane(), partition), self.ledger.epoch(partition));
+        let fenced_by = self.table().await?.transaction(&id).await.map_err(retry)?;
+        match fenced_by.is_some() && fenced_by == ours {
+            true => Ok(()),
+            false => Err(SinkError::Fenced { partitions: vec![partition.clone()] }),
+        }
+    }
+
     async fn commit_delta(&mut self, adds: &[Add], transactions: Vec<Transaction>) -> Result<u64, SinkError> {
         let table = self.table().await?;
         commit(table, adds, transactions).await.map_err(retry)
@@ -133,7 +147,7 @@ impl HistorySink {
         let id = transaction_id(self.ledger.lane(), &claim.partition);
         let table = self.table().await?;
         table.refresh().await.map_err(retry)?;
-        table.sync_everything().map_err(retry)?;
+        table.sync_everything().await.map_err(retry)?;
         let committed = table.transaction(&id).await.map_err(retry)?;
         match (claim.next_offset, committed) {
             (Some(ledger), history) if history.is_none_or(|history| history < ledger) => Err(SinkError::Fatal(
@@ -146,18 +160,40 @@ impl HistorySink {
                 )
                 .into(),
             )),
-            (ledger, Some(history)) => {
-                commit(table, &[], vec![Transaction::new(&id, history)]).await.map_err(retry)?;
+            (ledger, history) => {
+                self.fence(claim).await?;
                 failpoint::hit("claim.after_history_fence");
-                if ledger != Some(history) {
+                if let Some(history) = history.filter(|history| ledger != Some(*history)) {
                     let span = Span { partition: claim.partition.clone(), start: ledger.unwrap_or(history), end: history };
                     self.advance_ledger(&[span]).await?;
                     claim.next_offset = Some(history);
                 }
-                Ok(())
+                self.drop_provisional(claim).await
             }
-            (_, None) => Ok(()),
         }
+    }
+
+    /// Writes our epoch into the log.
+    async fn fence(&mut self, claim: &Claim) -> Result<(), SinkError> {
+        let id = epoch_id(self.ledger.lane(), &claim.partition);
+        let table = self.table().await?;
+        if table.transaction(&id).await.map_err(retry)?.is_some_and(|epoch| epoch > claim.epoch) {
+            return Err(SinkError::Fenced { partitions: vec![claim.partition.clone()] });
+        }
+        let version = commit(table, &[], vec![Transaction::new(&id, claim.epoch)]).await.map_err(retry)?;
+        table.sync(&[], version).await.map_err(retry)
+    }
+
+    /// Dead letters of a batch that was never committed: this process may be able to decode what the last one could not,
+    /// and then the record would be both in the table and dead. If not, its own batch keeps them again.
+    async fn drop_provisional(&self, claim: &Claim) -> Result<(), SinkError> {
+        const ACTION: &str = "dropping dead letters of an unfinished batch";
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
+        self.ledger.hold(&*transaction, &claim.partition).await?;
+        let from = claim.next_offset.unwrap_or(i64::MIN);
+        dead_letters::drop_from(&*transaction, self.ledger.lane(), &claim.partition, from).await?;
+        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))
     }
 
     /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
@@ -176,13 +212,15 @@ impl HistorySink {
                 }
             };
             // Its own transaction makes it exactly once: if it is there, only the dead letter was left to remove.
-            let id = format!("{}/{}", transaction_id(self.ledger.lane(), &record.partition), record.offset);
+            let id = redrive_id(self.ledger.lane(), &record.partition, record.offset);
+            self.table().await?.refresh().await.map_err(retry)?;
+            self.check_epoch(&record.partition).await?;
             let table = self.table().await?;
-            table.refresh().await.map_err(retry)?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
                 let adds = write(table, vec![Located { record, event }]).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
-                table.sync(&adds, version).map_err(retry)?;
+                table.sync(&adds, version).await.map_err(retry)?;
+                failpoint::hit("history.after_redrive_commit");
             }
             dead_letters::resolve(&**client, letter.id).await?;
         }
@@ -199,6 +237,8 @@ impl HistorySink {
         }
         const ACTION: &str = "writing a checkpoint of the history log";
         checkpoints::create_checkpoint(table.delta(), None).await.map_err(|e| retry(during(ACTION)(e)))?;
+        // A torn checkpoint must not outlive the log that it stands for.
+        table.sync_everything().await.map_err(retry)?;
         checkpoints::cleanup_metadata(table.delta(), None).await.map_err(|e| retry(during(ACTION)(e)))?;
         self.checkpointed = version;
         Ok(())
@@ -234,9 +274,13 @@ async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transa
         predicate: None,
     };
     let snapshot = table.delta().snapshot().map_err(during(ACTION))?;
-    // The default builder has no post-commit hook: no checkpoint and no log cleanup within a commit.
     let actions = adds.iter().cloned().map(Action::Add).chain(transactions.into_iter().map(Action::Txn)).collect();
-    let commit = CommitBuilder::default().with_actions(actions).with_max_retries(0);
+    // Checkpoints and log cleanup are work of their own: see `checkpoint`.
+    let properties = CommitProperties::default()
+        .with_max_retries(0)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false));
+    let commit = CommitBuilder::from(properties).with_actions(actions);
     let committed = commit.build(Some(snapshot), table.delta().log_store(), operation).await;
     let version = committed.map_err(during(ACTION))?.version();
     table.delta_mut().update_state().await.map_err(during(ACTION))?;
@@ -270,10 +314,10 @@ impl Sink for HistorySink {
                 failpoint::hit("history.before_delta_commit");
                 let version = self.commit_delta(&adds, transactions).await?;
                 failpoint::hit("history.after_delta_commit");
-                self.table().await?.sync(&adds, version).map_err(retry)?;
+                self.table().await?.sync(&adds, version).await.map_err(retry)?;
             }
             // A part of this may have been in the page cache only when the earlier try ended.
-            Standing::AtEnd => self.table().await?.sync_everything().map_err(retry)?,
+            Standing::AtEnd => self.table().await?.sync_everything().await.map_err(retry)?,
             Standing::Elsewhere => {
                 return Err(SinkError::Fenced { partitions: spans.into_iter().map(|s| s.partition).collect() });
             }

@@ -31,6 +31,18 @@ pub fn transaction_id(lane: &str, partition: &Partition) -> String {
     format!("{lane}/{}/{}/{}", partition.source, partition.topic, partition.number)
 }
 
+/// The id of the transaction that fences a partition; its version is the owner's epoch in the ledger.
+#[must_use]
+pub(crate) fn epoch_id(lane: &str, partition: &Partition) -> String {
+    format!("{}/epoch", transaction_id(lane, partition))
+}
+
+/// The id of the transaction that brought a redriven record in.
+#[must_use]
+pub fn redrive_id(lane: &str, partition: &Partition, offset: i64) -> String {
+    format!("{}/{offset}", transaction_id(lane, partition))
+}
+
 /// The table `events` at a URL.
 pub struct HistoryTable {
     delta: DeltaTable,
@@ -72,7 +84,7 @@ impl HistoryTable {
                 .map_err(during("creating the history table"))?;
         }
         let table = Self { delta, local };
-        table.sync_everything()?;
+        table.sync_everything().await?;
         Ok(table)
     }
 
@@ -114,8 +126,7 @@ impl HistoryTable {
     }
 
     /// Makes files and the directories that name them durable: the object store behind Delta does not.
-    pub(crate) fn sync(&self, adds: &[Add], version: u64) -> Result<(), HistoryError> {
-        const ACTION: &str = "syncing history to disk";
+    pub(crate) async fn sync(&self, adds: &[Add], version: u64) -> Result<(), HistoryError> {
         let Some(root) = &self.local else { return Ok(()) };
         let mut paths: Vec<PathBuf> = Vec::new();
         for add in adds {
@@ -133,18 +144,20 @@ impl HistoryTable {
         paths.sort_unstable();
         paths.dedup();
         // Deepest first: a directory entry must not outlive the file it names.
-        paths.iter().rev().try_for_each(|path| sync_path(path)).map_err(during(ACTION))
+        blocking(move || paths.iter().rev().try_for_each(|path| sync_path(path))).await
     }
 
     /// Makes everything durable that an earlier owner may have left in the page cache.
-    pub(crate) fn sync_everything(&self) -> Result<(), HistoryError> {
-        let Some(root) = &self.local else { return Ok(()) };
-        let sync = || -> std::io::Result<()> {
-            rustix::fs::syncfs(File::open(root)?)?;
-            Ok(())
-        };
-        sync().map_err(during("syncing history to disk"))
+    pub(crate) async fn sync_everything(&self) -> Result<(), HistoryError> {
+        let Some(root) = self.local.clone() else { return Ok(()) };
+        blocking(move || Ok(rustix::fs::syncfs(File::open(root)?)?)).await
     }
+}
+
+/// A slow disk must hold up this lane only, not the threads that everything runs on.
+async fn blocking(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Result<(), HistoryError> {
+    const ACTION: &str = "syncing history to disk";
+    tokio::task::spawn_blocking(work).await.map_err(during(ACTION))?.map_err(during(ACTION))
 }
 
 fn sync_path(path: &Path) -> std::io::Result<()> {

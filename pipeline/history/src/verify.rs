@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use deltalake_core::datafusion::execution::context::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use weir_model::canonical::SetHash;
-use weir_model::wire;
+use weir_model::{Event, contract, wire};
 
 use crate::rows::{Coordinates, Rows};
 use crate::table::{HistoryError, HistoryTable, during};
@@ -29,6 +29,17 @@ pub fn add_record(hash: &mut SetHash, at: &Coordinates, document: &str) {
     hash.add(&[at.source.as_bytes(), at.topic.as_bytes(), &partition, &offset, document.as_bytes()]);
 }
 
+/// A row keeps the version that was the newest when it was written; the source is read by the newest of today.
+fn lift(mut event: Event) -> Event {
+    let Ok(contracts) = contract::standard() else { return event };
+    if event.schema_version != contracts.newest(event.event_type)
+        && let Ok(accepted) = contracts.accept(event.event_type, &event.schema_version, event.data.clone())
+    {
+        (event.schema_version, event.data) = (accepted.version, accepted.data);
+    }
+    event
+}
+
 impl HistoryTable {
     /// Hashes the snapshot at hand.
     pub async fn hashes(&self) -> Result<HistoryHashes, HistoryError> {
@@ -45,6 +56,7 @@ impl HistoryTable {
             for row in 0..rows.len {
                 match (rows.coordinates(row), rows.event(row)) {
                     (Ok(at), Ok(event)) => {
+                        let event = lift(event);
                         let hash = hashes.by_type.entry(event.event_type.as_str().to_owned()).or_default();
                         add_record(hash, &at, &wire::canonical_document(&event));
                     }

@@ -99,18 +99,18 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The data breaks its contract. The index is that of the event in an append.
-    #[error("event {index}: {violation}")]
+    #[error("{}{violation}", which(*index))]
     Contract {
-        /// Which event, from 0.
-        index: usize,
+        /// Which event of an append, from 0; `None` for a command.
+        index: Option<usize>,
         /// What is wrong with it.
         violation: ContractViolation,
     },
     /// The id is none, or not that of the stream.
-    #[error("event {index}: {reason}")]
+    #[error("{}{reason}", which(*index))]
     WrongStream {
-        /// Which event, from 0.
-        index: usize,
+        /// Which event of an append, from 0; `None` for a command.
+        index: Option<usize>,
         /// Why.
         reason: String,
     },
@@ -135,6 +135,10 @@ pub enum CommandError {
     /// Reading failed.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+fn which(index: Option<usize>) -> String {
+    index.map_or_else(String::new, |index| format!("event {index}: "))
 }
 
 impl CommandError {
@@ -227,15 +231,15 @@ impl CommandService {
 
     fn prepare(&self, request: &CommandRequest) -> Result<Prepared, CommandError> {
         let event_type = request.command.event_type();
-        let (schema_version, data, timestamp) = self.accept(0, event_type, None, request.data.clone())?;
-        let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(0, &e))?;
+        let (schema_version, data, timestamp) = self.accept(None, event_type, None, request.data.clone())?;
+        let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(None, &e))?;
         Ok(Prepared { command_id: request.caller.command_id(), stream, schema_version, data, timestamp })
     }
 
     /// Checks the contract; a time that is not given is now.
     fn accept(
         &self,
-        index: usize,
+        index: Option<usize>,
         event_type: EventType,
         version: Option<&str>,
         mut data: Object,
@@ -271,11 +275,11 @@ impl CommandService {
         });
         let mut events = Vec::with_capacity(request.events.len());
         for (index, (event_type, version, data)) in request.events.into_iter().enumerate() {
-            let (schema_version, data, timestamp) = self.accept(index, event_type, version.as_deref(), data)?;
-            let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(index, &e))?;
+            let (schema_version, data, timestamp) = self.accept(Some(index), event_type, version.as_deref(), data)?;
+            let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(Some(index), &e))?;
             if stream != request.stream {
                 let reason = format!("a {event_type} of {stream} does not belong to {}", request.stream);
-                return Err(CommandError::WrongStream { index, reason });
+                return Err(CommandError::WrongStream { index: Some(index), reason });
             }
             events.extend(stored(vec![NewEvent { event_type, data }], &schema_version, timestamp));
         }
@@ -379,7 +383,7 @@ impl Loaded {
     }
 }
 
-fn wrong_stream(index: usize, error: &InvalidId) -> CommandError {
+fn wrong_stream(index: Option<usize>, error: &InvalidId) -> CommandError {
     CommandError::WrongStream { index, reason: error.to_string() }
 }
 

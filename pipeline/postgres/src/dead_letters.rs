@@ -1,7 +1,7 @@
 //! Records that a lane could not apply: kept whole, parked by key, tried again beside the lane's batches, redriven when
 //! someone asks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,6 +229,13 @@ pub async fn list(client: &impl GenericClient, lane: Option<&str>, limit: i64) -
     rows.iter().map(letter).collect()
 }
 
+/// How many dead letters each lane has.
+pub async fn counts(client: &impl GenericClient) -> Result<HashMap<String, i64>, DbError> {
+    const ACTION: &str = "counting dead letters";
+    let rows = client.query("SELECT lane, count(*) FROM dead_letters GROUP BY lane", &[]).await.during(ACTION)?;
+    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
+}
+
 /// One dead letter.
 pub async fn find(client: &impl GenericClient, id: i64) -> Result<Option<DeadLetter>, DbError> {
     let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE id = $1");
@@ -250,6 +257,20 @@ pub async fn redrives(client: &impl GenericClient, lane: &str) -> Result<Vec<Dea
     );
     let rows = client.query(&sql, &[&lane]).await.during("reading dead letters")?;
     rows.iter().map(letter).collect()
+}
+
+/// Removes a partition's dead letters from an offset on.
+pub async fn drop_from(
+    client: &impl GenericClient,
+    lane: &str,
+    partition: &Partition,
+    from: i64,
+) -> Result<(), DbError> {
+    const SQL: &str = "DELETE FROM dead_letters \
+         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND \"offset\" >= $5";
+    let values: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.source, &&*partition.topic, &partition.number, &from];
+    client.execute(SQL, &values).await.during("dropping dead letters of an unfinished batch")?;
+    Ok(())
 }
 
 /// A dead letter as the record it was.
@@ -367,11 +388,16 @@ async fn try_again<P: Projection>(
     Ok(false)
 }
 
-/// Coordinates of a lane's dead letters within a span, for `weir verify`: they are not in the sink.
-pub async fn offsets(client: &impl GenericClient, lane: &str, partition: &Partition) -> Result<HashSet<i64>, DbError> {
-    const SQL: &str =
-        "SELECT \"offset\" FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
+/// Offsets of a lane's dead letters, and whether a redrive was asked for, for `weir verify`: they are not in the sink.
+pub async fn offsets(
+    client: &impl GenericClient,
+    lane: &str,
+    partition: &Partition,
+) -> Result<HashMap<i64, bool>, DbError> {
+    const ACTION: &str = "reading dead letters";
+    const SQL: &str = "SELECT \"offset\", state = 'redrive' FROM dead_letters \
+         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
     let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
-    let rows = client.query(SQL, &values).await.during("reading dead letters")?;
-    rows.iter().map(|row| row.try_get(0).during("reading dead letters")).collect()
+    let rows = client.query(SQL, &values).await.during(ACTION)?;
+    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
 }

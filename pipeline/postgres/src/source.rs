@@ -54,7 +54,7 @@ pub(crate) async fn events_from(database: &Database, from: i64, limit: i64) -> R
     const ACTION: &str = "tailing the event store";
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM (\
-           SELECT *, sum(pg_column_size(event_data)) OVER (ORDER BY id) - pg_column_size(event_data) AS bytes_before \
+           SELECT *, sum(octet_length(event_data::text)) OVER (ORDER BY id) - octet_length(event_data::text) AS bytes_before \
            FROM (SELECT * FROM events WHERE id >= $1 ORDER BY id LIMIT $2) page) sized \
          WHERE bytes_before < $3 ORDER BY id"
     );

@@ -51,7 +51,7 @@ impl SinkSnapshot {
 
     /// Offsets that are a lane's dead letters.
     pub async fn dead_offsets(&self, lane: &str, partition: &Partition) -> Result<HashSet<i64>, DbError> {
-        dead_letters::offsets(&*self.client, lane, partition).await
+        Ok(dead_letters::offsets(&*self.client, lane, partition).await?.into_keys().collect())
     }
 
     /// The metrics at the cut.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use url::Url;
 use weir_engine::{BoxError, Partition};
-use weir_history::{HistoryError, HistoryTable, transaction_id};
+use weir_history::{HistoryError, HistoryTable, redrive_id, transaction_id};
 use weir_model::EventType;
 use weir_model::canonical::SetHash;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
@@ -168,10 +168,20 @@ async fn history_cut(
         };
         let after = read_dead().await?;
         attempts += 1;
-        let within = |dead: &HashSet<i64>| dead.iter().copied().filter(|o| *o < below).collect::<HashSet<_>>();
-        if within(&before) == within(&after) || attempts == ATTEMPTS_MAX {
-            return Ok((table, Cut { below, dead: after }));
+        let within = |dead: &HashMap<i64, bool>| dead.keys().copied().filter(|o| *o < below).collect::<HashSet<_>>();
+        if within(&before) != within(&after) && attempts < ATTEMPTS_MAX {
+            continue;
         }
+        let mut dead = within(&after);
+        // A redrive that died after its commit left the dead letter behind; the table says that it is one no longer.
+        if let Some(table) = &table {
+            for (offset, _) in after.iter().filter(|(_, redriven)| **redriven) {
+                if table.transaction(&redrive_id(HISTORY, partition, *offset)).await?.is_some() {
+                    dead.remove(offset);
+                }
+            }
+        }
+        return Ok((table, Cut { below, dead }));
     }
 }
 
