@@ -42,7 +42,8 @@ rows = db.execute(sys.argv[2].replace('HISTORY', \"delta_scan('%s')\" % sys.argv
 print(json.dumps(rows))
 ";
 
-fn duckdb(up: &Up<'_>, sql: &str) -> Value {
+/// Rows of a query in which `HISTORY` stands for the Delta table.
+pub(crate) fn duckdb(up: &Up<'_>, sql: &str) -> Value {
     let status = up.status();
     let history = status["addresses"]["history"].as_str().unwrap();
     let output = Command::new(python()).args(["-c", SCRIPT, history, sql]).output().unwrap();
@@ -50,17 +51,10 @@ fn duckdb(up: &Up<'_>, sql: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-#[tokio::test]
-async fn duckdb_and_psql_read_what_the_lanes_wrote() {
-    let fixture = Fixture::new(3000, seed("readers"));
-    let facts = Facts::of_input(fixture.path());
-    let weir = Weir::new();
-    weir.ok(&["import", "oulad", fixture.arg()]);
-    let up = weir.up();
-    up.caught_up().await;
-
+/// DuckDB and psql say what the input says.
+pub(crate) fn agree(up: &Up<'_>, facts: &Facts) {
     let rows = duckdb(
-        &up,
+        up,
         "SELECT event_type, count(*), count(DISTINCT \"offset\"), CAST(coalesce(sum(score), 0) AS BIGINT) FROM HISTORY GROUP BY 1",
     );
     let rows = rows.as_array().unwrap();
@@ -85,5 +79,17 @@ async fn duckdb_and_psql_read_what_the_lanes_wrote() {
         .output()
         .unwrap();
     assert!(!refused.status.success());
+}
+
+#[tokio::test]
+async fn duckdb_and_psql_read_what_the_lanes_wrote() {
+    let fixture = Fixture::new(3000, seed("readers"));
+    let facts = Facts::of_input(fixture.path());
+    let weir = Weir::new();
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    let up = weir.up();
+    up.caught_up().await;
+
+    agree(&up, &facts);
     up.terminate();
 }

@@ -24,7 +24,7 @@ use crate::output::Format;
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, about)]
 pub(crate) struct Cli {
-    /// Where everything is kept [default: /var/lib/weir for root, ~/.local/share/weir for others]
+    /// Where everything is kept [default: /var/lib/weir for root, ~/.local/share/weir for others; the demo's: weir-demo beside it]
     #[arg(long, global = true, env = "WEIR_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Settings, in TOML [default: weir.toml in the data directory, if it is there]
@@ -75,8 +75,10 @@ impl Command {
 
 /// Runs a command; its exit code is 0, or 1 when it found what it was looking for to be wrong.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
-    let place =
-        Place { data_dir: cli.data_dir.unwrap_or_else(data_dir::default_path), config: cli.config, set: cli.set };
+    // Made-up learners stay out of real books, which are never trimmed.
+    let default = if matches!(cli.command, Command::Demo(_)) { "weir-demo" } else { "weir" };
+    let data_dir = cli.data_dir.unwrap_or_else(|| data_dir::default_path(default));
+    let place = Place { data_dir, config: cli.config, set: cli.set };
     let format = cli.format;
     match cli.command {
         Command::Up(args) => Box::pin(up::run(&place, args)).await,

@@ -73,13 +73,13 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Data
 }
 
 /// Where data goes when nobody says: the system's place for root, the user's own place otherwise.
-pub(crate) fn default_path() -> PathBuf {
+pub(crate) fn default_path(name: &str) -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/weir");
+        return Path::new("/var/lib").join(name);
     }
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
-    data.unwrap_or_else(|| PathBuf::from(".")).join("weir")
+    data.unwrap_or_else(|| PathBuf::from(".")).join(name)
 }
 
 impl DataDir {

@@ -103,6 +103,14 @@ impl Facts {
         assert_eq!(status["deactivated"], self.deactivated, "user_read_model");
         let scores = pairs("SELECT 'sum', coalesce(sum(score), 0)::bigint FROM assessment_read_model").await;
         assert_eq!(scores["sum"], self.scores, "assessment_read_model");
+        let rows = pairs(
+            "SELECT 'LearningSessionStarted', count(*) FROM learning_session_read_model \
+             UNION ALL SELECT 'AssessmentCompleted', count(*) FROM assessment_read_model",
+        )
+        .await;
+        for (event_type, n) in rows {
+            assert_eq!(n, self.events.get(&event_type).copied().unwrap_or(0), "the read model of {event_type}");
+        }
         let sql = "SELECT user_id, sessions, learning_paths, assessments_taken, assessments_passed FROM learner_progress_read_model";
         let rows = postgres.query(sql, &[]).await.unwrap();
         let progress: BTreeMap<String, _> =

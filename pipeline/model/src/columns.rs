@@ -1,4 +1,4 @@
-//! The typed columns that history and ClickHouse share: one name, one meaning, one type for each field of any contract.
+//! The typed columns of columnar sinks: one name, one meaning, one type for each field of any contract.
 //! Splitting an event's data into columns and joining it again loses nothing; `weir verify` stands on that.
 
 use serde_json::{Number, Value};

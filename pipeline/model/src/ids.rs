@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::event::AggregateType;
 
-/// The seed's tables hold ids in `VARCHAR(255)`.
+/// Ids end in columns of this length in every store.
 pub const ID_LENGTH_MAX: usize = 255;
 
 /// Why a string is no identifier.

@@ -85,7 +85,7 @@ impl RecordedEvent {
         self.stream.split_once('-').map_or("", |(_, id)| id)
     }
 
-    /// The wire form, as the publisher sends it and the lanes decode it.
+    /// The wire form: what a lane decodes is the same whether it came from here or from a broker.
     pub fn to_wire(&self) -> Result<Vec<u8>, serde_json::Error> {
         let event_id = self.event_id.hyphenated().to_string();
         wire::encode(&Outgoing {

@@ -1,4 +1,4 @@
-//! The event store as a source: one partition, offsets are positions. Used in embedded mode, and by the publisher.
+//! The event store as a source: one partition, offsets are positions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(crate) async fn events_from(database: &Database, from: i64, limit: i64) -> R
     rows.iter().map(RecordedEvent::from_row).collect()
 }
 
-/// The record that the publisher would have sent.
+/// The event as a record, as it would stand in a topic.
 pub(crate) fn to_record(partition: &Partition, event: &RecordedEvent) -> Result<Record, DbError> {
     let payload = event.to_wire().map_err(|e| DbError::new("encoding an event", ErrorKind::Permanent, e))?;
     let header = |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));

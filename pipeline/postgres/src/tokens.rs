@@ -18,7 +18,7 @@ pub enum Scope {
     Command,
     /// Reading events, streams and snapshots.
     Read,
-    /// Everything of its tenant, metrics included.
+    /// Everything of its tenant.
     Admin,
 }
 
