@@ -36,6 +36,9 @@ const CHECKPOINT_EVERY: u64 = 100;
 /// Rows in a row group at most; with some 1 kB a row this bounds a group to tens of megabytes.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
 
+/// Rows made into columns at once.
+const CHUNK_ROWS: usize = 4096;
+
 /// Writes history.
 pub struct HistorySink {
     root: Url,
@@ -76,7 +79,7 @@ impl HistorySink {
         {
             return Ok(adds.clone());
         }
-        let adds = write(self.table().await?, batch.events.clone()).await.map_err(retry)?;
+        let adds = write(self.table().await?, &batch.events).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));
         failpoint::hit("history.after_data_files");
         Ok(adds)
@@ -217,7 +220,7 @@ impl HistorySink {
             self.check_epoch(&record.partition).await?;
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
-                let adds = write(table, vec![Located { record, event }]).await.map_err(retry)?;
+                let adds = write(table, &[Located { record, event }]).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
                 table.sync(&adds, version).await.map_err(retry)?;
                 failpoint::hit("history.after_redrive_commit");
@@ -249,19 +252,25 @@ fn retry(error: HistoryError) -> SinkError {
     SinkError::Retry(error.into())
 }
 
-async fn write(table: &HistoryTable, events: Vec<Located>) -> Result<Vec<Add>, HistoryError> {
+async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, HistoryError> {
     const ACTION: &str = "writing history files";
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let batch = tokio::task::spawn_blocking(move || rows::to_batch(&events)).await.map_err(during(ACTION))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .build();
     let mut writer =
         RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
-    writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
+    let mut sorted: Vec<&Located> = events.iter().collect();
+    sorted.sort_by_key(|located| (located.event.timestamp, located.record.offset));
+    // In chunks, so that a large batch is not held three times over: as events, as cells and as columns.
+    for chunk in sorted.chunks(CHUNK_ROWS) {
+        let chunk: Vec<Located> = chunk.iter().map(|located| (*located).clone()).collect();
+        let batch = tokio::task::spawn_blocking(move || rows::to_batch(&chunk)).await.map_err(during(ACTION))?;
+        writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
+    }
     writer.flush().await.map_err(during(ACTION))
 }
 
