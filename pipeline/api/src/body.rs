@@ -1,18 +1,24 @@
-//! Bodies as JSON, with our own words about what is wrong.
+//! What a request holds, with our own words about what is wrong.
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::{BODY_MAX, Problem};
 
-/// The body as JSON of a type.
-pub(crate) fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
-    let bytes = body.map_err(|rejection| match rejection.status() {
+/// The body as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
+pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    let bytes = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
         _ => Problem::malformed(rejection.body_text()),
     })?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Problem::malformed(format!("the body is no JSON of the right form: {e}")))
+}
+
+/// A part of the address.
+pub(crate) fn path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(part)| part).map_err(|rejection| Problem::malformed(rejection.body_text()))
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,13 +21,13 @@ use crate::{APPEND_EVENTS_MAX, Api, BODY_MAX, Problem, body};
 /// Runs one command. The body is the data of the event asked for; `timestamp` may be left out and is then now.
 pub(crate) async fn command(
     State(api): State<Arc<Api>>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
-    let command: CommandType = name.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
-    let data: Object = body::json(body)?;
+    let command: CommandType = body::path(name)?.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
+    let data: Object = body::json(request).await?;
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
     let span = span(&caller, command.as_str());
     let correlation_id = caller.metadata.correlation_id.clone();
@@ -54,13 +53,13 @@ struct AppendEvent {
 /// Appends up to 1,000 events that a service decided on for itself: contracts are checked, rules are not.
 pub(crate) async fn append(
     State(api): State<Arc<Api>>,
-    Path(stream): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    stream: Result<Path<String>, PathRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
-    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: AppendBody = body::json(body)?;
+    let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let body: AppendBody = body::json(request).await?;
     if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
         return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
     }
@@ -134,13 +133,13 @@ struct SnapshotBody {
 /// Keeps a snapshot that a service made. One of our own layout would be read back as our state, so only an admin may.
 pub(crate) async fn create_snapshot(
     State(api): State<Arc<Api>>,
-    Path(stream): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    stream: Result<Path<String>, PathRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
-    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: SnapshotBody = body::json(body)?;
+    let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let body: SnapshotBody = body::json(request).await?;
     if body.version < 1 {
         return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
     }

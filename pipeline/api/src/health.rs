@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use weir_engine::{LanePhase, LaneStatus};
+use weir_postgres::dead_letters;
 use weir_postgres::metric_totals::MetricTotals;
 
 use crate::Api;
@@ -54,12 +55,18 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
 /// The committed totals, the same from every process, and this process's own metrics.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let lanes = api.board.read();
+    let names: Vec<String> = lanes.keys().cloned().collect();
     for (name, lane) in lanes {
         metrics::gauge!("weir_lane_lag_records", "lane" => name.clone()).set(as_double(lane.lag()));
         metrics::gauge!("weir_lane_next_offset", "lane" => name).set(as_double(lane.next_offset));
     }
     let totals = async {
         let client = api.database.get().await?;
+        let letters = dead_letters::counts(&**client).await?;
+        for lane in names {
+            let kept = letters.get(&lane).copied().unwrap_or(0);
+            metrics::gauge!("weir_dead_letters", "lane" => lane).set(as_double(kept));
+        }
         MetricTotals::read(&**client).await?.render()
     };
     // Without the database there are no totals: a zero in their place would look like a reset.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use weir_postgres::tokens::Scope;
 use weir_postgres::{Ledger, RecordedEvent};
 
 use crate::auth::authenticate;
-use crate::{Api, Problem};
+use crate::{Api, Problem, body};
 
 const LIMIT_DEFAULT: i64 = 100;
 const LIMIT_MAX: i64 = 1000;
@@ -73,12 +73,12 @@ fn page(events: &[RecordedEvent], limit: i64) -> Json<Value> {
 /// `GET /v1/streams/{stream}?after_version=0&limit=100`
 pub(crate) async fn stream(
     State(api): State<Arc<Api>>,
-    Path(stream): Path<String>,
+    stream: Result<Path<String>, PathRejection>,
     query: Params<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let principal = authenticate(&api, &headers, Scope::Read).await?;
-    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
     let query = params(query)?;
     let (after, limit) = (not_negative("after_version", query.after_version)?, limit(query.limit)?);
     let events = api.store.get_events(&principal.tenant, &stream, after, limit).await?;
@@ -111,11 +111,11 @@ pub(crate) async fn events(
 /// `GET /v1/streams/{stream}/snapshot`
 pub(crate) async fn snapshot(
     State(api): State<Arc<Api>>,
-    Path(stream): Path<String>,
+    stream: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let principal = authenticate(&api, &headers, Scope::Read).await?;
-    let stream: StreamId = stream.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
+    let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
     match api.store.get_snapshot(&principal.tenant, &stream).await? {
         Some(snapshot) => Ok(Json(json!(snapshot))),
         None => Err(Problem::not_found(format!("there is no snapshot of {stream}"))),
@@ -126,12 +126,12 @@ pub(crate) async fn snapshot(
 /// what it wrote.
 pub(crate) async fn lane(
     State(api): State<Arc<Api>>,
-    Path(lane): Path<String>,
+    lane: Result<Path<String>, PathRejection>,
     query: Params<LaneQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     authenticate(&api, &headers, Scope::Read).await?;
-    let query = params(query)?;
+    let (lane, query) = (body::path(lane)?, params(query)?);
     let position = not_negative("wait_for", query.wait_for)?;
     let wait = query.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
     let deadline = tokio::time::Instant::now() + wait;

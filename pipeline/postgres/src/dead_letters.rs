@@ -82,7 +82,6 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
         &record.payload.as_ref(),
     ];
     client.execute(INSERT, &values).await.during("keeping a dead letter")?;
-    metrics::counter!("weir_dead_letters_total", "lane" => lane.to_owned()).increment(1);
     Ok(())
 }
 

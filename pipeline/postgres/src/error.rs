@@ -72,7 +72,7 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
         None => match error.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
             true => ErrorKind::Unavailable,
             // A parameter that does not fit its type is data; it never reached the server.
-            false if error.to_string().contains("serializing") => ErrorKind::Data,
+            false if error.to_string().starts_with("error serializing") => ErrorKind::Data,
             false => ErrorKind::Permanent,
         },
     }

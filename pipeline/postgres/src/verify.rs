@@ -67,7 +67,9 @@ impl SinkSnapshot {
         hashes.insert(users, self.hash(&sql, |row| Ok(user_row(row)?.canonical())).await?);
         hashes.insert(sessions, self.hash(SESSIONS, |row| Ok(session_row(row)?.canonical())).await?);
         hashes.insert(assessments, self.hash(ASSESSMENTS, |row| Ok(assessment_row(row)?.canonical())).await?);
-        hashes.insert(progress, self.hash(PROGRESS, progress_text).await?);
+        let mut hash = self.hash(PROGRESS, progress_text).await?;
+        hash.merge(self.hash(PATHS_OF_NOBODY, |row| row.try_get(0).during(ACTION)).await?);
+        hashes.insert(progress, hash);
         Ok(hashes)
     }
 
@@ -131,6 +133,11 @@ const PROGRESS: &str = "SELECT p.*, trim_scale(score_percent_sum * 1000000)::tex
      coalesce(l.paths, '{}') AS paths FROM learner_progress_read_model p \
      LEFT JOIN (SELECT tenant, user_id, array_agg(learning_path_id) AS paths FROM learner_learning_paths GROUP BY 1, 2) l \
      USING (tenant, user_id)";
+
+/// Paths without a row of progress: nothing expects them, so each is a difference.
+const PATHS_OF_NOBODY: &str = "SELECT concat_ws(' ', 'a path of nobody', tenant, user_id, learning_path_id) \
+     FROM learner_learning_paths l WHERE NOT EXISTS \
+     (SELECT FROM learner_progress_read_model p WHERE p.tenant = l.tenant AND p.user_id = l.user_id)";
 
 fn progress_text(row: &Row) -> Result<String, DbError> {
     let (tenant, user): (&str, &str) = (row.try_get("tenant").during(ACTION)?, row.try_get("user_id").during(ACTION)?);
