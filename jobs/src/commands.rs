@@ -3,9 +3,11 @@
 mod dead_letters;
 mod demo;
 mod import;
+mod ledger;
 mod sql;
 mod status;
 mod token;
+mod trace;
 mod up;
 mod verify;
 
@@ -57,7 +59,12 @@ pub(crate) enum Command {
     /// Prove that every sink holds what the source says; exits 1 on any difference
     Verify,
     /// Show addresses, lanes and their offsets
-    Status,
+    Status(status::Args),
+    /// One event's place in the event store, the ledger and every sink, with the times
+    Trace(trace::Args),
+    /// Progress of every lane
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -86,7 +93,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
         Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,
         Command::Verify => Box::pin(verify::run(&place, format)).await,
-        Command::Status => Box::pin(status::run(&place, format)).await,
+        Command::Status(args) => Box::pin(status::run(&place, args, format)).await,
+        Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,
+        Command::Ledger(command) => Box::pin(ledger::run(&place, command, format)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&place, command, format)).await,
         Command::Token(command) => Box::pin(token::run(&place, command, format)).await,
     }

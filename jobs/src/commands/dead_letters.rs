@@ -53,9 +53,9 @@ async fn work(attached: &Attached, command: DeadLetters, format: Format) -> Resu
             let letter = dead_letters::find(&**client, id).await?;
             let letter =
                 letter.ok_or_else(|| format!("there is no dead letter {id}; `weir dead-letters list` shows all"))?;
-            print(std::slice::from_ref(&letter), format)?;
-            if format == Format::Table {
-                say(&String::from_utf8_lossy(&letter.payload))?;
+            match format {
+                Format::Table => explain(&letter)?,
+                Format::Json | Format::Csv => print(std::slice::from_ref(&letter), format)?,
             }
         }
         DeadLetters::Redrive { ids, lane } => {
@@ -67,6 +67,48 @@ async fn work(attached: &Attached, command: DeadLetters, format: Format) -> Resu
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Everything about one, for the person who has to do something about it.
+fn explain(letter: &DeadLetter) -> Result<(), BoxError> {
+    let place = format!("{}/{} offset {}", letter.topic, letter.partition, letter.offset);
+    for (name, value) in [
+        ("id", letter.id.to_string()),
+        ("lane", letter.lane.clone()),
+        ("place", place),
+        ("key", letter.key.clone().unwrap_or_default()),
+        ("event type", letter.event_type.clone().unwrap_or_else(|| "no event".to_owned())),
+        ("state", letter.state.clone()),
+        ("tries", letter.attempts.to_string()),
+        ("kept at", letter.created_at.clone()),
+    ] {
+        say(&format!("{name:>10}  {value}"))?;
+    }
+    say("    reason")?;
+    // The error and its causes stand in one line; each gets its own here.
+    for cause in letter.reason.split(": ") {
+        say(&format!("            {cause}"))?;
+    }
+    say("   to do")?;
+    say(&format!("            {}", advice(letter)))?;
+    say("     bytes")?;
+    Ok(say(&String::from_utf8_lossy(&letter.payload))?)
+}
+
+fn advice(letter: &DeadLetter) -> String {
+    let redrive = format!("`weir dead-letters redrive {}`", letter.id);
+    match (letter.state.as_str(), letter.event_type.is_some(), letter.attempts) {
+        ("parked", _, 0) => "nothing: it waits behind an earlier record of its key, and follows that one".to_owned(),
+        ("parked", ..) => "nothing yet: it is tried again by itself".to_owned(),
+        ("redrive", ..) => "nothing: the running lane tries it within a second; is `weir up` running?".to_owned(),
+        (_, true, _) => {
+            format!("mend what the reason names, in the sink or in weir, then {redrive}; its key waits meanwhile")
+        }
+        (_, false, _) => format!(
+            "these bytes are no event that this weir knows: let the producer send a correct one, or, if a newer weir knows \
+             them, upgrade and {redrive}"
+        ),
+    }
 }
 
 fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {

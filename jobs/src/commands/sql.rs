@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 use weir_engine::BoxError;
@@ -41,12 +41,17 @@ pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<Exi
     }
     let history = History::open(&history, settings.sql.memory_max_bytes).await?;
     let (schema, batches) = history.sql(&args.query).await?;
+    to_rows(&schema, &batches)?.print(format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arrow's columns as rows.
+pub(super) fn to_rows(schema: &Schema, batches: &[RecordBatch]) -> Result<Rows, BoxError> {
     let mut rows = Rows { columns: schema.fields().iter().map(|f| f.name().clone()).collect(), rows: Vec::new() };
-    for batch in &batches {
+    for batch in batches {
         append(&mut rows, batch)?;
     }
-    rows.print(format)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(rows)
 }
 
 async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result<(), BoxError> {

@@ -1,28 +1,54 @@
 //! `weir status`
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_engine::BoxError;
 use weir_postgres::{EventStore, Ledger, dead_letters};
 
+use super::told_to_stop;
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, say};
 
-pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxError> {
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show it anew every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     let attached = place.attach().await?;
-    let status = read(&attached).await;
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => {
-            attached.detach().await?;
-            return Err(error);
-        }
-    };
+    let shown = if args.watch { watch(&attached, format).await } else { show(&attached, format).await };
     attached.detach().await?;
+    shown.map(|()| ExitCode::SUCCESS)
+}
+
+async fn watch(attached: &Attached, format: Format) -> Result<(), BoxError> {
+    let told = told_to_stop();
+    tokio::pin!(told);
+    let in_place = format == Format::Table && std::io::stdout().is_terminal();
+    loop {
+        if in_place {
+            // ECMA-48: erase the display, cursor to the top.
+            say("\u{1b}[2J\u{1b}[H")?;
+        }
+        show(attached, format).await?;
+        tokio::select! {
+            stopped = &mut told => return Ok(stopped?),
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
+        }
+    }
+}
+
+async fn show(attached: &Attached, format: Format) -> Result<(), BoxError> {
+    let status = read(attached).await?;
     if format == Format::Json {
-        say(&serde_json::to_string_pretty(&status)?)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(say(&serde_json::to_string_pretty(&status)?)?);
     }
     if format == Format::Table {
         for (name, value) in [
@@ -31,6 +57,7 @@ pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxEr
             ("api", &status["addresses"]["api"]),
             ("metrics", &status["addresses"]["metrics"]),
             ("postgres (read-only)", &status["addresses"]["postgres"]),
+            ("history", &status["addresses"]["history"]),
             ("events", &status["eventStore"]["head"]),
         ] {
             say(&format!("{name:>20}  {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))?;
@@ -41,8 +68,7 @@ pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxEr
     for lane in status["lanes"].as_array().into_iter().flatten() {
         rows.rows.push(columns.iter().map(|column| lane[*column].clone()).collect());
     }
-    rows.print(format)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(rows.print(format)?)
 }
 
 async fn read(attached: &Attached) -> Result<Value, BoxError> {

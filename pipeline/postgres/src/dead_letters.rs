@@ -242,6 +242,22 @@ pub async fn find(client: &impl GenericClient, id: i64) -> Result<Option<DeadLet
     row.as_ref().map(letter).transpose()
 }
 
+/// A lane's dead letter at one place.
+pub async fn find_at(
+    client: &impl GenericClient,
+    lane: &str,
+    partition: &Partition,
+    offset: i64,
+) -> Result<Option<DeadLetter>, DbError> {
+    let sql = format!(
+        "SELECT {LETTER_COLUMNS} FROM dead_letters \
+         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND \"offset\" = $5"
+    );
+    let values: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.source, &&*partition.topic, &partition.number, &offset];
+    let row = client.query_opt(&sql, &values).await.during("reading dead letters")?;
+    row.as_ref().map(letter).transpose()
+}
+
 /// Asks the lanes' owners to try these again; all of a lane's, or all, without ids. Gives how many were asked for.
 pub async fn request_redrive(client: &impl GenericClient, lane: Option<&str>, ids: &[i64]) -> Result<u64, DbError> {
     const SQL: &str = "UPDATE dead_letters SET state = 'redrive' \

@@ -179,6 +179,11 @@ impl EventStore {
         self.read(condition, &[&tenant.as_str(), &event_type, &after.0, &limit]).await
     }
 
+    /// The event with this id, of whatever tenant: for operators, never for a tenant's request.
+    pub async fn find(&self, event_id: Uuid) -> Result<Option<RecordedEvent>, DbError> {
+        Ok(self.read("event_id = $1", &[&event_id]).await?.pop())
+    }
+
     /// Events of several streams after their versions, in stream order.
     pub(crate) async fn get_tails(&self, streams: &[(String, String, i64)]) -> Result<Vec<RecordedEvent>, DbError> {
         let tenants: Vec<&str> = streams.iter().map(|(tenant, _, _)| tenant.as_str()).collect();

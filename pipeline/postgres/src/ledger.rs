@@ -41,6 +41,8 @@ pub struct LedgerRow {
     pub epoch: i64,
     /// The process that claimed last.
     pub owner: String,
+    /// When that was.
+    pub claimed_at: JiffTimestamp,
     /// When it last moved.
     pub advanced_at: JiffTimestamp,
 }
@@ -60,6 +62,7 @@ impl LedgerRow {
             next_offset: row.try_get("next_offset").during(ACTION)?,
             epoch: row.try_get("epoch").during(ACTION)?,
             owner: row.try_get("owner").during(ACTION)?,
+            claimed_at: row.try_get("claimed_at").during(ACTION)?,
             advanced_at: row.try_get("advanced_at").during(ACTION)?,
         })
     }

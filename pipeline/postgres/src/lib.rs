@@ -8,6 +8,7 @@ pub mod dead_letters;
 mod error;
 mod event_store;
 mod group_commit;
+pub mod inspect;
 mod ledger;
 pub mod metric_totals;
 mod notify;

@@ -1,0 +1,94 @@
+//! `weir trace EVENT_ID`: one event's place everywhere, with the times.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use weir_engine::BoxError;
+use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
+use weir_query::History;
+
+use crate::instance::{Attached, Place};
+use crate::output::{Format, Rows};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The event's own id, as answers and sinks give it
+    event_id: Uuid,
+}
+
+pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = place.attach().await?;
+    let traced = trace(&attached, args.event_id).await;
+    attached.detach().await?;
+    traced?.print(format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
+    let store = EventStore::new(attached.database.clone());
+    let event = store.find(id).await?.ok_or_else(|| {
+        format!("there is no event {id} in this event store; `weir sql \"SELECT event_id FROM events\"` shows ids")
+    })?;
+    let mut rows = Rows::new(&["place", "state", "at", "detail"]);
+    let mut row = |place: &str, state: &str, at: Option<String>, detail: String| {
+        rows.rows.push(vec![json!(place), json!(state), at.map_or(Value::Null, Value::String), json!(detail)]);
+    };
+    row("happened", "", Some(event.timestamp.to_string()), format!("said by {}", event.source));
+    let detail = format!(
+        "position {}, {} version {}, {} {}, tenant {}",
+        event.position, event.stream, event.version, event.event_type, event.schema_version, event.tenant
+    );
+    row("event store", "stored", Some(event.recorded_at.to_string()), detail);
+    for (lane, state, at, detail) in lanes(attached, &event).await? {
+        row(&format!("ledger of {lane}"), state, at, detail);
+    }
+    let client = attached.database.get().await?;
+    for found in inspect::read_model_rows(&**client, &event).await? {
+        let detail = found.version.map_or_else(String::new, |version| format!("the row stands at version {version}"));
+        row(found.table, "present", found.at.map(|at| at.to_string()), detail);
+    }
+    for (file_time, month) in history(attached, &event).await? {
+        row("history", "present", Some(file_time), format!("partition {}/{month}", event.event_type));
+    }
+    Ok(rows)
+}
+
+type LaneState = (String, &'static str, Option<String>, String);
+
+async fn lanes(attached: &Attached, event: &RecordedEvent) -> Result<Vec<LaneState>, BoxError> {
+    let partition = EventStoreSource::partition(&attached.database).await?;
+    let client = attached.database.get().await?;
+    let mut found = Vec::new();
+    for ledger in Ledger::rows(&**client).await?.into_iter().filter(|row| row.partition == partition) {
+        let next = ledger.next_offset.unwrap_or(0);
+        let letter = dead_letters::find_at(&**client, &ledger.lane, &partition, event.position.0).await?;
+        let state = match letter {
+            Some(letter) => {
+                let detail = format!("dead letter {}, {} tries: {}", letter.id, letter.attempts, letter.reason);
+                let state = if letter.state == "dead" { "dead" } else { "parked" };
+                (ledger.lane, state, Some(letter.created_at), detail)
+            }
+            None if next > event.position.0 => {
+                let at = format!("before {}", ledger.advanced_at);
+                (ledger.lane, "applied", Some(at), format!("everything below {next} is applied"))
+            }
+            None => (ledger.lane, "waiting", None, format!("{} records before it", event.position.0 - next.max(1))),
+        };
+        found.push(state);
+    }
+    Ok(found)
+}
+
+/// Once each time that the table holds it: more than one row would be a defect that this shows.
+async fn history(attached: &Attached, event: &RecordedEvent) -> Result<Vec<(String, String)>, BoxError> {
+    let history = History::open(&attached.history, attached.settings.sql.memory_max_bytes).await?;
+    let query = format!(
+        "SELECT recorded_at, event_month FROM events WHERE event_type = '{}' AND event_id = '{}'",
+        event.event_type, event.event_id
+    );
+    let (schema, batches) = history.sql(&query).await?;
+    let rows = super::sql::to_rows(&schema, &batches)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(rows.rows.iter().map(|row| (text(&row[0]), text(&row[1]))).collect())
+}
