@@ -110,11 +110,3 @@ async fn views_exist_before_there_is_any_event() {
     assert_eq!(rows, json!([{"n": 0}]));
     assert_eq!(weir.ok(&["sql", "SELECT 1 AS a, 'x,y' AS b", "--format", "csv"]), "a,b\n1,\"x,y\"\n");
 }
-
-#[test]
-fn an_unknown_setting_is_an_error_that_names_it() {
-    let weir = Weir::new().with("lanes.history.flush_intervall_ms=1");
-    let output = weir.run(&["status"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("flush_intervall_ms"));
-}

@@ -6,6 +6,7 @@
 
 mod acknowledged;
 mod api;
+mod configuring;
 mod crash;
 mod dead_letters;
 mod decoding;
@@ -13,6 +14,7 @@ mod embedded;
 mod event_store;
 mod fencing;
 mod handlers;
+mod inspecting;
 mod oulad;
 mod readers;
 mod tampering;

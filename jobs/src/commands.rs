@@ -1,5 +1,6 @@
 //! The command line: a thin file per subcommand.
 
+mod config;
 mod dead_letters;
 mod demo;
 mod import;
@@ -14,7 +15,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use weir_engine::BoxError;
 
 use crate::data_dir;
@@ -22,9 +23,12 @@ use crate::instance::Place;
 use crate::logging::LogFormat;
 use crate::output::Format;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, or a difference that `verify` found (stderr says which); \
+    2 a wrong command line; 130 told to stop twice; 137 killed.";
+
 /// A learning platform's event stream, measured exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, about)]
+#[command(name = "weir", version, about, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Where everything is kept [default: /var/lib/weir for root, ~/.local/share/weir for others; the demo's: weir-demo beside it]
     #[arg(long, global = true, env = "WEIR_DATA_DIR", value_name = "DIR")]
@@ -68,6 +72,16 @@ pub(crate) enum Command {
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// The settings: what they are, where they come from, whether they are right
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Completions for a shell, on stdout
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, on stdout
+    Man,
     /// Bearer tokens of the HTTP side
     #[command(subcommand)]
     Token(token::Token),
@@ -97,6 +111,15 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,
         Command::Ledger(command) => Box::pin(ledger::run(&place, command, format)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&place, command, format)).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(command) => config::run(&place, command, format),
         Command::Token(command) => Box::pin(token::run(&place, command, format)).await,
     }
 }

@@ -1,11 +1,15 @@
 //! Settings: `default.toml` < file < environment < flag. An unknown key is an error.
 
+mod layers;
+mod schema;
+
+pub(crate) use layers::{Layers, SettingsError};
+pub(crate) use schema::schema;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use figment::Figment;
-use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 use weir_engine::BatchLimits;
 use weir_model::project::Units;
@@ -13,9 +17,6 @@ use weir_postgres::{GroupCommitLimits, RetryPolicy};
 
 /// Every setting with its default.
 pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
-
-/// Environment variables of ours that are no settings.
-const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,42 +102,10 @@ pub(crate) struct Demo {
     pub(crate) events_per_second: f64,
 }
 
-/// Settings that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    /// A file that is named but cannot be read.
-    #[error("the configuration file {path} cannot be read")]
-    File { path: String, source: std::io::Error },
-    /// A flag of another form.
-    #[error("`--set {given}`: write key=value, for example --set lanes.history.flush_interval_ms=500")]
-    Flag { given: String },
-    /// Unknown keys, wrong types; figment names key and place.
-    #[error("a setting is wrong: {0}; `jobs/default.toml` lists all of them")]
-    Wrong(#[from] Box<figment::Error>),
-}
-
 impl Settings {
     /// Reads all layers.
     pub(crate) fn read(data_dir: &Path, file: Option<&Path>, flags: &[String]) -> Result<Self, SettingsError> {
-        let mut figment = Figment::new().merge(Toml::string(DEFAULTS));
-        let own = data_dir.join("weir.toml");
-        if let Some(path) = file {
-            std::fs::File::open(path)
-                .map_err(|source| SettingsError::File { path: path.display().to_string(), source })?;
-            figment = figment.merge(Toml::file_exact(path));
-        } else if own.is_file() {
-            figment = figment.merge(Toml::file_exact(own));
-        }
-        figment = figment.merge(Env::prefixed("WEIR_").ignore(NOT_SETTINGS).split("__"));
-        for flag in flags {
-            let (key, value) = flag.split_once('=').ok_or_else(|| SettingsError::Flag { given: flag.clone() })?;
-            // TOML where it is TOML (numbers, lists), else text.
-            let typed = format!("{key} = {value}");
-            let is_toml = Figment::from(Toml::string(&typed)).extract::<figment::value::Dict>().is_ok();
-            let line = if is_toml { typed } else { format!("{key} = {value:?}") };
-            figment = figment.merge(Toml::string(&line));
-        }
-        figment.extract().map_err(|e| Box::new(e).into())
+        Layers::read(data_dir, file, flags, true)?.settings()
     }
 
     pub(crate) fn group_commit(&self) -> GroupCommitLimits {
@@ -182,14 +151,42 @@ mod tests {
     }
 
     #[test]
+    fn each_value_says_where_it_came_from_and_secrets_are_not_shown() {
+        let flags = ["api.listen=127.0.0.1:0", "postgres.url=postgres://me:hush@localhost/weir"].map(str::to_owned);
+        let layers = Layers::read(Path::new("/nonexistent"), None, &flags, false).expect("valid");
+        let values = layers.values().expect("values");
+        let find = |key: &str| values.iter().find(|value| value.key == key).expect("there");
+        assert_eq!(
+            (find("api.listen").origin.as_str(), find("sql.memory_max_bytes").origin.as_str()),
+            ("flag", "default")
+        );
+        let url = find("postgres.url").value.to_string();
+        assert!(!url.contains("hush") && url.contains("me:***@localhost"), "{url}");
+    }
+
+    #[test]
+    fn the_schema_documents_every_setting() {
+        let schema = schema().expect("a schema");
+        let property = &schema["properties"]["lanes"]["properties"]["history"]["properties"]["flush_interval_ms"];
+        assert_eq!((&property["type"], &property["default"]), (&"integer".into(), &10000.into()));
+        let append = &schema["properties"]["append"]["properties"]["give_up_after_ms"]["description"];
+        assert!(append.as_str().expect("words").contains("How long a command is tried again"));
+        assert_eq!(schema["additionalProperties"], false);
+    }
+
+    #[test]
     fn flags_override_defaults_and_unknown_keys_are_refused() {
         let settings = read(&["lanes.history.flush_interval_ms=7", "api.listen=127.0.0.1:0", "durations.time_spent=s"])
             .expect("valid");
         assert_eq!(settings.lane("history").expect("a lane").limits.flush_interval, Duration::from_millis(7));
         assert_eq!(settings.api.listen, "127.0.0.1:0");
         assert_eq!(settings.durations.time_spent, weir_model::project::DurationUnit::Seconds);
-        let refusal = read(&["lanes.history.flush_interval=7"]).expect_err("unknown").to_string();
-        assert!(refusal.contains("flush_interval"), "{refusal}");
+        let refusal = read(&["lanes.history.flush_intervall_ms=7"]).expect_err("unknown").to_string();
+        assert!(refusal.contains("did you mean `lanes.history.flush_interval_ms`"), "{refusal}");
+        let refusal = read(&["lanes.history.records_max=many"]).expect_err("no number").to_string();
+        assert!(refusal.contains("lanes.history.records_max"), "{refusal}");
+        let refusal = read(&["api.listen=nowhere"]).expect_err("no address").to_string();
+        assert!(refusal.contains("api.listen"), "{refusal}");
         assert!(read(&["nonsense"]).is_err());
     }
 }

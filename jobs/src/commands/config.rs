@@ -1,0 +1,43 @@
+//! `weir config show|schema|validate`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use weir_engine::BoxError;
+
+use crate::instance::Place;
+use crate::output::{Format, Rows, say};
+use crate::settings::{Layers, schema};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Config {
+    /// Every setting, its value, and where that came from; secrets are not shown
+    Show,
+    /// A JSON Schema of the configuration file, for editors
+    Schema,
+    /// Check the settings without using them; exits 1 when something is wrong
+    Validate {
+        /// Leave the environment out: is the file right by itself?
+        #[arg(long)]
+        no_environment: bool,
+    },
+}
+
+pub(crate) fn run(place: &Place, command: Config, format: Format) -> Result<ExitCode, BoxError> {
+    let layers = |environment| Layers::read(&place.data_dir, place.config.as_deref(), &place.set, environment);
+    match command {
+        Config::Show => {
+            let mut rows = Rows::new(&["setting", "value", "from"]);
+            for value in layers(true)?.values()? {
+                rows.rows.push(vec![json!(value.key), value.value, json!(value.origin)]);
+            }
+            rows.print(format)?;
+        }
+        Config::Schema => say(&serde_json::to_string_pretty(&schema()?)?)?,
+        Config::Validate { no_environment } => {
+            layers(!no_environment)?.settings()?;
+            say("valid")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

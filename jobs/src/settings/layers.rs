@@ -1,0 +1,180 @@
+//! The layers that settings come from, and what is wrong with them.
+
+use std::path::Path;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use figment::value::{Dict, Value};
+
+use super::{DEFAULTS, Settings};
+
+/// Environment variables of ours that are no settings.
+const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
+
+/// Names of the layers, as people see them.
+const DEFAULT: &str = "default";
+const ENVIRONMENT: &str = "environment";
+const FLAG: &str = "flag";
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// A file that is named but cannot be read.
+    #[error("the configuration file {path} cannot be read")]
+    File { path: String, source: std::io::Error },
+    /// A flag of another form.
+    #[error("`--set {given}`: write key=value, for example --set lanes.history.flush_interval_ms=500")]
+    Flag { given: String },
+    /// A key that does not exist.
+    #[error("there is no setting `{key}` ({origin}){}; `weir config show` lists all of them", similar(suggestion.as_deref()))]
+    Unknown { key: String, origin: String, suggestion: Option<String> },
+    /// A value of the wrong type; figment names key and place.
+    #[error("a setting is wrong: {0}; `weir config show` lists all of them, jobs/default.toml explains them")]
+    Wrong(#[from] Box<figment::Error>),
+    /// A value of the right type that means nothing.
+    #[error("the setting `{key}` is wrong: {reason}")]
+    Meaningless { key: &'static str, reason: String },
+}
+
+fn similar(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
+}
+
+/// A setting, for people.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) key: String,
+    pub(crate) value: serde_json::Value,
+    pub(crate) origin: String,
+}
+
+/// All layers, merged.
+pub(crate) struct Layers {
+    figment: Figment,
+}
+
+impl Layers {
+    /// Reads them; unknown keys are refused.
+    pub(crate) fn read(
+        data_dir: &Path,
+        file: Option<&Path>,
+        flags: &[String],
+        environment: bool,
+    ) -> Result<Self, SettingsError> {
+        let mut figment = Figment::new().merge(named(DEFAULT, &Toml::string(DEFAULTS))?);
+        let own = data_dir.join("weir.toml");
+        let file = file.or_else(|| own.is_file().then_some(own.as_path()));
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            let text =
+                std::fs::read_to_string(path).map_err(|source| SettingsError::File { path: name.clone(), source })?;
+            figment = figment.merge(named(&name, &Toml::string(&text))?);
+        }
+        if environment {
+            // A shell's variables have no hyphens.
+            let env = Env::prefixed("WEIR_")
+                .ignore(NOT_SETTINGS)
+                .map(|key| key.as_str().replace("__", ".").replace("read_models", "read-models").into());
+            figment = figment.merge(named(ENVIRONMENT, &env)?);
+        }
+        for flag in flags {
+            let (key, value) = flag.split_once('=').ok_or_else(|| SettingsError::Flag { given: flag.clone() })?;
+            // TOML where it is TOML (numbers, lists), else text.
+            let typed = format!("{key} = {value}");
+            let is_toml = Figment::from(Toml::string(&typed)).extract::<Dict>().is_ok();
+            let line = if is_toml { typed } else { format!("{key} = {value:?}") };
+            figment = figment.merge(named(FLAG, &Toml::string(&line))?);
+        }
+        let layers = Self { figment };
+        layers.refuse_unknown()?;
+        Ok(layers)
+    }
+
+    /// The settings, checked.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        let settings: Settings = self.figment.extract().map_err(Box::new)?;
+        let meaningless = |key, reason: String| Err(SettingsError::Meaningless { key, reason });
+        if settings.api.listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return meaningless("api.listen", "it is no address and port, such as 127.0.0.1:8626".to_owned());
+        }
+        for (key, url) in [("postgres.url", &settings.postgres.url), ("history.url", &settings.history.url)] {
+            if let Some(error) = Some(url).filter(|url| !url.is_empty()).and_then(|url| url::Url::parse(url).err()) {
+                return meaningless(key, format!("it is no URL: {error}"));
+            }
+        }
+        if settings.demo.events_per_second.is_nan() || settings.demo.events_per_second <= 0.0 {
+            return meaningless("demo.events_per_second", "it must be more than 0".to_owned());
+        }
+        Ok(settings)
+    }
+
+    /// Every setting, in order of its name.
+    pub(crate) fn values(&self) -> Result<Vec<Shown>, SettingsError> {
+        let mut shown = Vec::new();
+        for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
+            let value = serde_json::to_value(&value).unwrap_or_default();
+            shown.push(Shown { origin: self.origin(&key), value: redact(value), key });
+        }
+        Ok(shown)
+    }
+
+    fn origin(&self, key: &str) -> String {
+        self.figment.find_metadata(key).map_or_else(String::new, |metadata| metadata.name.to_string())
+    }
+
+    fn refuse_unknown(&self) -> Result<(), SettingsError> {
+        let defaults = Figment::from(Toml::string(DEFAULTS)).extract::<Dict>().map_err(Box::new)?;
+        let known: Vec<String> = leaves(&defaults).into_iter().map(|(key, _)| key).collect();
+        let given = leaves(&self.figment.extract::<Dict>().map_err(Box::new)?);
+        let Some((key, _)) = given.into_iter().find(|(key, _)| !known.contains(key)) else { return Ok(()) };
+        let likeness = |other: &String| strsim::jaro_winkler(&key, other);
+        let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let suggestion = best.filter(|best| likeness(best) > 0.8).cloned();
+        Err(SettingsError::Unknown { origin: self.origin(&key), key, suggestion })
+    }
+}
+
+/// A layer under the name that people know it by.
+fn named(name: &str, provider: &impl figment::Provider) -> Result<Named, SettingsError> {
+    let data = provider.data().map_err(|e| {
+        let mut error = e;
+        error.metadata = Some(figment::Metadata::named(name.to_owned()));
+        Box::new(error)
+    })?;
+    Ok(Named { name: name.to_owned(), data })
+}
+
+struct Named {
+    name: String,
+    data: figment::value::Map<figment::Profile, Dict>,
+}
+
+impl figment::Provider for Named {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, Dict>, figment::Error> {
+        Ok(self.data.clone())
+    }
+}
+
+fn leaves(dict: &Dict) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (name, value) in dict {
+        match value.as_dict() {
+            Some(inner) => found.extend(leaves(inner).into_iter().map(|(key, value)| (format!("{name}.{key}"), value))),
+            None => found.push((name.clone(), value.clone())),
+        }
+    }
+    found
+}
+
+/// Passwords within URLs are the only secrets that settings hold.
+fn redact(value: serde_json::Value) -> serde_json::Value {
+    let Some(mut url) = value.as_str().and_then(|text| url::Url::parse(text).ok()) else { return value };
+    if url.password().is_none() || url.set_password(Some("***")).is_err() {
+        return value;
+    }
+    serde_json::Value::String(url.to_string())
+}
