@@ -12,6 +12,7 @@ mod dead_letters;
 mod decoding;
 mod embedded;
 mod event_store;
+mod faults;
 mod fencing;
 mod handlers;
 mod inspecting;

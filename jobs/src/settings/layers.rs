@@ -72,9 +72,9 @@ impl Layers {
         }
         if environment {
             // A shell's variables have no hyphens.
-            let env = Env::prefixed("WEIR_")
-                .ignore(NOT_SETTINGS)
-                .map(|key| key.as_str().replace("__", ".").replace("read_models", "read-models").into());
+            let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(|key| {
+                key.as_str().to_ascii_lowercase().replace("__", ".").replace("read_models", "read-models").into()
+            });
             figment = figment.merge(named(ENVIRONMENT, &env)?);
         }
         for flag in flags {

@@ -1,5 +1,6 @@
 //! History: one Delta table `events` of plain Parquet, exact to the record. See [`sink`] for the protocol.
 
+mod past;
 pub mod rows;
 pub mod schema;
 mod sink;

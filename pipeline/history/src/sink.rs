@@ -23,9 +23,10 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
 use url::Url;
 use weir_engine::{Batch, Claim, Located, Partition, Sink, SinkError, Span, failpoint};
-use weir_model::wire;
-use weir_postgres::{Database, Ledger, RetryPolicy, dead_letters};
+use weir_model::{Position, wire};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RetryPolicy, dead_letters};
 
+use crate::past;
 use crate::rows;
 use crate::schema::PARTITION_COLUMNS;
 use crate::table::{HistoryError, HistoryTable, during, epoch_id, redrive_id, transaction_id};
@@ -164,6 +165,9 @@ impl HistorySink {
                 .into(),
             )),
             (ledger, history) => {
+                if let Some(history) = history {
+                    self.check_past(&claim.partition, history).await?;
+                }
                 self.fence(claim).await?;
                 failpoint::hit("claim.after_history_fence");
                 if let Some(history) = history.filter(|history| ledger != Some(*history)) {
@@ -174,6 +178,30 @@ impl HistorySink {
                 self.drop_provisional(claim).await
             }
         }
+    }
+
+    /// Refuses an event store that does not hold the last event that history holds.
+    async fn check_past(&mut self, partition: &Partition, below: i64) -> Result<(), SinkError> {
+        if *partition.topic != *EVENT_STORE_TOPIC {
+            return Ok(());
+        }
+        let store = EventStore::new(self.database.clone());
+        let Some((offset, id)) = past::last_event(self.table().await?, partition, below).await.map_err(retry)? else {
+            return Ok(());
+        };
+        let stored = store.event_id_at(Position(offset)).await?;
+        if stored.is_some_and(|stored| stored.to_string() == id) {
+            return Ok(());
+        }
+        let found = stored.map_or_else(|| "nothing".to_owned(), |stored| format!("event {stored}"));
+        Err(SinkError::Fatal(
+            format!(
+                "history holds event {id} at position {offset}, where the event store holds {found}: Postgres was restored \
+                 to an older copy than history. Restore the newer Postgres; or, if that past is lost for good, move the \
+                 history table aside and remove this lane's row from the ledger, to build history anew from what is left"
+            )
+            .into(),
+        ))
     }
 
     /// Writes our epoch into the log.

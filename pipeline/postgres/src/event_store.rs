@@ -184,6 +184,14 @@ impl EventStore {
         Ok(self.read("event_id = $1", &[&event_id]).await?.pop())
     }
 
+    /// The id of the event at a position.
+    pub async fn event_id_at(&self, position: Position) -> Result<Option<Uuid>, DbError> {
+        let client = self.database.get().await?;
+        let row =
+            client.query_opt("SELECT event_id FROM events WHERE id = $1", &[&position.0]).await.during(READING)?;
+        row.map(|row| row.try_get(0).during(READING)).transpose()
+    }
+
     /// Events of several streams after their versions, in stream order.
     pub(crate) async fn get_tails(&self, streams: &[(String, String, i64)]) -> Result<Vec<RecordedEvent>, DbError> {
         let tenants: Vec<&str> = streams.iter().map(|(tenant, _, _)| tenant.as_str()).collect();

@@ -30,4 +30,4 @@ pub use metric_totals::MetricsProjection;
 pub use notify::AppendSignal;
 pub use projection::{ApplyError, Handler, Handlers, Projection, ProjectionSink};
 pub use read_models::ReadModelsProjection;
-pub use source::EventStoreSource;
+pub use source::{EVENT_STORE_TOPIC, EventStoreSource};

@@ -13,7 +13,7 @@ use crate::event_store::{EVENT_COLUMNS, EventStore, RecordedEvent};
 use crate::notify::AppendSignal;
 
 /// The topic name under which the event store stands in the ledger.
-pub(crate) const EVENT_STORE_TOPIC: &str = "events";
+pub const EVENT_STORE_TOPIC: &str = "events";
 
 /// How long a poll may sleep without a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

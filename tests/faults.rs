@@ -1,0 +1,80 @@
+//! What goes on, and what is refused, when the world around a lane breaks?
+
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use weir_model::EventType;
+use weir_model::wire::samples;
+use weir_tests::{Up, Weir};
+
+async fn start_sessions(up: &Up<'_>, token: &str, ids: std::ops::Range<usize>) {
+    for id in ids {
+        let mut data = samples::one(EventType::LearningSessionStarted);
+        data["sessionId"] = json!(format!("session-{id}"));
+        let post = Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api));
+        assert_eq!(post.bearer_auth(token).json(&data).send().await.unwrap().status(), 201);
+    }
+}
+
+/// Waits until a lane says what troubles it.
+async fn trouble_of(up: &Up<'_>, lane: &str, words: &str) {
+    let started = Instant::now();
+    loop {
+        let ready: Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();
+        if ready["lanes"][lane]["trouble"].as_str().is_some_and(|trouble| trouble.contains(words)) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{ready}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn swap(weir: &Weir, cluster: &str) {
+    let data = weir.path();
+    std::fs::rename(data.join("postgres"), data.join("aside")).unwrap();
+    std::fs::rename(data.join(cluster), data.join("postgres")).unwrap();
+    std::fs::rename(data.join("aside"), data.join(cluster)).unwrap();
+}
+
+#[tokio::test]
+async fn postgres_restored_to_an_older_copy_than_history_is_refused_with_a_cure() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    start_sessions(&up, &token, 0..5).await;
+    up.caught_up().await;
+    up.terminate();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([weir.path().join("postgres"), weir.path().join("older")])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let up = weir.up();
+    start_sessions(&up, &token, 5..10).await;
+    up.caught_up().await;
+    up.terminate();
+
+    swap(&weir, "older");
+    let up = weir.up();
+    trouble_of(&up, "history", "restored to an older copy than history").await;
+    // Positions given a second time, to other events: history still holds the first ones, and does not mix the two.
+    start_sessions(&up, &token, 20..28).await;
+    up.kill();
+    let up = weir.up();
+    trouble_of(&up, "history", "restored to an older copy than history").await;
+    up.kill();
+    assert!(!weir.verify_fails().is_empty());
+    let rows = weir.json(&["sql", "SELECT count(*) AS n FROM events"]);
+    assert_eq!(rows, json!([{"n": 10}]));
+
+    // The cure that it names.
+    assert!(weir.kill_postgres() || !weir.path().join("postgres/postmaster.pid").exists());
+    swap(&weir, "older");
+    let up = weir.up();
+    start_sessions(&up, &token, 10..12).await;
+    up.caught_up().await;
+    up.terminate();
+    weir.verify();
+}
