@@ -64,6 +64,10 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     let shown = weir.ok(&["dead-letters", "show", &dead[0]["id"].to_string()]);
     assert!(shown.contains("\"email\": \"poison\""), "{shown}");
 
+    // Its cause and correlation stand on the line about it.
+    let log = weir.log();
+    assert!(log.lines().any(|line| line.contains("parked") && line.contains("correlation_id=\"")), "{log}");
+
     // Redriven without the cause mended, it is dead again; mended, it and what waits behind it are applied once.
     weir.ok(&["dead-letters", "redrive"]);
     let started = std::time::Instant::now();

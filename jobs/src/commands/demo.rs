@@ -71,7 +71,10 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
             tokio::select! {
                 stopped = &mut told => { stopped?; break None }
                 error = &mut failed => break Some(error),
-                done = &mut driving, if !driven => { done?; driven = true }
+                done = &mut driving, if !driven => match done {
+                    Ok(()) => driven = true,
+                    Err(error) => break Some(error),
+                },
                 _ = refresh.tick() => {
                     screen.show(&instance.view, appended.load(Ordering::Relaxed)).await;
                     if driven && instance.view.is_caught_up().await {
