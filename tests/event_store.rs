@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_model::event::Metadata;
-use weir_model::{EventType, Position, StreamId, TenantId, Timestamp};
+use weir_model::{ByteString, EventType, Position, StreamId, TenantId, Timestamp};
 use weir_postgres::{
     Append, AppendError, Appended, Database, DatabaseOptions, EventStore, Expected, GroupCommit, GroupCommitLimits,
     NewStoredEvent, Snapshot,
@@ -21,7 +21,7 @@ async fn open(weir: &Weir) -> Database {
     Database::open(&options).unwrap()
 }
 
-fn stream(id: impl Into<String>) -> StreamId {
+fn stream(id: impl Into<ByteString>) -> StreamId {
     StreamId::new(EventType::UserProfileUpdated.aggregate_type(), id).unwrap()
 }
 

@@ -21,7 +21,7 @@ struct Congratulate;
 impl Handler for Congratulate {
     async fn handle(&self, transaction: &Transaction<'_>, event: &Event) -> Result<(), ApplyError> {
         const SQL: &str = "INSERT INTO congratulations (learner, assessment) VALUES ($1, $2)";
-        if event.data.get("passed").is_some_and(|passed| passed == true) {
+        if event.data.boolean("passed") == Some(true) {
             let learner = event.text("userId").ok_or_else(|| ApplyError::Refused("nobody to congratulate".into()))?;
             transaction.execute(SQL, &[&learner, &event.stream.aggregate_id()]).await.during("congratulating")?;
         }

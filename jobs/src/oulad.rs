@@ -244,7 +244,7 @@ fn to_command(row: &Row, tenant: &TenantId, ordinals: &mut HashMap<String, u64>)
     let caller = Caller {
         tenant: tenant.clone(),
         source: "oulad".to_owned(),
-        metadata: Metadata { correlation_id: Some("import-oulad".to_owned()), ..Metadata::default() },
+        metadata: Metadata { correlation_id: Some("import-oulad".into()), ..Metadata::default() },
         idempotency_key: Some(format!("oulad/{key}")),
     };
     Ok(CommandRequest { caller, command: CommandType::for_event(event_type), data, expected: Expected::Any })

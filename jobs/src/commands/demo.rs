@@ -150,7 +150,7 @@ async fn drive(
 async fn send(commands: CommandService, step: Step, key: String, run: String) -> Result<Step, CommandError> {
     let mut backoff = Backoff::default();
     loop {
-        let correlation_id = Some(format!("demo-{run}"));
+        let correlation_id = Some(format!("demo-{run}").into());
         let caller = Caller {
             tenant: TenantId::default(),
             source: "demo".to_owned(),

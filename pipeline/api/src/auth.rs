@@ -38,9 +38,9 @@ pub(crate) fn caller(principal: &Principal, headers: &HeaderMap) -> Result<Calle
         tenant: principal.tenant.clone(),
         source: text(headers, "x-source")?.unwrap_or_else(|| "api".to_owned()),
         metadata: Metadata {
-            causation_id: text(headers, "x-causation-id")?,
-            correlation_id: Some(correlation_id),
-            user_id: text(headers, "x-user-id")?,
+            causation_id: text(headers, "x-causation-id")?.map(Into::into),
+            correlation_id: Some(correlation_id.into()),
+            user_id: text(headers, "x-user-id")?.map(Into::into),
         },
         idempotency_key: text(headers, "idempotency-key")?,
     })

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::Instrument;
 use weir_model::decide::{CommandType, STATE_VERSION};
-use weir_model::{Object, StreamId};
+use weir_model::{ByteString, Object, StreamId};
 use weir_postgres::tokens::Scope;
 use weir_postgres::{Answer, Caller, CommandError, CommandRequest, Snapshot, StreamAppend};
 
@@ -88,14 +88,14 @@ fn span(caller: &Caller, what: &str) -> tracing::Span {
         "command",
         command = what,
         tenant = %caller.tenant,
-        correlation_id = caller.metadata.correlation_id,
-        causation_id = caller.metadata.causation_id,
+        correlation_id = caller.metadata.correlation_id.as_deref(),
+        causation_id = caller.metadata.causation_id.as_deref(),
     )
 }
 
 fn answer(
     span: &tracing::Span,
-    correlation_id: Option<String>,
+    correlation_id: Option<ByteString>,
     answered: Result<Answer, CommandError>,
 ) -> Result<Response, Problem> {
     let _entered = span.enter();
@@ -118,7 +118,7 @@ fn answer(
         }
     };
     header("weir-position", answer.last.to_string());
-    header("x-correlation-id", correlation_id.unwrap_or_default());
+    header("x-correlation-id", correlation_id.unwrap_or_default().to_string());
     Ok(response)
 }
 

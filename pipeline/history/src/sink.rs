@@ -295,8 +295,9 @@ async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, His
     sorted.sort_by_key(|located| (located.event.timestamp, located.record.offset));
     // In chunks, so that a large batch is not held three times over: as events, as cells and as columns.
     for chunk in sorted.chunks(CHUNK_ROWS) {
+        // A copy of an event shares its payload.
         let chunk: Vec<Located> = chunk.iter().map(|located| (*located).clone()).collect();
-        let batch = tokio::task::spawn_blocking(move || rows::to_batch(&chunk)).await.map_err(during(ACTION))?;
+        let batch = tokio::task::spawn_blocking(move || rows::to_batch(chunk.iter())).await.map_err(during(ACTION))?;
         writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
     }
     writer.flush().await.map_err(during(ACTION))

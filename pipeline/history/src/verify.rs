@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use deltalake_core::datafusion::execution::context::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use weir_model::canonical::SetHash;
-use weir_model::{Event, contract, wire};
+use weir_model::{Data, Event, contract, wire};
 
 use crate::rows::{Coordinates, Rows};
 use crate::table::{HistoryError, HistoryTable, during};
@@ -32,10 +32,11 @@ pub fn add_record(hash: &mut SetHash, at: &Coordinates, document: &str) {
 /// A row keeps the version that was the newest when it was written; the source is read by the newest of today.
 fn lift(mut event: Event) -> Event {
     let Ok(contracts) = contract::standard() else { return event };
-    if event.schema_version != contracts.newest(event.event_type)
-        && let Ok(accepted) = contracts.accept(event.event_type, &event.schema_version, event.data.clone())
+    if *event.schema_version != *contracts.newest(event.event_type)
+        && let Ok(accepted) = contracts.accept(event.event_type, &event.schema_version, event.data.to_object())
     {
-        (event.schema_version, event.data) = (accepted.version, accepted.data);
+        event.data = Data::from_object(event.event_type, &accepted.data);
+        event.schema_version = accepted.version.into();
     }
     event
 }

@@ -28,6 +28,12 @@ pub fn object_text(object: &Object) -> String {
     serde_json_canonicalizer::to_string(object).unwrap_or_default()
 }
 
+/// [`text`] of a string.
+#[must_use]
+pub fn string(text: &str) -> String {
+    serde_json_canonicalizer::to_string(&text).unwrap_or_default()
+}
+
 /// What a value holds that cannot be stored or hashed the same everywhere: a U+0000, a whole number beyond 2^53 - 1, or
 /// more than [`DEPTH_MAX`] levels. Gives the RFC 6901 pointer to it and the reason.
 #[must_use]

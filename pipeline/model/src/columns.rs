@@ -4,8 +4,7 @@
 use serde_json::{Number, Value};
 
 use crate::clock::Timestamp;
-use crate::contract;
-use crate::event::EventType;
+use crate::data::{Data, FieldValue, canonical_nested};
 use crate::{Object, canonical};
 
 /// What a column holds.
@@ -106,50 +105,44 @@ pub enum Cell {
     Timestamp(i64),
 }
 
-/// Whether the newest contract of `event_type` names the field of this column; a field of that name in another type's
-/// data is an unknown field there and may hold anything.
+/// The cells of an event in the order of [`COLUMNS`], and the fields that no column takes: those that the newest contract
+/// of the type does not name, and values that their column cannot hold (a newer minor version may widen a type).
 #[must_use]
-pub fn belongs(event_type: EventType, column: &Column) -> bool {
-    contract::standard().is_ok_and(|contracts| contracts.fields(event_type).iter().any(|f| f == column.field))
-}
-
-/// The cells of an event in the order of [`COLUMNS`], and the fields that no column takes.
-#[must_use]
-pub fn split(event_type: EventType, data: &Object) -> (Vec<Option<Cell>>, Object) {
-    let mut rest = data.clone();
-    let cells = COLUMNS
-        .iter()
-        .map(|column| {
-            if !belongs(event_type, column) {
-                return None;
+pub fn split(data: &Data) -> (Vec<Option<Cell>>, Object) {
+    let mut cells: Vec<Option<Cell>> = vec![None; COLUMNS.len()];
+    let mut rest = Object::new();
+    for (name, column, value) in data.iter() {
+        match column.and_then(|(index, column)| Some((index, cell(column.column_type, value)?))) {
+            Some((index, cell)) => cells[index] = Some(cell),
+            None => {
+                rest.insert(name.to_owned(), value.to_value());
             }
-            // A value that its column cannot hold (a newer minor version may widen a type) stays among the rest.
-            let cell = cell(column.column_type, rest.get(column.field)?)?;
-            rest.remove(column.field);
-            Some(cell)
-        })
-        .collect();
+        }
+    }
     (cells, rest)
 }
 
-fn cell(column_type: ColumnType, value: &Value) -> Option<Cell> {
-    match column_type {
-        ColumnType::Text => value.as_str().map(|s| Cell::Text(s.to_owned())),
-        ColumnType::Double => value.as_f64().map(Cell::Double),
-        ColumnType::Integer => integer(value).map(Cell::Integer),
-        ColumnType::Boolean => value.as_bool().map(Cell::Boolean),
-        ColumnType::Timestamp => {
-            value.as_str().and_then(|s| s.parse::<Timestamp>().ok()).map(|t| Cell::Timestamp(t.as_millis()))
-        }
-        ColumnType::Json => (value.is_object() || value.is_array()).then(|| Cell::Text(canonical::text(value))),
+/// A value as its column holds it, if it can.
+#[must_use]
+#[allow(clippy::as_conversions, reason = "whole numbers are within ±2^53, where f64 and i64 agree exactly")]
+pub fn cell(column_type: ColumnType, value: FieldValue<'_>) -> Option<Cell> {
+    match (column_type, value) {
+        (ColumnType::Text, FieldValue::Text(text)) => Some(Cell::Text(text.to_owned())),
+        (ColumnType::Double, FieldValue::Integer(n)) => Some(Cell::Double(n as f64)),
+        (ColumnType::Double, FieldValue::Float(n)) => Some(Cell::Double(n)),
+        (ColumnType::Integer, FieldValue::Integer(n)) => Some(Cell::Integer(n)),
+        (ColumnType::Integer, FieldValue::Float(n)) => whole(n).map(Cell::Integer),
+        (ColumnType::Boolean, FieldValue::Boolean(b)) => Some(Cell::Boolean(b)),
+        (ColumnType::Timestamp, FieldValue::Time(millis, _)) => Some(Cell::Timestamp(millis)),
+        (ColumnType::Json, FieldValue::Nested(text)) => Some(Cell::Text(canonical_nested(text).into_owned())),
+        _ => None,
     }
 }
 
 /// JSON Schema takes `5.0` for an integer, and so does canonical JSON.
 #[allow(clippy::as_conversions, reason = "the value is whole and within ±2^53, where f64 and i64 agree exactly")]
-fn integer(value: &Value) -> Option<i64> {
-    let whole = |n: &f64| n.fract() == 0.0 && n.abs() <= canonical::INTEGER_MAX as f64;
-    value.as_i64().or_else(|| value.as_f64().filter(whole).map(|n| n as i64))
+fn whole(n: f64) -> Option<i64> {
+    (n.fract() == 0.0 && n.abs() <= canonical::INTEGER_MAX as f64).then_some(n as i64)
 }
 
 /// The data again; `cells` in the order of [`COLUMNS`]. `None` when a cell holds no JSON or time where it should.
@@ -179,6 +172,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::contract;
+    use crate::event::EventType;
     use crate::wire::samples;
 
     #[test]
@@ -217,10 +212,11 @@ mod tests {
     fn split_and_join_give_back_every_sample_with_its_unknown_fields() {
         for (event_type, mut data) in samples::all() {
             data["unknown"] = json!({"deep": [1, null, {"x": 0.1}]});
-            let foreign = COLUMNS.iter().find(|c| !belongs(event_type, c)).expect("some other type's column");
+            let fields = contract::standard().expect("contracts").fields(event_type);
+            let foreign = COLUMNS.iter().find(|c| !fields.iter().any(|f| f == c.field)).expect("another type's column");
             data[foreign.field] = json!(["not", "what", "the", "column", "holds"]);
             let Value::Object(data) = data else { panic!("an object") };
-            let (cells, rest) = split(event_type, &data);
+            let (cells, rest) = split(&Data::from_object(event_type, &data));
             assert_eq!(rest.len(), 2, "{event_type}: {rest:?}");
             let joined = join(cells, rest).expect("joins");
             assert_eq!(canonical::object_text(&joined), canonical::object_text(&data));

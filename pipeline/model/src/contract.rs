@@ -6,12 +6,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
+use bytestring::ByteString;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::event::EventType;
 use crate::upcast::{UPCASTERS, Upcaster};
 use crate::{Object, canonical};
+
+pub(crate) mod shape;
+
+use shape::{Check, Shape};
 
 macro_rules! contract_files {
     ($($event_type:ident $version:literal),+ $(,)?) => {
@@ -143,6 +148,7 @@ pub enum ContractsError {
 
 struct Contract {
     validator: jsonschema::Validator,
+    shape: Option<Shape>,
     properties: Vec<String>,
     required: HashSet<String>,
 }
@@ -151,6 +157,8 @@ type Upcast = fn(&mut Object);
 
 /// All contracts and the upcasters between them.
 pub struct Contracts {
+    /// The newest contract of each type, in the order of [`EventType::ALL`], for the fast way.
+    newest: Vec<(ByteString, Option<Shape>)>,
     by_type: BTreeMap<EventType, BTreeMap<SchemaVersion, Contract>>,
     upcasters: BTreeMap<(EventType, SchemaVersion), (SchemaVersion, Upcast)>,
 }
@@ -197,8 +205,13 @@ impl Contracts {
             let key = (upcaster.event_type, parse(upcaster.from)?);
             edges.insert(key, (parse(upcaster.to)?, upcaster.apply));
         }
-        let contracts = Self { by_type, upcasters: edges };
+        let mut contracts = Self { newest: Vec::new(), by_type, upcasters: edges };
         contracts.check_chains()?;
+        let newest = |event_type| {
+            let contract = contracts.by_type.get(&event_type).and_then(|versions| versions.last_key_value());
+            contract.map(|(version, contract)| (ByteString::from(version.to_string()), contract.shape.clone()))
+        };
+        contracts.newest = EventType::ALL.into_iter().map(|t| newest(t).unwrap_or_default()).collect();
         Ok(contracts)
     }
 
@@ -231,6 +244,26 @@ impl Contracts {
     pub fn newest(&self, event_type: EventType) -> String {
         let newest = self.by_type.get(&event_type).and_then(|versions| versions.last_key_value());
         newest.map(|(version, _)| version.to_string()).unwrap_or_default()
+    }
+
+    /// The newest version of a type, and its shape.
+    pub(crate) fn fast(&self, event_type: EventType) -> Option<(&ByteString, &Shape)> {
+        let (version, shape) = self.newest.get(event_type.index())?;
+        Some((version, shape.as_ref()?))
+    }
+
+    fn property(&self, event_type: EventType, name: &str) -> Option<&shape::Property> {
+        self.fast(event_type)?.1.properties.iter().find(|property| property.name == name)
+    }
+
+    /// The column of a field, if the newest contract of the type names it.
+    pub(crate) fn column(&self, event_type: EventType, name: &str) -> u8 {
+        self.property(event_type, name).map_or(crate::data::NO_COLUMN, |property| property.column)
+    }
+
+    /// Whether the newest contract of the type knows the field for a time.
+    pub(crate) fn is_time(&self, event_type: EventType, name: &str) -> bool {
+        self.property(event_type, name).is_some_and(|property| property.check == Check::Time)
     }
 
     /// The fields that the newest contract of a type names.
@@ -310,6 +343,7 @@ impl Contract {
         let properties = schema.get("properties").and_then(Value::as_object);
         Ok(Self {
             validator,
+            shape: Shape::compile(&schema),
             properties: properties.map(|p| p.keys().cloned().collect()).unwrap_or_default(),
             required: names(schema.get("required")).into_iter().collect(),
         })

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::ids::{EventId, Position, StreamId, TenantId};
-use crate::{Object, canonical};
+use crate::data::Data;
 
 /// A name that stands for no known type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,13 @@ macro_rules! named_enum {
         impl $name {
             /// Every variant, in the specification's order.
             pub const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
+
+            /// Its place in [`Self::ALL`].
+            #[must_use]
+            #[allow(clippy::as_conversions, reason = "a fieldless enum's number")]
+            pub fn index(self) -> usize {
+                self as usize
+            }
 
             /// The name on the wire.
             #[must_use]
@@ -149,13 +157,13 @@ pub fn topic_for(event_type: &str) -> &'static str {
 pub struct Metadata {
     /// The event or command that caused this event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub causation_id: Option<String>,
+    pub causation_id: Option<ByteString>,
     /// The request or session that set it off.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<ByteString>,
     /// Who acted; not always whom the event is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<String>,
+    pub user_id: Option<ByteString>,
 }
 
 /// A decoded event: contract checked, upcast to the newest version of its type, ids and times typed.
@@ -166,13 +174,13 @@ pub struct Event {
     /// What happened.
     pub event_type: EventType,
     /// The version of the contract that `data` now fulfils.
-    pub schema_version: String,
+    pub schema_version: ByteString,
     /// When it happened.
     pub timestamp: Timestamp,
     /// When the event store took it; absent from services that publish for themselves.
     pub recorded_at: Option<Timestamp>,
     /// The service that said so.
-    pub source: String,
+    pub source: ByteString,
     /// Whose event it is.
     pub tenant: TenantId,
     /// The aggregate.
@@ -184,32 +192,32 @@ pub struct Event {
     /// Cause, correlation, actor.
     pub metadata: Metadata,
     /// The payload, unknown fields included.
-    pub data: Object,
+    pub data: Data,
 }
 
 impl Event {
     /// Whom the event is about, else who acted.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.data.get("userId").and_then(serde_json::Value::as_str).or(self.metadata.user_id.as_deref())
+        self.data.text("userId").or(self.metadata.user_id.as_deref())
     }
 
     /// A text field of the payload.
     #[must_use]
     pub fn text(&self, field: &str) -> Option<&str> {
-        self.data.get(field).and_then(serde_json::Value::as_str)
+        self.data.text(field)
     }
 
     /// A number of the payload.
     #[must_use]
     pub fn number(&self, field: &str) -> Option<f64> {
-        self.data.get(field).and_then(serde_json::Value::as_f64)
+        self.data.number(field)
     }
 
     /// The payload in RFC 8785 form: what history keeps and hashes stand on.
     #[must_use]
     pub fn canonical_data(&self) -> String {
-        canonical::object_text(&self.data)
+        self.data.canonical()
     }
 }
 

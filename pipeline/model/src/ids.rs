@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -50,6 +51,10 @@ fn check(what: &'static str, value: &str) -> Result<(), InvalidId> {
     if value.is_empty() {
         return Err(InvalidId::Empty { what });
     }
+    // Most ids are short and plain ASCII: one look at the bytes decides.
+    if value.len() <= ID_LENGTH_MAX && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(());
+    }
     let length = value.chars().count();
     if length > ID_LENGTH_MAX {
         return Err(InvalidId::TooLong { what, length });
@@ -65,11 +70,11 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(ByteString);
 
         impl $name {
             /// Checks length and characters.
-            pub fn new(value: impl Into<String>) -> Result<Self, InvalidId> {
+            pub fn new(value: impl Into<ByteString>) -> Result<Self, InvalidId> {
                 let value = value.into();
                 check($what, &value)?;
                 Ok(Self(value))
@@ -91,7 +96,7 @@ macro_rules! text_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.to_string()
             }
         }
 
@@ -117,13 +122,13 @@ text_id!(
 impl Default for TenantId {
     /// Events that name no tenant belong to `default`.
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(ByteString::from_static("default"))
     }
 }
 
 impl From<Uuid> for EventId {
     fn from(id: Uuid) -> Self {
-        Self(id.hyphenated().to_string())
+        Self(id.hyphenated().to_string().into())
     }
 }
 
@@ -132,12 +137,12 @@ impl From<Uuid> for EventId {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     aggregate_type: AggregateType,
-    aggregate_id: String,
+    aggregate_id: ByteString,
 }
 
 impl StreamId {
     /// A stream of `aggregate_type`; the id is checked.
-    pub fn new(aggregate_type: AggregateType, aggregate_id: impl Into<String>) -> Result<Self, InvalidId> {
+    pub fn new(aggregate_type: AggregateType, aggregate_id: impl Into<ByteString>) -> Result<Self, InvalidId> {
         let aggregate_id = aggregate_id.into();
         check(aggregate_type.id_field(), &aggregate_id)?;
         Ok(Self { aggregate_type, aggregate_id })

@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod clock;
 pub mod columns;
 pub mod contract;
+pub mod data;
 pub mod decide;
 pub mod event;
 pub mod ids;
@@ -16,7 +17,9 @@ pub mod upcast;
 pub mod wire;
 
 pub use clock::{Clock, SystemClock, Timestamp};
+pub use bytestring::ByteString;
 pub use contract::{ContractViolation, Violation};
+pub use data::{Data, FieldValue};
 pub use event::{AggregateType, Event, EventType, Metadata};
 pub use ids::{EventId, InvalidId, Position, StreamId, TenantId};
 

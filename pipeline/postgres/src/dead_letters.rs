@@ -109,7 +109,7 @@ pub(crate) async fn park(
         let record = &located.record;
         tracing::warn!(
             lane, partition = %record.partition, offset = record.offset, event_id = %located.event.event_id,
-            correlation_id = located.event.metadata.correlation_id, causation_id = located.event.metadata.causation_id,
+            correlation_id = located.event.metadata.correlation_id.as_deref(), causation_id = located.event.metadata.causation_id.as_deref(),
             reason = reason.as_deref().unwrap_or("waits behind an earlier event of its key"), "parked"
         );
         let retry_after = reason.as_ref().and_then(|_| policy.delay(1));
@@ -389,8 +389,8 @@ async fn try_again<P: Projection>(
         Ok(()) => {
             tracing::info!(
                 lane = letter.lane, id = letter.id, event_id = %located.event.event_id,
-                correlation_id = located.event.metadata.correlation_id,
-                causation_id = located.event.metadata.causation_id, "applied after all"
+                correlation_id = located.event.metadata.correlation_id.as_deref(),
+                causation_id = located.event.metadata.causation_id.as_deref(), "applied after all"
             );
             resolve(&**transaction, letter.id).await?;
             return Ok(true);

@@ -226,7 +226,7 @@ fn fold_sorted(
         {
             done.finish(&mut hashes);
         }
-        let event = wire::decode(&item.payload).map_err(std::io::Error::other)?;
+        let event = wire::decode(&item.payload.clone().into()).map_err(std::io::Error::other)?;
         match &mut fold {
             Some(fold) => fold.row.apply(&event, units),
             None => {

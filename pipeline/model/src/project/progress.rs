@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Units;
 use crate::canonical;
@@ -48,7 +48,7 @@ pub fn progress_of(event: &Event, units: Units) -> Option<((String, String), Pro
         progress.learning_paths.extend(event.text("learningPathId").map(str::to_owned));
     } else if event.event_type == EventType::AssessmentCompleted {
         progress.assessments_taken = 1;
-        progress.assessments_passed = i64::from(event.data.get("passed").and_then(Value::as_bool).unwrap_or(false));
+        progress.assessments_passed = i64::from(event.data.boolean("passed").unwrap_or(false));
         progress.score_percent_micros_sum = score_percent_micros(event).into();
         progress.time_spent_micros = units.time_spent.to_micros(event.number("timeSpent").unwrap_or(0.0)).into();
     } else {
@@ -87,6 +87,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
     use crate::event::Metadata;
@@ -111,7 +112,7 @@ pub(crate) mod tests {
             version: Some(version),
             position: None,
             metadata: Metadata::default(),
-            data,
+            data: crate::Data::from_object(event_type, &data),
         }
     }
 

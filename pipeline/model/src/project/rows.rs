@@ -39,7 +39,7 @@ impl SessionRow {
             user_id: event.text("userId").unwrap_or_default().to_owned(),
             learning_path_id: event.text("learningPathId").unwrap_or_default().to_owned(),
             module_id: event.text("moduleId").unwrap_or_default().to_owned(),
-            device_info: event.data.get("deviceInfo").cloned(),
+            device_info: event.data.json("deviceInfo"),
             started_at: event.timestamp,
             version: event.version.unwrap_or(0),
         })
@@ -97,9 +97,9 @@ impl AssessmentRow {
             score: event.number("score").unwrap_or(0.0),
             max_score: event.number("maxScore").unwrap_or(0.0),
             score_percent_micros: score_percent_micros(event),
-            passed: event.data.get("passed").and_then(Value::as_bool).unwrap_or(false),
+            passed: event.data.boolean("passed").unwrap_or(false),
             time_spent_micros: units.time_spent.to_micros(event.number("timeSpent").unwrap_or(0.0)),
-            analytics: event.data.get("analytics").cloned(),
+            analytics: event.data.json("analytics"),
             completed_at: event.timestamp,
             version: event.version.unwrap_or(0),
         })

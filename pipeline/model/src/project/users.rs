@@ -97,7 +97,7 @@ impl UserRow {
         if event.event_type == EventType::UserRegistered {
             self.register(event);
         } else if event.event_type == EventType::UserProfileUpdated {
-            if let Some(Value::Object(values)) = event.data.get("newValues") {
+            if let Some(Value::Object(values)) = event.data.json("newValues") {
                 values.iter().for_each(|(field, value)| self.set(field, value));
             }
         } else if event.event_type == EventType::UserDeactivated {
@@ -114,7 +114,7 @@ impl UserRow {
         self.username = owned(event.text("username"));
         self.registration_source = owned(event.text("registrationSource"));
         self.created_at = Some(event.timestamp);
-        let Some(Value::Object(profile)) = event.data.get("profile") else { return };
+        let Some(Value::Object(profile)) = event.data.json("profile") else { return };
         self.first_name = owned(profile.get("firstName").and_then(Value::as_str));
         self.last_name = owned(profile.get("lastName").and_then(Value::as_str));
         if let Some(Value::Object(preferences)) = profile.get("preferences") {

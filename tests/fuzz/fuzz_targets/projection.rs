@@ -1,0 +1,42 @@
+//! Any events, one a line, through every projection: no panic, no sum that depends on how the events were cut into batches.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+use weir_model::project::{AssessmentRow, Progress, SessionRow, Units, UserRow, counted, observed, progress_of};
+use weir_model::{Event, wire};
+
+type Rows = BTreeMap<(String, String), Progress>;
+
+fn progress(events: &[Event]) -> Rows {
+    let mut rows = Rows::new();
+    for (key, part) in events.iter().filter_map(|event| progress_of(event, Units::default())) {
+        rows.entry(key).or_default().merge(part);
+    }
+    rows
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let decode = |line: &[u8]| wire::decode(&bytes::Bytes::copy_from_slice(line)).ok();
+    let events: Vec<Event> = bytes.split(|byte| *byte == b'\n').filter_map(decode).collect();
+    let mut user: Option<UserRow> = None;
+    for event in &events {
+        drop((counted(event), observed(event, Units::default())));
+        drop(SessionRow::of(event).map(|row| row.canonical()));
+        drop(AssessmentRow::of(event, Units::default()).map(|row| row.canonical()));
+        if UserRow::concerns(event) {
+            user.get_or_insert_with(|| UserRow::new(event)).apply(event);
+        }
+    }
+    drop(user.map(|row| row.canonical()));
+    let whole = progress(&events);
+    for cut in 0..events.len() {
+        let (first, second) = events.split_at(cut);
+        let mut parts = progress(second);
+        for (key, part) in progress(first) {
+            parts.entry(key).or_default().merge(part);
+        }
+        assert_eq!(parts, whole);
+    }
+});
