@@ -327,8 +327,15 @@ async fn health_and_metrics_answer_without_a_token() {
     up.caught_up().await;
     let get = |path: &str| reqwest::get(format!("{}{path}", up.api));
     assert_eq!(get("/livez").await.unwrap().status(), 200);
-    let ready: Value = get("/readyz").await.unwrap().json().await.unwrap();
-    assert_eq!(ready["ready"], true, "{ready}");
+    let started = std::time::Instant::now();
+    loop {
+        let ready: Value = get("/readyz").await.unwrap().json().await.unwrap();
+        if ready["ready"] == true {
+            break;
+        }
+        assert!(started.elapsed().as_secs() < 30, "{ready}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let text = get("/metrics").await.unwrap().text().await.unwrap();
     for line in ["users_registered_total 0", "weir_totals_readable 1", "weir_lane_lag_records{lane=\"history\"} 0"] {
         assert!(text.lines().any(|l| l == line), "`{line}` is missing:\n{text}");

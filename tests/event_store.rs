@@ -17,7 +17,7 @@ async fn open(weir: &Weir) -> Database {
     let url = weir.owner_url();
     let second = std::time::Duration::from_secs(1);
     let options =
-        DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second };
+        DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second, session: Vec::new() };
     Database::open(&options).unwrap()
 }
 
@@ -60,7 +60,7 @@ async fn a_reader_beside_many_writers_misses_nothing_and_sees_each_stream_in_ord
     let reading = tokio::spawn(async move {
         let (mut seen, mut at) = (Vec::new(), Position(0));
         while seen.len() < WRITERS * EACH {
-            let page = store.get_all_events(&TenantId::default(), at, 100).await.unwrap();
+            let page = store.get_all_events(&TenantId::default(), at, 100).await.unwrap().events;
             at = page.last().map_or(at, |event| event.position);
             seen.extend(page.into_iter().map(|event| (event.position.0, event.stream, event.version)));
         }

@@ -41,7 +41,7 @@ fn batch(end: i64) -> Batch {
 async fn database(weir: &Weir) -> Database {
     let timeout = Duration::from_secs(10);
     let url = weir.owner_url();
-    Database::open(&DatabaseOptions { url, connections_max: 8, statement_timeout: timeout, lock_timeout: timeout })
+    Database::open(&DatabaseOptions { url, connections_max: 8, statement_timeout: timeout, lock_timeout: timeout, session: Vec::new() })
         .unwrap()
 }
 
@@ -88,7 +88,7 @@ async fn history_refuses_an_old_owner() {
         HistorySink::new(root.clone(), database.clone(), Ledger::new("fenced", owner), RetryPolicy::default())
     };
     an_old_owner_is_out(&mut sink("old"), &mut sink("new")).await;
-    let hashes = HistoryTable::open(&root).await.unwrap().unwrap().hashes().await.unwrap();
+    let hashes = HistoryTable::open(&root.clone().into()).await.unwrap().unwrap().hashes().await.unwrap();
     assert_eq!(hashes.by_type.values().map(|hash| hash.count()).sum::<u64>(), 3);
 }
 
@@ -131,7 +131,7 @@ async fn a_lane_that_is_fenced_claims_again_and_goes_on() {
     }
     stop.cancel();
     running.await.unwrap().unwrap();
-    let hashes = HistoryTable::open(&root).await.unwrap().unwrap().hashes().await.unwrap();
+    let hashes = HistoryTable::open(&root.clone().into()).await.unwrap().unwrap().hashes().await.unwrap();
     assert_eq!(hashes.by_type.values().map(|hash| hash.count()).sum::<u64>(), 40);
     up.terminate();
 }

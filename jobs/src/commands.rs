@@ -4,6 +4,7 @@ mod config;
 mod dead_letters;
 mod demo;
 mod import;
+mod jobs;
 mod ledger;
 mod sql;
 mod status;
@@ -72,6 +73,9 @@ pub(crate) enum Command {
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Scheduled jobs: verify, rebuild-read-models
+    #[command(subcommand)]
+    Jobs(jobs::Jobs),
     /// The settings: what they are, where they come from, whether they are right
     #[command(subcommand)]
     Config(config::Config),
@@ -111,6 +115,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,
         Command::Ledger(command) => Box::pin(ledger::run(&place, command, format)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&place, command, format)).await,
+        Command::Jobs(command) => Box::pin(jobs::run(&place, command, format)).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 use weir_engine::{BoxError, LaneError, LanePhase, LaneStatus, Sink, StatusBoard, run_lane};
-use weir_history::HistorySink;
+use weir_history::{HistoryRoot, HistorySink};
 use weir_model::SystemClock;
 use weir_postgres::{
     AppendSignal, CommandService, Database, DatabaseOptions, EventStore, EventStoreSource, GroupCommit, Ledger,
@@ -19,6 +19,7 @@ use weir_postgres::{
 use weir_verify::LANES;
 
 use crate::data_dir::{DataDir, Running};
+use crate::schedule::Scheduler;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -30,7 +31,7 @@ pub(crate) struct Attached {
     pub(crate) dir: DataDir,
     pub(crate) settings: Settings,
     pub(crate) database: Database,
-    pub(crate) history: Url,
+    pub(crate) history: HistoryRoot,
     pub(crate) server: Option<Server>,
 }
 
@@ -57,6 +58,15 @@ impl Place {
     }
 }
 
+/// Where history is.
+pub(crate) fn history_root(dir: &DataDir, settings: &Settings) -> Result<HistoryRoot, BoxError> {
+    let url = match settings.history.url.as_str() {
+        "" => dir.history()?,
+        url => Url::parse(url)?,
+    };
+    Ok(HistoryRoot { url, options: settings.history.storage() })
+}
+
 impl Attached {
     pub(crate) async fn new(dir: DataDir, settings: Settings) -> Result<Self, BoxError> {
         let (server, url) = if settings.postgres.url.is_empty() {
@@ -71,12 +81,10 @@ impl Attached {
             connections_max: settings.postgres.connections_max,
             statement_timeout: settings.postgres.statement_timeout(),
             lock_timeout: settings.postgres.lock_timeout(),
+            session: settings.postgres.session.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
         })?;
         database.migrate().await?;
-        let history = match settings.history.url.as_str() {
-            "" => dir.history()?,
-            url => Url::parse(url)?,
-        };
+        let history = history_root(&dir, &settings)?;
         Ok(Self { dir, settings, database, history, server })
     }
 
@@ -147,10 +155,12 @@ impl Instance {
             database: attached.database.clone(),
             board: board.clone(),
             process_metrics: weir_api::exporter()?,
+            limits: Arc::new(attached.settings.api.limits()),
         };
         let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
+        Scheduler::start(&attached, stop.clone());
         let watch = Watch { server: attached.server.take(), lanes, stopped: Vec::new() };
         let view = View { attached, commands, board, api };
         Ok(Self { view, watch, http, stop, stop_appending, _lock: lock })

@@ -6,6 +6,7 @@ mod instance;
 mod logging;
 mod oulad;
 mod output;
+mod schedule;
 mod server;
 mod settings;
 

@@ -7,6 +7,8 @@ pub(crate) use layers::{Layers, SettingsError};
 pub(crate) use schema::schema;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) durations: Units,
     dead_letters: DeadLetters,
     lanes: BTreeMap<String, Lane>,
+    pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) sql: Sql,
     pub(crate) demo: Demo,
 }
@@ -36,6 +39,21 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Api {
     pub(crate) listen: String,
+    requests_per_second: NonZeroU32,
+    connections_max: usize,
+    header_timeout_ms: u64,
+    body_timeout_ms: u64,
+}
+
+impl Api {
+    pub(crate) fn limits(&self) -> weir_api::Limits {
+        weir_api::Limits::new(
+            self.requests_per_second,
+            self.connections_max.max(1),
+            Duration::from_millis(self.header_timeout_ms),
+            Duration::from_millis(self.body_timeout_ms),
+        )
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +63,8 @@ pub(crate) struct Postgres {
     pub(crate) reader_url: String,
     pub(crate) bin_dir: String,
     pub(crate) connections_max: usize,
+    /// Further settings of each session.
+    pub(crate) session: BTreeMap<String, Passed>,
     statement_timeout_ms: u64,
     lock_timeout_ms: u64,
 }
@@ -63,6 +83,35 @@ impl Postgres {
 #[serde(deny_unknown_fields)]
 pub(crate) struct History {
     pub(crate) url: String,
+    storage: BTreeMap<String, Passed>,
+}
+
+impl History {
+    /// Options of the object store.
+    pub(crate) fn storage(&self) -> BTreeMap<String, String> {
+        self.storage.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
+    }
+}
+
+/// A value that is passed on as it is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Passed {
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(b) => b.fmt(f),
+            Self::Integer(n) => n.fmt(f),
+            Self::Float(n) => n.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +137,12 @@ struct Lane {
     bytes_max: usize,
     flush_interval_ms: u64,
     poll_records_max: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Job {
+    pub(crate) cron: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -6,10 +6,14 @@
 
 pub mod fixture;
 pub mod oracle;
+pub mod postgres;
+pub mod proxy;
 pub mod weir;
 
 pub use fixture::Fixture;
 pub use oracle::Facts;
+pub use postgres::Postgres;
+pub use proxy::Proxy;
 pub use weir::{Up, Weir};
 
 use std::path::PathBuf;
@@ -38,6 +42,9 @@ pub fn binary() -> &'static PathBuf {
             }
         }
         cargo.args(["build", "--bin", "weir", "--message-format=json-render-diagnostics"]);
+        if !cfg!(debug_assertions) {
+            cargo.args(["--profile", "bench"]);
+        }
         let output = cargo.env_remove("LD_LIBRARY_PATH").current_dir(root()).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the binary does not build");
         let lines = String::from_utf8(output.stdout).unwrap();

@@ -1,5 +1,7 @@
 //! `weir sql`
 
+mod prompt;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,13 +13,15 @@ use weir_engine::BoxError;
 use weir_postgres::Ledger;
 use weir_query::History;
 
-use crate::instance::{Attached, Place};
+use crate::instance::{Attached, Place, history_root};
 use crate::output::{Format, Rows};
+
+use prompt::Prompt;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// SQL over `events` and a view per event type, such as assessment_completed
-    query: String,
+    /// SQL over `events` and a view per event type, such as assessment_completed; without it, a prompt
+    query: Option<String>,
     /// Wait until history holds this position, for those who read what they wrote
     #[arg(long, value_name = "POSITION")]
     wait_for: Option<i64>,
@@ -29,18 +33,21 @@ pub(crate) struct Args {
 pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     // History alone answers; Postgres is needed only to wait for a lane.
     let (dir, settings) = place.open()?;
-    let history = match settings.history.url.as_str() {
-        "" => dir.history()?,
-        url => url::Url::parse(url)?,
-    };
+    let history = history_root(&dir, &settings)?;
     if let Some(position) = args.wait_for {
-        let attached = Attached::new(dir, settings.clone()).await?;
+        let attached = Attached::new(dir.clone(), settings.clone()).await?;
         let reached = wait_for(&attached, position, Duration::from_secs(args.wait_seconds)).await;
         attached.detach().await?;
         reached?;
     }
+    let Some(query) = args.query else {
+        let timing = std::io::IsTerminal::is_terminal(&std::io::stdin());
+        let mut prompt = Prompt { root: history, memory_max: settings.sql.memory_max_bytes, format, timing };
+        Box::pin(prompt.run(&dir)).await?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let history = History::open(&history, settings.sql.memory_max_bytes).await?;
-    let (schema, batches) = history.sql(&args.query).await?;
+    let (schema, batches) = history.sql(&query).await?;
     to_rows(&schema, &batches)?.print(format)?;
     Ok(ExitCode::SUCCESS)
 }

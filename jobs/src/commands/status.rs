@@ -110,7 +110,7 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
             "api": said.as_ref().map(|s| s.api.clone()),
             "metrics": said.as_ref().map(|s| format!("{}/metrics", s.api)),
             "postgres": postgres,
-            "history": attached.history.join("events")?.as_str(),
+            "history": attached.history.url.join("events")?.as_str(),
         },
         "eventStore": {"id": id, "head": head},
         "lanes": lanes,

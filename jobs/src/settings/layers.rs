@@ -7,9 +7,16 @@ use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Value};
 
 use super::{DEFAULTS, Settings};
+use crate::schedule;
 
 /// Environment variables of ours that are no settings.
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
+
+/// Below these stands what others define.
+const PASSED: [&str; 2] = ["postgres.session.", "history.storage."];
+
+/// Settings whose names say that nobody else should see them.
+const SECRETS: [&str; 4] = ["secret", "password", "token", "access_key"];
 
 /// Names of the layers, as people see them.
 const DEFAULT: &str = "default";
@@ -73,7 +80,8 @@ impl Layers {
         if environment {
             // A shell's variables have no hyphens.
             let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(|key| {
-                key.as_str().to_ascii_lowercase().replace("__", ".").replace("read_models", "read-models").into()
+                let key = key.as_str().to_ascii_lowercase().replace("__", ".");
+                key.replace("rebuild_read_models", "rebuild-read-models").replace("read_models", "read-models").into()
             });
             figment = figment.merge(named(ENVIRONMENT, &env)?);
         }
@@ -102,6 +110,17 @@ impl Layers {
                 return meaningless(key, format!("it is no URL: {error}"));
             }
         }
+        for (name, job) in &settings.jobs {
+            if let Some(error) = Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| schedule::parse(cron).err()) {
+                let reason = format!("jobs.{name}.cron = {:?}: {error}; write minute hour day month weekday", job.cron);
+                return meaningless("jobs", reason);
+            }
+        }
+        for name in settings.postgres.session.keys() {
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
+                return meaningless("postgres.session", format!("`{name}` is no name of a Postgres setting"));
+            }
+        }
         if settings.demo.events_per_second.is_nan() || settings.demo.events_per_second <= 0.0 {
             return meaningless("demo.events_per_second", "it must be more than 0".to_owned());
         }
@@ -113,7 +132,9 @@ impl Layers {
         let mut shown = Vec::new();
         for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
             let value = serde_json::to_value(&value).unwrap_or_default();
-            shown.push(Shown { origin: self.origin(&key), value: redact(value), key });
+            let hidden = key.starts_with(PASSED[1]) && SECRETS.iter().any(|word| key.to_lowercase().contains(word));
+            let value = if hidden { "***".into() } else { redact(value) };
+            shown.push(Shown { origin: self.origin(&key), value, key });
         }
         Ok(shown)
     }
@@ -126,7 +147,8 @@ impl Layers {
         let defaults = Figment::from(Toml::string(DEFAULTS)).extract::<Dict>().map_err(Box::new)?;
         let known: Vec<String> = leaves(&defaults).into_iter().map(|(key, _)| key).collect();
         let given = leaves(&self.figment.extract::<Dict>().map_err(Box::new)?);
-        let Some((key, _)) = given.into_iter().find(|(key, _)| !known.contains(key)) else { return Ok(()) };
+        let is_known = |key: &String| known.contains(key) || PASSED.iter().any(|prefix| key.starts_with(prefix));
+        let Some((key, _)) = given.into_iter().find(|(key, _)| !is_known(key)) else { return Ok(()) };
         let likeness = |other: &String| strsim::jaro_winkler(&key, other);
         let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let suggestion = best.filter(|best| likeness(best) > 0.8).cloned();

@@ -44,7 +44,8 @@ fn leaf(value: &toml_edit::Value) -> Value {
             let items: Vec<Value> = items.iter().map(|item| leaf(item)["default"].clone()).collect();
             json!({"type": "array", "default": items})
         }
-        toml_edit::Value::Datetime(_) | toml_edit::Value::InlineTable(_) => json!({}),
+        toml_edit::Value::InlineTable(_) => json!({"type": "object", "default": {}}),
+        toml_edit::Value::Datetime(_) => json!({}),
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) async fn authenticate(api: &Api, headers: &HeaderMap, scope: Scope) -
     let (_, token) = token.ok_or_else(Problem::unauthorized)?;
     let client = api.database.get().await?;
     let principal = tokens::authenticate(&**client, token.trim()).await?.ok_or_else(Problem::unauthorized)?;
+    api.limits.take(&principal.tenant)?;
     if principal.may(scope) { Ok(principal) } else { Err(Problem::forbidden(scope.as_str())) }
 }
 

@@ -6,11 +6,12 @@ use axum::extract::{FromRequest, Path, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::{BODY_MAX, Problem};
+use crate::{Api, BODY_MAX, Problem};
 
 /// The body as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
-pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
-    let bytes = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+pub(crate) async fn json<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T, Problem> {
+    let reading = tokio::time::timeout(api.limits.body_timeout, Bytes::from_request(request, &()));
+    let bytes = reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))?.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
         _ => Problem::malformed(rejection.body_text()),
     })?;

@@ -27,7 +27,7 @@ pub(crate) async fn command(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let command: CommandType = body::path(name)?.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
-    let data: Object = body::json(request).await?;
+    let data: Object = body::json(&api, request).await?;
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
     let span = span(&caller, command.as_str());
     let correlation_id = caller.metadata.correlation_id.clone();
@@ -59,7 +59,7 @@ pub(crate) async fn append(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: AppendBody = body::json(request).await?;
+    let body: AppendBody = body::json(&api, request).await?;
     if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
         return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
     }
@@ -139,7 +139,7 @@ pub(crate) async fn create_snapshot(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: SnapshotBody = body::json(request).await?;
+    let body: SnapshotBody = body::json(&api, request).await?;
     if body.version < 1 {
         return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
     }
@@ -148,7 +148,7 @@ pub(crate) async fn create_snapshot(
         return Err(Problem::malformed(format!("stateVersion is 1 to {STATE_VERSION}")));
     }
     let last = api.store.get_events(&principal.tenant, &stream, body.version - 1, 1).await?;
-    if last.first().is_none_or(|event| event.version != body.version) {
+    if last.events.first().is_none_or(|event| event.version != body.version) {
         return Err(Problem::not_found(format!("{stream} has no version {}", body.version)));
     }
     let state_version = body.state_version.unwrap_or(STATE_VERSION);

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use weir_engine::{LanePhase, LaneStatus};
-use weir_postgres::dead_letters;
+use weir_postgres::{dead_letters, job_runs};
 use weir_postgres::metric_totals::MetricTotals;
 
 use crate::Api;
@@ -66,6 +66,12 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         for lane in names {
             let kept = letters.get(&lane).copied().unwrap_or(0);
             metrics::gauge!("weir_dead_letters", "lane" => lane).set(as_double(kept));
+        }
+        for run in job_runs::last(&**client).await? {
+            let labels = [("name", run.job.clone())];
+            metrics::gauge!("weir_job_failed", &labels).set(if run.outcome.as_deref() == Some("ok") { 0.0 } else { 1.0 });
+            let ended = run.ended_at.map_or(0, |at| at.as_second());
+            metrics::gauge!("weir_job_last_end_timestamp_seconds", &labels).set(as_double(ended));
         }
         MetricTotals::read(&**client).await?.render()
     };

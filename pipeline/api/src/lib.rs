@@ -5,8 +5,11 @@ mod auth;
 mod body;
 mod commands;
 mod health;
+mod limits;
+mod openapi;
 mod problem;
 mod reads;
+mod serve;
 
 use std::sync::Arc;
 
@@ -14,13 +17,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use weir_engine::StatusBoard;
 use weir_postgres::{CommandService, Database, EventStore};
 
 pub use health::exporter;
+pub use limits::Limits;
 pub use problem::Problem;
+pub use serve::serve;
 
 /// A command's body at most, and one event's in an append.
 pub const BODY_MAX: usize = 1 << 20;
@@ -44,6 +47,8 @@ pub struct Api {
     pub board: StatusBoard,
     /// This process's own metrics.
     pub process_metrics: PrometheusHandle,
+    /// What one tenant and one client may use.
+    pub limits: Arc<Limits>,
 }
 
 /// The routes.
@@ -55,6 +60,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
         .route("/v1/events", get(reads::events))
         .route("/v1/lanes/{lane}", get(reads::lane))
+        .route("/v1/openapi.json", get(openapi::document))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
@@ -64,7 +70,3 @@ pub fn router(api: Api) -> Router {
         .with_state(Arc::new(api))
 }
 
-/// Serves until `stop`, then lets the requests under way finish.
-pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router(api)).with_graceful_shutdown(async move { stop.cancelled().await }).await
-}

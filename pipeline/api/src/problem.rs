@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem details.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +22,7 @@ pub struct Problem {
     #[serde(flatten)]
     more: Map<String, Value>,
     #[serde(skip)]
-    retry_after: bool,
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -31,7 +33,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             more: Map::new(),
-            retry_after: false,
+            retry_after: None,
         }
     }
 
@@ -55,6 +57,18 @@ impl Problem {
     pub(crate) fn too_large(max: usize) -> Self {
         let detail = format!("a body, and an event within one, may have at most {max} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    pub(crate) fn too_slow(limit: Duration) -> Self {
+        let detail = format!("the body did not arrive within {} s", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Too slow", detail)
+    }
+
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let detail = "this tenant sends more requests than api.requests_per_second";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests", detail);
+        problem.retry_after = Some(wait.as_secs() + 1);
+        problem
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -81,7 +95,7 @@ impl Problem {
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         let title = "The event store is not available";
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
-        problem.retry_after = true;
+        problem.retry_after = Some(1);
         problem
     }
 }
@@ -93,8 +107,8 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::Scope;
-use weir_postgres::{Ledger, RecordedEvent};
+use weir_postgres::{DbError, Ledger, Page};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem, body};
@@ -65,9 +65,8 @@ fn not_negative(name: &str, asked: Option<i64>) -> Result<i64, Problem> {
     }
 }
 
-fn page(events: &[RecordedEvent], limit: i64) -> Json<Value> {
-    let more = i64::try_from(events.len()).is_ok_and(|n| n == limit);
-    Json(json!({"events": events, "more": more}))
+fn page(page: &Page) -> Json<Value> {
+    Json(json!({"events": page.events, "more": page.more}))
 }
 
 /// `GET /v1/streams/{stream}?after_version=0&limit=100`
@@ -81,12 +80,13 @@ pub(crate) async fn stream(
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
     let query = params(query)?;
     let (after, limit) = (not_negative("after_version", query.after_version)?, limit(query.limit)?);
-    let events = api.store.get_events(&principal.tenant, &stream, after, limit).await?;
+    let found = api.store.get_events(&principal.tenant, &stream, after, limit).await?;
     // Beyond the end of a stream that exists there is an empty page, not a missing stream.
-    if events.is_empty() && (after == 0 || api.store.get_events(&principal.tenant, &stream, 0, 1).await?.is_empty()) {
+    let exists = || async { Ok::<_, DbError>(!api.store.get_events(&principal.tenant, &stream, 0, 1).await?.events.is_empty()) };
+    if found.events.is_empty() && (after == 0 || !exists().await?) {
         return Err(Problem::not_found(format!("there is no stream {stream}")));
     }
-    Ok(page(&events, limit))
+    Ok(page(&found))
 }
 
 /// `GET /v1/events?after=0&type=TaskAssigned&limit=100`
@@ -105,7 +105,7 @@ pub(crate) async fn events(
             api.store.get_events_by_type(&principal.tenant, event_type.as_str(), after, limit).await?
         }
     };
-    Ok(page(&events, limit))
+    Ok(page(&events))
 }
 
 /// `GET /v1/streams/{stream}/snapshot`
@@ -123,30 +123,32 @@ pub(crate) async fn snapshot(
 }
 
 /// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that whoever wrote can read
-/// what it wrote.
+/// what it wrote. Only positions of the tenant's own events: how far the lane is with others is none of its business.
 pub(crate) async fn lane(
     State(api): State<Arc<Api>>,
     lane: Result<Path<String>, PathRejection>,
     query: Params<LaneQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
-    authenticate(&api, &headers, Scope::Read).await?;
+    let principal = authenticate(&api, &headers, Scope::Read).await?;
     let (lane, query) = (body::path(lane)?, params(query)?);
-    let position = not_negative("wait_for", query.wait_for)?;
+    let position = Position(not_negative("wait_for", query.wait_for)?);
+    if !api.board.read().contains_key(&lane) {
+        return Err(Problem::not_found(format!("there is no lane {lane}")));
+    }
+    if position.0 > 0 && !api.store.has(&principal.tenant, position).await? {
+        return Err(Problem::not_found(format!("there is no event of yours at position {position}")));
+    }
     let wait = query.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         let client = api.database.get().await?;
         let rows = Ledger::rows(&**client).await?;
         drop(client);
-        let mut rows = rows.into_iter().filter(|row| row.lane == lane).peekable();
-        if rows.peek().is_none() {
-            return Err(Problem::not_found(format!("there is no lane {lane}")));
-        }
-        let next_offset = rows.filter_map(|row| row.next_offset).max().unwrap_or(0);
-        let reached = next_offset > position;
+        let next_offset = rows.into_iter().filter(|row| row.lane == lane).filter_map(|row| row.next_offset).max();
+        let reached = position.0 == 0 || next_offset.is_some_and(|next| next > position.0);
         if reached || tokio::time::Instant::now() >= deadline {
-            return Ok(Json(json!({"lane": lane, "nextOffset": next_offset, "reached": reached})));
+            return Ok(Json(json!({"lane": lane, "reached": reached})));
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }

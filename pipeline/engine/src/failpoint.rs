@@ -25,6 +25,8 @@ pub const ALL: &[&str] = &[
     "history.after_sync",
     "history.after_ledger",
     "history.after_redrive_commit",
+    "rebuild.before_commit",
+    "rebuild.after_commit",
 ];
 
 struct Armed {

@@ -8,4 +8,4 @@ mod table;
 pub mod verify;
 
 pub use sink::HistorySink;
-pub use table::{HistoryError, HistoryTable, redrive_id, transaction_id};
+pub use table::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};

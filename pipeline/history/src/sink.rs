@@ -21,7 +21,6 @@ use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
-use url::Url;
 use weir_engine::{Batch, Claim, Located, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::{Position, wire};
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RetryPolicy, dead_letters};
@@ -29,7 +28,7 @@ use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RetryPolicy
 use crate::past;
 use crate::rows;
 use crate::schema::PARTITION_COLUMNS;
-use crate::table::{HistoryError, HistoryTable, during, epoch_id, redrive_id, transaction_id};
+use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 100;
@@ -42,7 +41,7 @@ const CHUNK_ROWS: usize = 4096;
 
 /// Writes history.
 pub struct HistorySink {
-    root: Url,
+    root: HistoryRoot,
     database: Database,
     ledger: Ledger,
     policy: RetryPolicy,
@@ -63,8 +62,8 @@ enum Standing {
 impl HistorySink {
     /// Nothing happens until the lane claims.
     #[must_use]
-    pub fn new(root: Url, database: Database, ledger: Ledger, policy: RetryPolicy) -> Self {
-        Self { root, database, ledger, policy, table: None, partitions: Vec::new(), written: None, checkpointed: 0 }
+    pub fn new(root: impl Into<HistoryRoot>, database: Database, ledger: Ledger, policy: RetryPolicy) -> Self {
+        Self { root: root.into(), database, ledger, policy, table: None, partitions: Vec::new(), written: None, checkpointed: 0 }
     }
 
     async fn table(&mut self) -> Result<&mut HistoryTable, SinkError> {
@@ -193,10 +192,12 @@ impl HistorySink {
         if stored.is_some_and(|stored| stored.to_string() == id) {
             return Ok(());
         }
-        let found = stored.map_or_else(|| "nothing".to_owned(), |stored| format!("event {stored}"));
+        tracing::error!(offset, history = id, event_store = ?stored, "two pasts");
+        // No ids: this is shown to whoever asks whether we are ready.
+        let found = if stored.is_some() { "another event" } else { "nothing" };
         Err(SinkError::Fatal(
             format!(
-                "history holds event {id} at position {offset}, where the event store holds {found}: Postgres was restored \
+                "the event store holds {found} at position {offset}, where history has its last event: Postgres was restored \
                  to an older copy than history. Restore the newer Postgres; or, if that past is lost for good, move the \
                  history table aside and remove this lane's row from the ledger, to build history anew from what is left"
             )

@@ -1,5 +1,6 @@
 //! Opening, creating and syncing the Delta table.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,37 @@ pub fn redrive_id(lane: &str, partition: &Partition, offset: i64) -> String {
     format!("{}/{offset}", transaction_id(lane, partition))
 }
 
+/// Where history lives, and how its object store is reached.
+#[derive(Debug, Clone)]
+pub struct HistoryRoot {
+    /// The directory above the table.
+    pub url: Url,
+    /// The object store's own options.
+    pub options: BTreeMap<String, String>,
+}
+
+impl From<Url> for HistoryRoot {
+    fn from(url: Url) -> Self {
+        Self { url, options: BTreeMap::new() }
+    }
+}
+
+impl HistoryRoot {
+    /// Where the table is.
+    pub fn location(&self) -> Result<Url, HistoryError> {
+        let mut root = self.url.clone();
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", root.path()));
+        }
+        root.join("events/").map_err(during("reading the history URL"))
+    }
+
+    fn builder(&self, action: &'static str) -> Result<DeltaTableBuilder, HistoryError> {
+        let options = self.options.clone().into_iter().collect();
+        Ok(DeltaTableBuilder::from_url(self.location()?).map_err(during(action))?.with_storage_options(options))
+    }
+}
+
 /// The table `events` at a URL.
 pub struct HistoryTable {
     delta: DeltaTable,
@@ -51,25 +83,15 @@ pub struct HistoryTable {
 }
 
 impl HistoryTable {
-    /// Where the table of a history root is.
-    pub fn location(root: &Url) -> Result<Url, HistoryError> {
-        let mut root = root.clone();
-        if !root.path().ends_with('/') {
-            root.set_path(&format!("{}/", root.path()));
-        }
-        root.join("events/").map_err(during("reading the history URL"))
-    }
-
     /// Opens the table, or makes an empty one.
-    pub async fn open_or_create(root: &Url) -> Result<Self, HistoryError> {
+    pub async fn open_or_create(root: &HistoryRoot) -> Result<Self, HistoryError> {
         const ACTION: &str = "opening the history table";
-        let location = Self::location(root)?;
+        let location = root.location()?;
         let local = (location.scheme() == "file").then(|| location.to_file_path().ok()).flatten();
         if let Some(path) = &local {
             std::fs::create_dir_all(path).map_err(during(ACTION))?;
         }
-        let mut delta =
-            DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.build().map_err(during(ACTION))?;
+        let mut delta = root.builder(ACTION)?.build().map_err(during(ACTION))?;
         if delta.verify_deltatable_existence().await.map_err(during(ACTION))? {
             delta.load().await.map_err(during(ACTION))?;
         } else {
@@ -89,14 +111,14 @@ impl HistoryTable {
     }
 
     /// Opens the table for reading; `None` when there is none.
-    pub async fn open(root: &Url) -> Result<Option<Self>, HistoryError> {
+    pub async fn open(root: &HistoryRoot) -> Result<Option<Self>, HistoryError> {
         const ACTION: &str = "opening the history table";
-        let location = Self::location(root)?;
+        let location = root.location()?;
         let local = (location.scheme() == "file").then(|| location.to_file_path().ok()).flatten();
         if local.as_ref().is_some_and(|path| !path.join("_delta_log").is_dir()) {
             return Ok(None);
         }
-        match DeltaTableBuilder::from_url(location).map_err(during(ACTION))?.load().await {
+        match root.builder(ACTION)?.load().await {
             Ok(delta) => Ok(Some(Self { delta, local })),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(error) => Err(during(ACTION)(error)),

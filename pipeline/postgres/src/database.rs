@@ -26,6 +26,8 @@ pub struct DatabaseOptions {
     pub statement_timeout: Duration,
     /// A lock is waited for this long.
     pub lock_timeout: Duration,
+    /// Further settings of each session: name, value.
+    pub session: Vec<(String, String)>,
 }
 
 /// A pool of connections.
@@ -47,20 +49,35 @@ impl Database {
             options.statement_timeout.as_millis(),
         );
         let given = config.get_options().unwrap_or_default().to_owned();
-        config.options(format!("{limits} {given}"));
+        // A space or a backslash within a value is escaped as libpq does it.
+        let escaped = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
+        let further: String = options.session.iter().map(|(name, value)| format!(" -c {name}={}", escaped(value))).collect();
+        config.options(format!("{limits}{further} {given}"));
         config.connect_timeout(Duration::from_secs(5));
         if config.get_application_name().is_none() {
             config.application_name("weir");
         }
+        Self::pool(config, options.connections_max)
+    }
+
+    fn pool(config: Config, connections_max: usize) -> Result<Self, DbError> {
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager_config))
-            .max_size(options.connections_max)
+            .max_size(connections_max)
             .wait_timeout(Some(Duration::from_secs(5)))
             .create_timeout(Some(Duration::from_secs(5)))
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| DbError::new(ACTION, ErrorKind::Permanent, e))?;
+            .map_err(|e| DbError::new("preparing the pool", ErrorKind::Permanent, e))?;
         Ok(Self { pool, config })
+    }
+
+    /// The same database through a pool of its own, whose connections look into another schema first.
+    pub fn through(&self, schema: &str) -> Result<Self, DbError> {
+        let mut config = self.config.clone();
+        let given = config.get_options().unwrap_or_default().to_owned();
+        config.options(format!("{given} -c search_path={schema},public"));
+        Self::pool(config, 2)
     }
 
     /// A connection; back to the pool when dropped.

@@ -50,6 +50,28 @@ pub(crate) const EVENT_COLUMNS: &str = "id, event_id, tenant, stream_id, version
 
 const READING: &str = "reading events";
 
+/// Bytes of event data read at once (P8); one event may exceed it.
+pub(crate) const BYTES_MAX: i64 = 8 << 20;
+
+/// A query for the events of a condition in an order, `$1` of them at most, cut before `$2` bytes of data. The data becomes
+/// text once, below the limit, where no planner pulls it apart.
+pub(crate) fn bounded(condition: &str, order: &str, more: &str) -> String {
+    format!(
+        "SELECT * FROM (SELECT *, sum(octet_length(data)) OVER (ORDER BY {order}) - octet_length(data) AS bytes_before{more} \
+         FROM (SELECT {EVENT_COLUMNS} FROM events WHERE {condition} ORDER BY {order} LIMIT $1) page) sized \
+         WHERE bytes_before < $2 ORDER BY {order}"
+    )
+}
+
+/// Some events in order, and whether there are more.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In order.
+    pub events: Vec<RecordedEvent>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
 fn broken(what: impl std::fmt::Display) -> DbError {
     DbError::new(READING, ErrorKind::Permanent, format!("a stored event is broken: {what}"))
 }
@@ -151,9 +173,9 @@ impl EventStore {
         stream: &StreamId,
         after_version: i64,
         limit: i64,
-    ) -> Result<Vec<RecordedEvent>, DbError> {
-        let condition = "tenant = $1 AND stream_id = $2 AND version > $3 ORDER BY version LIMIT $4";
-        self.read(condition, &[&tenant.as_str(), &stream.to_string(), &after_version, &limit]).await
+    ) -> Result<Page, DbError> {
+        let condition = "tenant = $3 AND stream_id = $4 AND version > $5";
+        self.page(condition, limit, &[&tenant.as_str(), &stream.to_string(), &after_version]).await
     }
 
     /// A tenant's events after a position, in order, at most `limit`.
@@ -162,9 +184,8 @@ impl EventStore {
         tenant: &TenantId,
         after: Position,
         limit: i64,
-    ) -> Result<Vec<RecordedEvent>, DbError> {
-        let condition = "tenant = $1 AND id > $2 ORDER BY id LIMIT $3";
-        self.read(condition, &[&tenant.as_str(), &after.0, &limit]).await
+    ) -> Result<Page, DbError> {
+        self.page("tenant = $3 AND id > $4", limit, &[&tenant.as_str(), &after.0]).await
     }
 
     /// A tenant's events of one type after a position, in order, at most `limit`.
@@ -174,9 +195,16 @@ impl EventStore {
         event_type: &str,
         after: Position,
         limit: i64,
-    ) -> Result<Vec<RecordedEvent>, DbError> {
-        let condition = "tenant = $1 AND event_type = $2 AND id > $3 ORDER BY id LIMIT $4";
-        self.read(condition, &[&tenant.as_str(), &event_type, &after.0, &limit]).await
+    ) -> Result<Page, DbError> {
+        let condition = "tenant = $3 AND event_type = $4 AND id > $5";
+        self.page(condition, limit, &[&tenant.as_str(), &event_type, &after.0]).await
+    }
+
+    /// Whether the event at a position is this tenant's.
+    pub async fn has(&self, tenant: &TenantId, position: Position) -> Result<bool, DbError> {
+        const SQL: &str = "SELECT FROM events WHERE id = $1 AND tenant = $2";
+        let client = self.database.get().await?;
+        Ok(client.query_opt(SQL, &[&position.0, &tenant.as_str()]).await.during(READING)?.is_some())
     }
 
     /// The event with this id, of whatever tenant: for operators, never for a tenant's request.
@@ -251,6 +279,25 @@ impl EventStore {
                 Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?, snapshot))
             })
             .collect()
+    }
+
+    /// At most `limit` events and [`BYTES_MAX`] bytes of data, but at least one event if there is any. `$1` and `$2` are the
+    /// page's own.
+    async fn page(&self, condition: &str, limit: i64, values: &[&(dyn ToSql + Sync)]) -> Result<Page, DbError> {
+        let order = if condition.contains("version >") { "version" } else { "id" };
+        let sql = bounded(condition, order, ", count(*) OVER () AS found");
+        let client = self.database.get().await?;
+        let statement = client.prepare_cached(&sql).await.during(READING)?;
+        // One more than asked for tells whether there is more.
+        let asked = limit.saturating_add(1);
+        let own: [&(dyn ToSql + Sync); 2] = [&asked, &BYTES_MAX];
+        let values: Vec<_> = own.into_iter().chain(values.iter().copied()).collect();
+        let rows = client.query(&statement, &values).await.during(READING)?;
+        let found = rows.first().map_or(Ok(0_i64), |row| row.try_get("found")).during(READING)?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let events: Vec<_> = rows.iter().take(limit).map(RecordedEvent::from_row).collect::<Result<_, _>>()?;
+        let more = usize::try_from(found).is_ok_and(|found| found > events.len());
+        Ok(Page { events, more })
     }
 
     async fn read(&self, condition: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<RecordedEvent>, DbError> {

@@ -9,7 +9,7 @@ use weir_engine::{Partition, Record, Source, SourceError, SourceEvent};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
-use crate::event_store::{EVENT_COLUMNS, EventStore, RecordedEvent};
+use crate::event_store::{BYTES_MAX, EventStore, RecordedEvent, bounded};
 use crate::notify::AppendSignal;
 
 /// The topic name under which the event store stands in the ledger.
@@ -17,9 +17,6 @@ pub const EVENT_STORE_TOPIC: &str = "events";
 
 /// How long a poll may sleep without a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Bytes of event data read at once (P8); one event may exceed it.
-const BYTES_MAX: i64 = 8 << 20;
 
 /// Tails the event store in position order.
 pub struct EventStoreSource {
@@ -52,15 +49,9 @@ impl EventStoreSource {
 /// A page of events from a position on, bounded in rows and bytes; at least one event if there is any.
 pub(crate) async fn events_from(database: &Database, from: i64, limit: i64) -> Result<Vec<RecordedEvent>, DbError> {
     const ACTION: &str = "tailing the event store";
-    let sql = format!(
-        "SELECT {EVENT_COLUMNS} FROM (\
-           SELECT *, sum(octet_length(event_data::text)) OVER (ORDER BY id) - octet_length(event_data::text) AS bytes_before \
-           FROM (SELECT * FROM events WHERE id >= $1 ORDER BY id LIMIT $2) page) sized \
-         WHERE bytes_before < $3 ORDER BY id"
-    );
     let client = database.get().await?;
-    let statement = client.prepare_cached(&sql).await.during(ACTION)?;
-    let rows = client.query(&statement, &[&from, &limit, &BYTES_MAX]).await.during(ACTION)?;
+    let statement = client.prepare_cached(&bounded("id >= $3", "id", "")).await.during(ACTION)?;
+    let rows = client.query(&statement, &[&limit, &BYTES_MAX, &from]).await.during(ACTION)?;
     rows.iter().map(RecordedEvent::from_row).collect()
 }
 

@@ -7,8 +7,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use url::Url;
-use weir_history::{HistoryError, HistoryTable};
+use weir_history::{HistoryError, HistoryRoot, HistoryTable};
 use weir_model::EventType;
 
 /// Why a query has no answer.
@@ -38,7 +37,7 @@ pub struct History {
 
 impl History {
     /// Opens the table as it stands now. A history that does not exist yet is an empty one.
-    pub async fn open(root: &Url, memory_max: usize) -> Result<Self, QueryError> {
+    pub async fn open(root: &HistoryRoot, memory_max: usize) -> Result<Self, QueryError> {
         let config = SessionConfig::new()
             .with_information_schema(true)
             .set_str("datafusion.sql_parser.collect_spans", "true")

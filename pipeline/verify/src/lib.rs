@@ -12,9 +12,8 @@ mod expected;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use url::Url;
 use weir_engine::{BoxError, Partition};
-use weir_history::{HistoryError, HistoryTable, redrive_id, transaction_id};
+use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
 use weir_model::EventType;
 use weir_model::canonical::SetHash;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
@@ -112,7 +111,7 @@ impl Cut {
 }
 
 /// Compares every sink with the event store. Lanes may run meanwhile. `spill` takes the sort's temporary files.
-pub async fn verify(database: &Database, history: &Url, units: Units, spill: &Path) -> Result<Report, VerifyError> {
+pub async fn verify(database: &Database, history: &HistoryRoot, units: Units, spill: &Path) -> Result<Report, VerifyError> {
     let partition = EventStoreSource::partition(database).await?;
     let mut report = Report::default();
     let sinks = SinkSnapshot::open(database).await?;
@@ -151,7 +150,7 @@ pub async fn verify(database: &Database, history: &Url, units: Units, spill: &Pa
 /// passes them and removed after the commit that redrives them, so a set that stands still around the reading fits.
 async fn history_cut(
     database: &Database,
-    history: &Url,
+    history: &HistoryRoot,
     partition: &Partition,
 ) -> Result<(Option<HistoryTable>, Cut), VerifyError> {
     let read_dead = || async {

@@ -357,8 +357,14 @@ impl<'de> Visitor<'de> for Value<'de> {
         self.visit_i64(i64::try_from(n).map_err(|_| slow())?)
     }
 
+    #[allow(clippy::as_conversions, reason = "the value is whole and within ±2^53, where f64 and i64 agree exactly")]
     fn visit_f64<E: Error>(self, n: f64) -> Result<Held, E> {
-        if self.check.takes_float(n) { Ok(Held::Float(n)) } else { Err(slow()) }
+        match self.check.takes_float(n) {
+            // Written `5.0` it is the same number, and canonical JSON writes it `5`.
+            true if n.fract() == 0.0 => Ok(Held::Integer(n as i64)),
+            true => Ok(Held::Float(n)),
+            false => Err(slow()),
+        }
     }
 
     fn visit_bool<E: Error>(self, b: bool) -> Result<Held, E> {

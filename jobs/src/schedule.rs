@@ -1,0 +1,189 @@
+//! Jobs that run by themselves inside `weir up`, by cron expressions, and when someone asks.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use croner::Cron;
+use croner::errors::CronError;
+use jiff::{Timestamp, tz::TimeZone};
+use tokio_util::sync::CancellationToken;
+use weir_engine::BoxError;
+use weir_engine::retry::chain;
+use weir_history::HistoryRoot;
+use weir_model::project::Units;
+use weir_postgres::job_runs::{Outcome, RunningJob};
+use weir_postgres::{Database, EventStoreSource, RetryPolicy, rebuild};
+
+use crate::data_dir::DataDir;
+use crate::instance::Attached;
+
+/// Sleeps are cut, so that a clock that was set is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(30);
+
+/// What there is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Job {
+    /// Does every number agree?
+    Verify,
+    /// The read models anew from the event store, beside those that serve
+    RebuildReadModels,
+}
+
+impl Job {
+    pub(crate) const ALL: [Self; 2] = [Self::Verify, Self::RebuildReadModels];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::RebuildReadModels => "rebuild-read-models",
+        }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A cron expression: minute, hour, day, month, weekday.
+pub(crate) fn parse(cron: &str) -> Result<Cron, CronError> {
+    Cron::from_str(cron)
+}
+
+/// The next moment after another, UTC.
+pub(crate) fn next(cron: &Cron, after: Timestamp) -> Option<Timestamp> {
+    cron.find_next_occurrence(&after.to_zoned(TimeZone::UTC), false).ok().map(|at| at.timestamp())
+}
+
+/// What jobs work with.
+#[derive(Clone)]
+pub(crate) struct Runner {
+    database: Database,
+    history: HistoryRoot,
+    dir: DataDir,
+    units: Units,
+    policy: RetryPolicy,
+    owner: Arc<str>,
+}
+
+impl Runner {
+    pub(crate) fn new(attached: &Attached) -> Self {
+        Self {
+            database: attached.database.clone(),
+            history: attached.history.clone(),
+            dir: attached.dir.clone(),
+            units: attached.settings.durations,
+            policy: attached.settings.retry_policy(),
+            owner: format!("process {}", std::process::id()).into(),
+        }
+    }
+
+    /// Runs a job and keeps its row; `None` when another process has it.
+    pub(crate) async fn run(&self, job: Job, due_at: Option<Timestamp>) -> Result<Option<(Outcome, String)>, BoxError> {
+        let Some(running) = RunningJob::begin(&self.database, job.name(), due_at, &self.owner).await? else {
+            return Ok(None);
+        };
+        let (outcome, detail) = match Box::pin(self.work(job)).await {
+            Ok(done) => done,
+            Err(error) => (Outcome::Failed, chain(error.as_ref())),
+        };
+        match outcome {
+            Outcome::Ok => tracing::info!(%job, detail, "a job is done"),
+            Outcome::Different | Outcome::Failed => tracing::error!(%job, outcome = outcome.as_str(), detail, "a job"),
+        }
+        running.end(outcome, &detail).await?;
+        Ok(Some((outcome, detail)))
+    }
+
+    async fn work(&self, job: Job) -> Result<(Outcome, String), BoxError> {
+        match job {
+            Job::Verify => self.verify().await,
+            Job::RebuildReadModels => self.rebuild().await,
+        }
+    }
+
+    async fn verify(&self) -> Result<(Outcome, String), BoxError> {
+        let spill = self.dir.spill()?;
+        let report = weir_verify::verify(&self.database, &self.history, self.units, &spill).await?;
+        let different: Vec<String> = report
+            .comparisons
+            .iter()
+            .filter(|comparison| !comparison.is_equal())
+            .map(|c| format!("{} {}: {} in the source, {} in the sink", c.lane, c.subject, c.expected, c.actual))
+            .chain(report.differences.iter().cloned())
+            .collect();
+        let cuts: Vec<_> = report.cuts.iter().map(|(lane, below)| format!("{lane} below {below}")).collect();
+        match report.is_equal() {
+            true => Ok((Outcome::Ok, format!("all equal; compared {}", cuts.join(", ")))),
+            false => Ok((Outcome::Different, different.join("; "))),
+        }
+    }
+
+    async fn rebuild(&self) -> Result<(Outcome, String), BoxError> {
+        let partition = EventStoreSource::partition(&self.database).await?;
+        let scratch = self.database.through(rebuild::SCHEMA)?;
+        let done = rebuild::rebuild(&self.database, &scratch, &partition, self.units, &self.policy).await?;
+        let tables: Vec<_> = done.different.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
+        let words = if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };
+        Ok((Outcome::Ok, format!("rebuilt below {}; {words}", done.below)))
+    }
+}
+
+/// Runs what is due, until told to stop.
+pub(crate) struct Scheduler;
+
+impl Scheduler {
+    pub(crate) fn start(attached: &Attached, stop: CancellationToken) {
+        let runner = Runner::new(attached);
+        for job in Job::ALL {
+            let cron = attached.settings.jobs.get(job.name()).and_then(|settings| parse(&settings.cron).ok());
+            let Some(cron) = cron else { continue };
+            let (runner, stop) = (runner.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = follow(&runner, job, &cron) => {}
+                }
+            });
+        }
+    }
+}
+
+async fn follow(runner: &Runner, job: Job, cron: &Cron) {
+    let mut after = Timestamp::now();
+    while let Some(due) = next(cron, after) {
+        loop {
+            let left = Duration::try_from(Timestamp::now().duration_until(due)).unwrap_or_default();
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left.min(SLEEP_MAX)).await;
+        }
+        if let Err(error) = runner.run(job, Some(due)).await {
+            tracing::warn!(%job, error = chain(error.as_ref()), "a job did not run");
+        }
+        // Moments that passed meanwhile are not made up for.
+        after = due.max(Timestamp::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_moment_is_the_expressions_in_utc() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+        for (cron, after, due) in [
+            ("17 3 * * *", "2026-02-28T03:17:00Z", "2026-03-01T03:17:00Z"),
+            ("*/5 * * * *", "2026-02-28T23:59:59Z", "2026-03-01T00:00:00Z"),
+            ("0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
+        ] {
+            assert_eq!(next(&parse(cron).expect("valid"), at(after)), Some(at(due)), "{cron}");
+        }
+        assert!(parse("every day").is_err() && parse("61 * * * *").is_err());
+    }
+}

@@ -1,0 +1,41 @@
+//! What one tenant and one client may use, so that nobody can use up what the others need.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use weir_model::TenantId;
+
+use crate::Problem;
+
+/// The limits, and how far each tenant is from its own.
+pub struct Limits {
+    /// Connections at once; more wait to be accepted.
+    pub connections_max: usize,
+    /// A client has this long to send a request's head, and to be idle between two.
+    pub header_timeout: Duration,
+    /// A client has this long to send a request's body.
+    pub body_timeout: Duration,
+    rates: DefaultKeyedRateLimiter<TenantId>,
+    clock: DefaultClock,
+}
+
+impl Limits {
+    /// `requests_per_second` of one tenant, of which one second's worth may come at once.
+    #[must_use]
+    pub fn new(
+        requests_per_second: NonZeroU32,
+        connections_max: usize,
+        header_timeout: Duration,
+        body_timeout: Duration,
+    ) -> Self {
+        let rates = RateLimiter::keyed(Quota::per_second(requests_per_second));
+        Self { connections_max, header_timeout, body_timeout, rates, clock: DefaultClock::default() }
+    }
+
+    /// Counts a request of a tenant.
+    pub(crate) fn take(&self, tenant: &TenantId) -> Result<(), Problem> {
+        self.rates.check_key(tenant).map_err(|wait| Problem::too_many(wait.wait_time_from(self.clock.now())))
+    }
+}

@@ -1,0 +1,92 @@
+//! An event store full of events of all ten types, written by Postgres itself: nobody waits for a command side.
+
+use weir_model::EventType;
+use weir_model::wire::samples;
+use weir_postgres::{Database, DatabaseOptions};
+use weir_tests::Postgres;
+use weir_tests::weir::connect;
+
+/// How the ten types take turns: how many places back the stream's first event is, and the version.
+const TURNS: [(EventType, i64, i64); 10] = [
+    (EventType::UserRegistered, 0, 1),
+    (EventType::UserProfileUpdated, 1, 2),
+    (EventType::ContentUploaded, 0, 1),
+    (EventType::ContentProcessingStarted, 1, 2),
+    (EventType::ContentProcessingCompleted, 2, 3),
+    (EventType::LearningSessionStarted, 0, 1),
+    (EventType::UserDeactivated, 6, 3),
+    (EventType::AssessmentCompleted, 0, 1),
+    (EventType::TaskAssigned, 0, 1),
+    (EventType::TaskCompleted, 1, 2),
+];
+
+/// Appends events until there are `events`, a second apart.
+pub(crate) async fn fill(url: &str, events: i64) {
+    let client = connect(url).await;
+    let head: i64 = client.query_one("SELECT coalesce(max(id), 0) FROM events", &[]).await.unwrap().get(0);
+    client
+        .batch_execute(
+            "SET synchronous_commit = off; CREATE TEMP TABLE turns (turn bigint, event_type text, aggregate text, back bigint, \
+             version bigint, schema_version text, id_field text, data jsonb)",
+        )
+        .await
+        .unwrap();
+    for (turn, (event_type, back, version)) in (0_i64..).zip(TURNS) {
+        let aggregate = event_type.aggregate_type();
+        let newest = weir_model::contract::standard().unwrap().newest(event_type);
+        let sql = "INSERT INTO turns VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let data = samples::one(event_type);
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+            &turn,
+            &event_type.as_str(),
+            &aggregate.as_str(),
+            &back,
+            &version,
+            &newest,
+            &aggregate.id_field(),
+            &data,
+        ];
+        client.execute(sql, &values).await.unwrap();
+    }
+    const SQL: &str = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
+           event_data, metadata, timestamp, recorded_at, command_events) \
+         SELECT n, gen_random_uuid(), 'default', aggregate || '-' || (n - back), version, event_type, schema_version, 'bench', \
+           data || jsonb_build_object('timestamp', to_char(at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')) \
+             || CASE WHEN data ? 'userId' THEN jsonb_build_object('userId', 'user-' || n % 50000) ELSE '{}' END \
+             || jsonb_build_object(id_field, (n - back)::text), \
+           '{}', at, at, 1 \
+         FROM generate_series($1::bigint, $2::bigint) n \
+         CROSS JOIN LATERAL (SELECT timestamptz '2024-01-01 00:00:00Z' + n * interval '1 second' AS at) t \
+         JOIN turns ON turn = (n - 1) % 10";
+    let mut from = head + 1;
+    while from <= events {
+        let to = (from + 199_999).min(events);
+        client.execute(SQL, &[&from, &to]).await.unwrap();
+        from = to + 1;
+    }
+    client.batch_execute("VACUUM ANALYZE events; CHECKPOINT").await.unwrap();
+}
+
+/// A database of a server, migrated.
+pub(crate) async fn database(url: &str) -> Database {
+    let second = std::time::Duration::from_secs(1);
+    let url = url.to_owned();
+    let options =
+        DatabaseOptions { url, connections_max: 16, statement_timeout: 600 * second, lock_timeout: 60 * second, session: Vec::new() };
+    let database = Database::open(&options).unwrap();
+    database.migrate().await.unwrap();
+    database
+}
+
+/// A server, its database, and so many events in it.
+pub(crate) async fn filled(events: i64) -> (Postgres, Database) {
+    let server = Postgres::start();
+    let database = database(&server.url()).await;
+    fill(&server.url(), events).await;
+    (server, database)
+}
+
+/// For benchmarks that wait for servers.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}

@@ -1,0 +1,36 @@
+//! How fast, against what the machine could do at best? Each benchmark measures its floor in the same run, in interleaved
+//! pairs, and prints medians and a row for the README's table. `cargo bench --bench weir [NAME …]`; goals are not asserted.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot be set up fails, and says so")]
+#![allow(clippy::as_conversions, clippy::large_futures, reason = "figures for people")]
+
+mod append;
+mod decode;
+mod fill;
+mod http;
+mod lanes;
+mod measure;
+mod memory;
+mod merge;
+mod source;
+mod verify;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let benches: [(&str, fn()); 8] = [
+        ("decode", decode::run),
+        ("append", append::run),
+        ("http", http::run),
+        ("source", source::run),
+        ("read-models", lanes::read_models),
+        ("history", lanes::history),
+        ("memory", memory::run),
+        ("verify", verify::run),
+    ];
+    println!("| what | measured | floor, same run | ratio | goal |\n|---|---|---|---|---|");
+    for (name, bench) in benches {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            bench();
+        }
+    }
+}

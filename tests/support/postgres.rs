@@ -1,0 +1,132 @@
+//! A Postgres server of the tests' own, for what an operator would do with one: stand before it, slow it, fill its disk.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server with an empty database.
+pub struct Postgres {
+    // Stopped before its files go.
+    child: Child,
+    port: u16,
+    _dir: Option<TempDir>,
+}
+
+fn binaries() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("Debian's postgresql is installed");
+    let mut found: Vec<PathBuf> = versions.filter_map(Result::ok).map(|entry| entry.path().join("bin")).collect();
+    found.sort();
+    found.pop().expect("Debian's postgresql is installed")
+}
+
+/// Who runs it: Postgres refuses root.
+fn user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let line = passwd.lines().find(|line| line.starts_with("postgres:")).expect("Debian's postgresql makes its user");
+    let ids: Vec<u32> = line.split(':').skip(2).take(2).map(|id| id.parse().unwrap()).collect();
+    Some((ids[0], ids[1]))
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(binaries().join(program));
+    if let Some((uid, gid)) = user() {
+        command.uid(uid).gid(gid);
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+/// A free port of loopback.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Postgres {
+    /// Starts one in a directory of its own.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-postgres-").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut server = Self::start_in(dir.path(), &[]);
+        server._dir = Some(dir);
+        server
+    }
+
+    /// Starts one below a directory, with settings such as `fsync=off`.
+    #[must_use]
+    pub fn start_in(dir: &Path, settings: &[&str]) -> Self {
+        let cluster = dir.join("cluster");
+        if !cluster.exists() {
+            fs::create_dir(&cluster).unwrap();
+            if let Some((uid, gid)) = user() {
+                chown(&cluster, Some(uid), Some(gid)).unwrap();
+            }
+            let made = command("initdb")
+                .args(["-U", "weir", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"])
+                .arg(&cluster)
+                .output()
+                .unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let port = free_port();
+        let mut postgres = command("postgres");
+        postgres.arg("-D").arg(&cluster).args(["-p", &port.to_string()]);
+        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"]
+            .iter()
+            .chain(["shared_buffers=128MB", "max_wal_size=2GB", "wal_compression=on", "jit=off"].iter())
+            .chain(settings)
+        {
+            postgres.args(["-c", setting]);
+        }
+        let log = fs::File::create(dir.join("postgres.log")).unwrap();
+        let child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut server = Self { child, port, _dir: None };
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let words = || fs::read_to_string(dir.join("postgres.log")).unwrap_or_default();
+            assert!(server.child.try_wait().unwrap().is_none(), "{}", words());
+            assert!(started.elapsed() < PATIENCE, "{}", words());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url_at(self.port)
+    }
+}
+
+/// The URL of such a server at a port, which may be a proxy's.
+#[must_use]
+pub fn url_at(port: u16) -> String {
+    format!("postgres://weir@127.0.0.1:{port}/postgres")
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Ends at once, with its processes.
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::QUIT).ok();
+        drop(self.child.wait());
+    }
+}
