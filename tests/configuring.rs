@@ -59,3 +59,22 @@ fn schema_completions_and_manual_are_there() {
     assert!(weir.ok(&["man"]).contains("weir"));
     assert!(!weir.path().exists(), "none of these touches the data directory");
 }
+
+#[tokio::test]
+async fn settings_of_sessions_and_options_of_the_object_store_are_passed_on() {
+    let weir = Weir::new().with("postgres.session.work_mem=\"7MB\"").with("postgres.session.application_name=\"my weir\"");
+    let up = weir.up();
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'my weir'";
+    assert!(weir.owner().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0);
+    up.terminate();
+    let weir = weir.with("history.storage.aws_secret_access_key=hush").with("history.storage.aws_region=eu-west-1");
+    let shown = weir.ok(&["config", "show"]);
+    assert!(shown.contains("eu-west-1") && !shown.contains("hush"), "{shown}");
+    weir.ok(&["sql", "SELECT 1"]);
+    let wrong = Weir::new().with("postgres.session.no_such_thing=1").run(&["status"]);
+    let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(1) && words.contains("no_such_thing"), "{words}");
+    let wrong = Weir::new().with("jobs.verify.cron=\"every day\"").run(&["config", "validate"]);
+    let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(1) && words.contains("jobs.verify.cron"), "{words}");
+}

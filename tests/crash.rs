@@ -225,12 +225,13 @@ async fn kill_postgres_once_it_runs(weir: &Weir) {
 #[test]
 fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
-    let tests = concat!(include_str!("crash.rs"), include_str!("dead_letters.rs"));
+    let tests = concat!(include_str!("crash.rs"), include_str!("dead_letters.rs"), include_str!("jobs.rs"));
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
     }
     let mut hit = BTreeSet::new();
-    for file in ["postgres/src/group_commit.rs", "postgres/src/projection.rs", "history/src/sink.rs"] {
+    let files = ["postgres/src/group_commit.rs", "postgres/src/projection.rs", "postgres/src/rebuild.rs", "history/src/sink.rs"];
+    for file in files {
         let text = std::fs::read_to_string(root().join("pipeline").join(file)).unwrap();
         for part in text.split("failpoint::hit(").skip(1) {
             let argument = part.split(')').next().unwrap();

@@ -48,7 +48,11 @@ fn both_ways(bytes: impl Into<Bytes>) -> Result<Event, DecodeError> {
     let (fast, slow) = (wire::decode(&bytes), wire::decode_slowly(&bytes));
     assert_eq!(fast, slow, "{}", String::from_utf8_lossy(&bytes));
     if let (Ok(fast), Ok(slow)) = (&fast, &slow) {
-        assert_eq!(columns::split(&fast.data), columns::split(&slow.data));
+        let split = |event: &Event| {
+            let (cells, rest) = columns::split(&event.data);
+            (cells, weir_model::canonical::object_text(&rest))
+        };
+        assert_eq!(split(fast), split(slow));
         assert_eq!(wire::canonical_document(fast), wire::canonical_document(slow));
     }
     fast

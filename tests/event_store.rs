@@ -47,8 +47,8 @@ fn append(stream: &StreamId, expected: Expected, command_id: Uuid, data: &str, e
 const DATA: &str = r#"{"timestamp":"2023-11-14T22:13:20.000Z","userId":"u"}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_beside_many_writers_misses_nothing_and_sees_each_stream_in_order() {
-    const WRITERS: usize = 16;
+async fn thirty_two_writers_on_twenty_hot_streams_and_a_reader_that_misses_nothing() {
+    const WRITERS: usize = 32;
     const EACH: usize = 40;
     let weir = Weir::new();
     let up = weir.up();
@@ -70,7 +70,7 @@ async fn a_reader_beside_many_writers_misses_nothing_and_sees_each_stream_in_ord
         let commits = commits[writer % 2].clone();
         tokio::spawn(async move {
             for n in 0..EACH {
-                let stream = stream(format!("hot{}", (writer + n) % 5));
+                let stream = stream(format!("hot{}", (writer + n) % 20));
                 let stored = commits.append(append(&stream, Expected::Any, Uuid::now_v7(), DATA, 1)).await.unwrap();
                 assert!(matches!(stored, Appended::Stored { repeated: false, .. }));
             }
@@ -154,6 +154,94 @@ async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
         })
         .collect();
     assert_eq!(positions.len(), 1, "{answers:?}");
+    up.terminate();
+}
+
+#[tokio::test]
+async fn twenty_parallel_appends_that_expect_anything_are_all_stored() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    let answers = futures_of(&commits, |_| append(&stream("w"), Expected::Any, Uuid::now_v7(), DATA, 1)).await;
+    let mut versions: Vec<i64> = answers
+        .iter()
+        .map(|answer| match answer {
+            Appended::Stored { version, repeated: false, .. } => *version,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=20).collect::<Vec<_>>());
+    up.terminate();
+}
+
+/// A stream that is not there, one at version 1, one at version 3; each against everything that can be expected.
+#[tokio::test]
+async fn the_expected_version_matrix() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    for (case, version) in [0_i64, 1, 3].into_iter().enumerate() {
+        let expectations = [Expected::Any, Expected::None, Expected::Exists]
+            .into_iter()
+            .chain((0..5).map(Expected::Exact));
+        for (n, expected) in expectations.enumerate() {
+            let stream = stream(format!("m{case}-{n}"));
+            if version > 0 {
+                let events = usize::try_from(version).unwrap();
+                commits.append(append(&stream, Expected::None, Uuid::now_v7(), DATA, events)).await.unwrap();
+            }
+            let fits = match expected {
+                Expected::Any => true,
+                Expected::None => version == 0,
+                Expected::Exists => version > 0,
+                Expected::Exact(wanted) => wanted == version,
+            };
+            let answer = commits.append(append(&stream, expected, Uuid::now_v7(), DATA, 2)).await.unwrap();
+            match answer {
+                Appended::Stored { version: after, repeated: false, .. } => assert!(fits && after == version + 2, "{expected:?}"),
+                Appended::Conflict { actual } => assert!(!fits && actual == version, "{expected:?} on {version}"),
+                other => panic!("{expected:?} on {version}: {other:?}"),
+            }
+        }
+    }
+    up.terminate();
+}
+
+/// A command of four events, repeated: whatever version the repeat expects, it gets the first answer and changes nothing;
+/// with one changed id it is another command, and refused.
+#[tokio::test]
+async fn the_idempotency_matrix() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    for (n, first) in [Expected::Any, Expected::None, Expected::Exact(0)].into_iter().enumerate() {
+        let (stream, id) = (stream(format!("i{n}")), Uuid::now_v7());
+        let command = append(&stream, first, id, DATA, 4);
+        let Appended::Stored { version: 4, first, last, recorded_at, repeated: false } =
+            commits.append(command.clone()).await.unwrap()
+        else {
+            panic!("not stored")
+        };
+        let stored = Appended::Stored { version: 4, first, last, recorded_at, repeated: true };
+        for (again, expected) in [
+            ("same", command.expected),
+            ("any", Expected::Any),
+            ("next", Expected::Exact(4)),
+            ("wrong", Expected::Exact(17)),
+            ("exists", Expected::Exists),
+            ("none", Expected::None),
+        ] {
+            let repeat = Append { expected, ..command.clone() };
+            assert_eq!(commits.append(repeat).await.unwrap(), stored, "{again}");
+        }
+        let changed = Append { request_hash: Some([9; 32]), ..command.clone() };
+        assert_eq!(commits.append(changed).await.unwrap(), Appended::KeyReused);
+        let other = Append { command_id: Uuid::now_v7(), expected: Expected::Exact(0), ..command };
+        assert_eq!(commits.append(other).await.unwrap(), Appended::Conflict { actual: 4 });
+    }
+    let events = weir.owner().await.query_one("SELECT count(*) FROM events", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(events, 12);
     up.terminate();
 }
 

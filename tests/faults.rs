@@ -8,6 +8,10 @@ use weir_model::EventType;
 use weir_model::wire::samples;
 use weir_tests::{Up, Weir};
 
+mod disks;
+mod postgres;
+mod processes;
+
 async fn start_sessions(up: &Up<'_>, token: &str, ids: std::ops::Range<usize>) {
     for id in ids {
         let mut data = samples::one(EventType::LearningSessionStarted);
@@ -15,6 +19,38 @@ async fn start_sessions(up: &Up<'_>, token: &str, ids: std::ops::Range<usize>) {
         let post = Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api));
         assert_eq!(post.bearer_auth(token).json(&data).send().await.unwrap().status(), 201);
     }
+}
+
+/// Sends until it is answered, as a good client does: the same key each time. Gives the answer.
+async fn start_session_at_last(up: &Up<'_>, token: &str, id: &str) -> Value {
+    let mut data = samples::one(EventType::LearningSessionStarted);
+    data["sessionId"] = json!(id);
+    let started = Instant::now();
+    loop {
+        let post = Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api));
+        if let Ok(answer) = post.bearer_auth(token).header("idempotency-key", id).json(&data).send().await {
+            let status = answer.status().as_u16();
+            let body: Value = answer.json().await.unwrap();
+            match status {
+                200 | 201 => return body,
+                _ => assert_eq!(status, 503, "{body}"),
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{id} is not answered");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Sessions in the event store, in the read model and in history: what was acknowledged, once.
+async fn sessions_are(weir: &Weir, expected: i64) {
+    let sql = "SELECT (SELECT count(*) FROM events), (SELECT count(DISTINCT stream_id) FROM events), \
+               (SELECT count(*) FROM learning_session_read_model), \
+               (SELECT value FROM metric_counters WHERE name = 'learning_sessions_started_total')";
+    let row = weir.owner().await.query_one(sql, &[]).await.unwrap();
+    let found: Vec<i64> = (0..4).map(|column| row.get(column)).collect();
+    assert_eq!(found, vec![expected; 4]);
+    let rows = weir.json(&["sql", "SELECT count(*) AS n, count(DISTINCT event_id) AS ids FROM events"]);
+    assert_eq!(rows, json!([{"n": expected, "ids": expected}]));
 }
 
 /// Waits until a lane says what troubles it.

@@ -63,3 +63,29 @@ async fn status_is_shown_anew_until_it_is_told_to_stop() {
     assert!(output.status.success() && text.matches("data directory").count() > 1, "{text}");
     up.terminate();
 }
+
+/// At a terminal, which `script` makes: history, `\\d`, timing, completion; and statements from a pipe.
+#[test]
+fn a_prompt_answers_statements_and_describes_tables() {
+    let weir = Weir::new();
+    let dir = tempfile::tempdir().unwrap();
+    let typed = "\\d\nSELECT 1 +\n  41 AS answer;\n\\d assessment_comp\teted\n\\timing\nSELEC 1;\n\\d events\n\\q\n";
+    std::fs::write(dir.path().join("typed"), typed).unwrap();
+    let binary = weir_tests::binary().display();
+    let line = format!("{binary} sql --data-dir {}", weir.path().display());
+    let shell = format!("(sleep 1; while IFS= read -r line; do printf '%s\\n' \"$line\"; sleep 0.7; done < typed; sleep 1) | script -qec '{line}' out");
+    let output = std::process::Command::new("sh").args(["-c", &shell]).current_dir(dir.path()).output().unwrap();
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{screen}");
+    for part in ["learning_session_started", "42", " rows, ", "timing is off", "error: ", "event_month", "aggregate_version"] {
+        assert!(screen.contains(part), "`{part}` is missing on the screen:\n{screen}");
+    }
+    let kept = std::fs::read_to_string(weir.path().join("sql_history")).unwrap();
+    assert!(kept.contains("AS answer"), "{kept}");
+
+    let mut piped = weir.command(&["sql", "--format", "csv"]);
+    let mut child = piped.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"SELECT 1 AS a;\nSELECT 2\n AS b;\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\n1\nb\n2\n");
+}

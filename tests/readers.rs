@@ -2,35 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::Value;
 use weir_tests::{Facts, Fixture, Up, Weir, seed};
 
-/// A Python environment with DuckDB and its Delta extension, in the user's cache directory, made at first use.
-fn python() -> &'static PathBuf {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-        let environment = cache.join("weir/readers-duckdb-1.5.5");
-        let python = environment.join("bin/python");
-        if !environment.join("complete").exists() {
-            let run = |command: &mut Command| {
-                let output = command.output().expect("python3 runs; install Debian's python3 and python3-venv");
-                let words = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert!(
-                    output.status.success(),
-                    "DuckDB cannot be had for the readers' test; install python3-venv and see that PyPI is reached:\n{words}"
-                );
-            };
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
-            let packages = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"];
-            run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
-            std::fs::write(environment.join("complete"), "").unwrap();
-        }
-        python
-    })
+/// A Python with DuckDB and its Delta extension.
+fn python() -> PathBuf {
+    weir_tests::python::with("readers", &["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"]).join("bin/python")
 }
 
 const SCRIPT: &str = "

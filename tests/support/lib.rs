@@ -5,12 +5,15 @@
 #![allow(clippy::missing_panics_doc, clippy::as_conversions, reason = "tests")]
 
 pub mod fixture;
+pub mod mount;
 pub mod oracle;
 pub mod postgres;
 pub mod proxy;
+pub mod python;
 pub mod weir;
 
 pub use fixture::Fixture;
+pub use mount::Mount;
 pub use oracle::Facts;
 pub use postgres::Postgres;
 pub use proxy::Proxy;

@@ -60,25 +60,46 @@ impl Postgres {
     pub fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("weir-postgres-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let mut server = Self::start_in(dir.path(), &[]);
+        let mut server = Self::start_in(dir.path(), None, &[]);
         server._dir = Some(dir);
         server
     }
 
-    /// Starts one below a directory, with settings such as `fsync=off`.
+    /// Starts one in a directory of its own, with more variables.
     #[must_use]
-    pub fn start_in(dir: &Path, settings: &[&str]) -> Self {
+    pub fn start_with_environment(environment: &[(&str, &str)]) -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-postgres-").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut server = Self::start_in(dir.path(), None, environment);
+        server._dir = Some(dir);
+        server
+    }
+
+    /// Starts one below a directory, its write-ahead log below another.
+    #[must_use]
+    pub fn start_with_log_in(dir: &Path, log: &Path) -> Self {
+        fs::set_permissions(log, fs::Permissions::from_mode(0o755)).unwrap();
+        Self::start_in(dir, Some(log), &[])
+    }
+
+    fn start_in(dir: &Path, log_dir: Option<&Path>, environment: &[(&str, &str)]) -> Self {
         let cluster = dir.join("cluster");
         if !cluster.exists() {
             fs::create_dir(&cluster).unwrap();
             if let Some((uid, gid)) = user() {
                 chown(&cluster, Some(uid), Some(gid)).unwrap();
             }
-            let made = command("initdb")
-                .args(["-U", "weir", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"])
-                .arg(&cluster)
-                .output()
-                .unwrap();
+            let mut initdb = command("initdb");
+            initdb.args(["-U", "weir", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D"]).arg(&cluster);
+            if let Some(log_dir) = log_dir {
+                let wal = log_dir.join("wal");
+                fs::create_dir(&wal).unwrap();
+                if let Some((uid, gid)) = user() {
+                    chown(&wal, Some(uid), Some(gid)).unwrap();
+                }
+                initdb.arg("-X").arg(wal);
+            }
+            let made = initdb.output().unwrap();
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         }
         let port = free_port();
@@ -87,11 +108,11 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"]
             .iter()
             .chain(["shared_buffers=128MB", "max_wal_size=2GB", "wal_compression=on", "jit=off"].iter())
-            .chain(settings)
         {
             postgres.args(["-c", setting]);
         }
         let log = fs::File::create(dir.join("postgres.log")).unwrap();
+        postgres.envs(environment.iter().copied());
         let child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut server = Self { child, port, _dir: None };
         let started = Instant::now();

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Weir {
     dir: TempDir,
     settings: Vec<String>,
+    /// A server that is not its own.
+    postgres: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Default for Weir {
@@ -37,13 +40,27 @@ impl Weir {
             "dead_letters.retry_delays_ms=[100, 100]",
         ];
         let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
-        Self { dir, settings: settings.map(str::to_owned).to_vec() }
+        Self { dir, settings: settings.map(str::to_owned).to_vec(), postgres: None, environment: Vec::new() }
     }
 
     /// One more setting for every command.
     #[must_use]
     pub fn with(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// On a Postgres server that is not its own.
+    #[must_use]
+    pub fn on(mut self, url: &str) -> Self {
+        self.postgres = Some(url.to_owned());
+        self.with(&format!("postgres.url={url}")).with(&format!("postgres.reader_url={url}"))
+    }
+
+    /// One more variable for every command.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -59,7 +76,12 @@ impl Weir {
         let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
         let copied = Command::new("cp").arg("-a").arg(self.path()).arg(dir.path()).status().unwrap();
         assert!(copied.success());
-        Self { dir, settings: self.settings.clone() }
+        Self {
+            dir,
+            settings: self.settings.clone(),
+            postgres: self.postgres.clone(),
+            environment: self.environment.clone(),
+        }
     }
 
     /// A command, ready to run.
@@ -70,6 +92,7 @@ impl Weir {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -196,6 +219,9 @@ impl Weir {
     /// The URL of the server's owner.
     #[must_use]
     pub fn owner_url(&self) -> String {
+        if let Some(url) = &self.postgres {
+            return url.clone();
+        }
         let secrets: Value =
             serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
         format!(
@@ -259,6 +285,11 @@ impl Up<'_> {
 
     /// Waits until every lane has applied everything.
     pub async fn caught_up(&self) {
+        self.lanes_caught_up(3).await;
+    }
+
+    /// Waits until so many lanes have applied everything.
+    pub async fn lanes_caught_up(&self, lanes: i64) {
         let owner = self.weir.owner().await;
         let started = Instant::now();
         loop {
@@ -266,12 +297,26 @@ impl Up<'_> {
                 .query_one("SELECT count(*) FILTER (WHERE coalesce(next_offset, 1) > (SELECT coalesce(max(id), 0) FROM events)) FROM ledger", &[])
                 .await
                 .unwrap();
-            if row.get::<_, i64>(0) == 3 {
+            if row.get::<_, i64>(0) >= lanes {
                 return;
             }
             assert!(started.elapsed() < PATIENCE, "the lanes do not catch up:\n{}", self.weir.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Stops it as `kill -STOP` does, until [`Self::go_on`].
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// As `kill -CONT` does.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
     }
 
     /// As `kill -9` does.

@@ -182,11 +182,7 @@ impl CommandService {
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
     pub async fn execute(&self, request: CommandRequest) -> Result<Answer, CommandError> {
         let hash = request.caller.idempotency_key.is_some().then(|| {
-            hash_of(&[
-                request.command.as_str(),
-                &request.expected.code().to_string(),
-                &canonical::object_text(&request.data),
-            ])
+            hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)])
         });
         let prepared = self.prepare(&request)?;
         for _ in 0..DECISIONS_MAX {
@@ -267,11 +263,7 @@ impl CommandService {
     pub async fn append(&self, request: StreamAppend) -> Result<Answer, CommandError> {
         let hash = request.caller.idempotency_key.is_some().then(|| {
             let events = request.events.iter().map(|(t, v, d)| format!("{t} {v:?} {}", canonical::object_text(d)));
-            hash_of(&[
-                &request.stream.to_string(),
-                &request.expected.code().to_string(),
-                &events.collect::<Vec<_>>().join("\n"),
-            ])
+            hash_of(&[&request.stream.to_string(), &events.collect::<Vec<_>>().join("\n")])
         });
         let mut events = Vec::with_capacity(request.events.len());
         for (index, (event_type, version, data)) in request.events.into_iter().enumerate() {

@@ -55,7 +55,9 @@ impl Database {
         config.options(format!("{limits}{further} {given}"));
         config.connect_timeout(Duration::from_secs(5));
         if config.get_application_name().is_none() {
-            config.application_name("weir");
+            // A name in the startup message would win over one among the options.
+            let named = options.session.iter().find(|(name, _)| name == "application_name");
+            config.application_name(named.map_or("weir", |(_, value)| value));
         }
         Self::pool(config, options.connections_max)
     }

@@ -81,7 +81,7 @@ impl CommandService {
 
 fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> Append {
     let hash = request.caller.idempotency_key.is_some().then(|| {
-        hash_of(&[request.command.as_str(), &format!("{:?}", request.expected), &canonical::object_text(&request.data)])
+        hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)])
     });
     Append {
         tenant: request.caller.tenant.clone(),

@@ -1,0 +1,153 @@
+//! Does every query of the dashboards and alerts run against the real servers, and do the alerts fire when they must?
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use weir_tests::postgres::free_port;
+use weir_tests::{Fixture, Up, Weir, root, seed};
+
+fn dashboards() -> PathBuf {
+    root().join("dashboards")
+}
+
+fn promtool(args: &[&str]) {
+    let output = Command::new("promtool").args(args).current_dir(dashboards().join("prometheus")).output();
+    let output = output.expect("promtool runs; install Debian's prometheus");
+    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{words}");
+}
+
+#[test]
+fn alerts_fire_when_they_must_and_not_when_they_must_not() {
+    promtool(&["check", "config", "prometheus.yml"]);
+    promtool(&["test", "rules", "alerts_test.yml"]);
+    // Each alert has its cases and its runbook.
+    let read = |name: &str| std::fs::read_to_string(dashboards().join("prometheus").join(name)).unwrap();
+    let (alerts, cases, runbooks) = (read("alerts.yml"), read("alerts_test.yml"), read("runbooks.md"));
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(names.len(), 5);
+    for name in names {
+        assert!(cases.matches(&format!("alertname: {name}\n")).count() >= 2, "{name} must fire once and once not");
+        assert!(runbooks.contains(&format!("## {name}\n")), "{name} has no runbook");
+        assert!(alerts.contains(&format!("runbooks.md#{}", name.to_lowercase())), "{name} does not name its runbook");
+    }
+}
+
+/// A Prometheus of the test's own, that scrapes often.
+struct Prometheus {
+    child: Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn watching(up: &Up<'_>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let target = up.api.trim_start_matches("http://");
+        let config = std::fs::read_to_string(dashboards().join("prometheus/prometheus.yml")).unwrap();
+        let config = config.replace("127.0.0.1:8626", target).replace("scrape_interval: 15s", "scrape_interval: 1s");
+        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        std::fs::copy(dashboards().join("prometheus/alerts.yml"), dir.path().join("alerts.yml")).unwrap();
+        let port = free_port();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("prometheus")
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("prometheus runs; install Debian's prometheus");
+        Self { child, url: format!("http://127.0.0.1:{port}"), _dir: dir }
+    }
+
+    async fn query(&self, expression: &str) -> Option<Vec<Value>> {
+        let request = reqwest::Client::new().get(format!("{}/api/v1/query", self.url)).query(&[("query", expression)]);
+        let answer: Value = request.send().await.ok()?.json().await.ok()?;
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        answer["data"]["result"].as_array().cloned()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What Grafana makes of its macros.
+fn expand(sql: &str) -> String {
+    let mut sql = sql.to_owned();
+    for (name, expanded) in [
+        ("$__timeGroupAlias(", "floor(extract(epoch FROM {})/86400)*86400 AS \"time\""),
+        ("$__timeFilter(", "{} BETWEEN '2000-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'"),
+    ] {
+        while let Some(start) = sql.find(name) {
+            let end = start + sql[start..].find(')').unwrap();
+            let inside = sql[start + name.len()..end].split(',').next().unwrap().to_owned();
+            sql.replace_range(start..=end, &expanded.replace("{}", &inside));
+        }
+    }
+    assert!(!sql.contains("$__"), "an unknown macro: {sql}");
+    sql
+}
+
+#[tokio::test]
+async fn every_panels_query_has_an_answer() {
+    let fixture = Fixture::new(3000, seed("dashboards"));
+    let weir = Weir::new();
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["demo", "--events", "300", "--rate", "1000"]);
+    let up = weir.up();
+    up.caught_up().await;
+    let prometheus = Prometheus::watching(&up);
+    let postgres = weir_tests::weir::connect(&up.postgres()).await;
+    let dashboard: Value =
+        serde_json::from_str(&std::fs::read_to_string(dashboards().join("grafana/weir.json")).unwrap()).unwrap();
+    // Something happens while Prometheus looks.
+    let token = up.token("default", "command,read");
+    for n in 0..30 {
+        let mut data = weir_model::wire::samples::one(weir_model::EventType::TaskAssigned);
+        data["taskId"] = serde_json::json!(format!("dashboard-{n}"));
+        let post = |command: &str, data: &Value| {
+            reqwest::Client::new().post(format!("{}/v1/commands/{command}", up.api)).bearer_auth(&token).json(data).send()
+        };
+        assert_eq!(post("AssignTask", &data).await.unwrap().status(), 201);
+        let mut done = weir_model::wire::samples::one(weir_model::EventType::TaskCompleted);
+        (done["taskId"], done["agentId"]) = (data["taskId"].clone(), data["agentId"].clone());
+        assert_eq!(post("CompleteTask", &done).await.unwrap().status(), 201);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut queries = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            queries += 1;
+            let title = &panel["title"];
+            if let Some(sql) = target["rawSql"].as_str() {
+                let rows = postgres.query(&expand(sql), &[]).await.unwrap_or_else(|e| panic!("{title}: {e}: {sql}"));
+                assert!(!rows.is_empty(), "{title} shows nothing");
+                continue;
+            }
+            let expression = target["expr"].as_str().unwrap();
+            let started = Instant::now();
+            while prometheus.query(expression).await.is_none_or(|series| series.is_empty()) {
+                assert!(started.elapsed() < Duration::from_secs(60), "{title} shows nothing: {expression}");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        }
+    }
+    assert!(queries > 15);
+    // The rules are loaded, and with a target that answers none of them fires.
+    let rules: Value = reqwest::get(format!("{}/api/v1/rules", prometheus.url)).await.unwrap().json().await.unwrap();
+    let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap().clone();
+    assert_eq!(rules.len(), 5);
+    assert!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
+    for lane in ["history", "metrics", "read-models"] {
+        let lag = prometheus.query(&format!("weir_lane_lag_records{{lane=\"{lane}\"}}")).await.unwrap();
+        assert_eq!(lag.len(), 1, "{lane}");
+    }
+    up.terminate();
+}

@@ -1,0 +1,149 @@
+//! Do scheduled jobs run once each, say how they went, and is a rebuild exact while everything goes on?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weir_tests::{Facts, Fixture, Up, Weir, seed};
+
+fn fixture(test: &str) -> (Fixture, Facts) {
+    let fixture = Fixture::new(5000, seed(test));
+    let facts = Facts::of_input(fixture.path());
+    (fixture, facts)
+}
+
+async fn imported(weir: &Weir, fixture: &Fixture) {
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+}
+
+const TAMPER: &str = "UPDATE assessment_read_model SET score = score + 1 WHERE id = (SELECT min(id) FROM assessment_read_model); \
+     DELETE FROM user_read_model WHERE id = (SELECT min(id) FROM user_read_model); \
+     INSERT INTO learner_learning_paths VALUES ('default', 'nobody', 'nowhere'); \
+     UPDATE learner_progress_read_model SET sessions = sessions + 1 WHERE user_id = (SELECT max(user_id) FROM learner_progress_read_model)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_puts_right_what_differed_and_a_reader_in_a_loop_sees_no_gap() {
+    let (fixture, facts) = fixture("rebuild");
+    let weir = Weir::new();
+    imported(&weir, &fixture).await;
+    let up = weir.up();
+    let assessments = facts.events["AssessmentCompleted"];
+    let (reading, postgres) = (Arc::new(AtomicBool::new(true)), up.postgres());
+    let reader = tokio::spawn({
+        let reading = reading.clone();
+        async move {
+            let client = weir_tests::weir::connect(&postgres).await;
+            // A long transaction beside the short ones keeps what it saw first.
+            let old = weir_tests::weir::connect(&postgres).await;
+            old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM event_store").await.unwrap();
+            let sql = "SELECT count(*) FROM assessment_read_model";
+            let mut reads = 0;
+            while reading.load(Ordering::SeqCst) {
+                for client in [&client, &old] {
+                    let count: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
+                    assert_eq!(count, assessments, "a reader saw a gap");
+                }
+                reads += 1;
+            }
+            reads
+        }
+    });
+    weir.owner().await.batch_execute(TAMPER).await.unwrap();
+    assert_eq!(weir.verify_fails().len(), 3);
+    let said = weir.ok(&["jobs", "run", "rebuild-read-models"]);
+    for part in ["1 rows of assessment_read_model", "1 rows of user_read_model", "1 rows of learner_learning_paths", "1 rows of learner_progress_read_model"] {
+        assert!(said.contains(part), "{said}");
+    }
+    weir.verify();
+    facts.hold(&weir, &up).await;
+    // And again: nothing to do.
+    assert!(weir.ok(&["jobs", "run", "rebuild-read-models"]).contains("nothing differed"));
+    reading.store(false, Ordering::SeqCst);
+    assert!(reader.await.unwrap() > 10);
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'weir_rebuild'";
+    assert_eq!(weir.owner().await.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_rebuild_beside_commands_and_lanes_loses_nothing() {
+    let (fixture, facts) = fixture("rebuild_beside");
+    let weir = Weir::new();
+    let up = weir.up();
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    let mut rebuilds = 0;
+    while import.try_wait().unwrap().is_none() || rebuilds < 3 {
+        let output = weir.run(&["jobs", "run", "rebuild-read-models"]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() || words.contains("nothing to rebuild") || String::from_utf8_lossy(&output.stdout).contains("nothing to rebuild"), "{words}");
+        rebuilds += 1;
+    }
+    up.caught_up().await;
+    facts.hold(&weir, &up).await;
+    up.terminate();
+    weir.verify();
+}
+
+async fn dies_at(failpoint: &str) {
+    let (fixture, facts) = fixture("rebuild_dies");
+    let weir = Weir::new();
+    imported(&weir, &fixture).await;
+    let up = weir.up();
+    weir.owner().await.batch_execute(TAMPER).await.unwrap();
+    weir.dies_at(failpoint, &["jobs", "run", "rebuild-read-models"]);
+    weir.ok(&["jobs", "run", "rebuild-read-models"]);
+    facts.hold(&weir, &up).await;
+    let runs = weir.json(&["jobs", "history"]);
+    let outcomes: Vec<&Value> = runs.as_array().unwrap().iter().map(|run| &run["outcome"]).collect();
+    assert_eq!(outcomes, [&json!("ok"), &json!("abandoned")], "{runs}");
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_rebuild_dies_before_its_commit() {
+    dies_at("rebuild.before_commit").await;
+}
+
+#[tokio::test]
+async fn a_rebuild_dies_after_its_commit() {
+    dies_at("rebuild.after_commit").await;
+}
+
+/// Waits for a run with an end.
+async fn run_of(up: &Up<'_>, weir: &Weir, outcome: &str) -> Value {
+    let started = Instant::now();
+    loop {
+        let runs = weir.json(&["jobs", "history", "--job", "verify"]);
+        if let Some(run) = runs.as_array().unwrap().iter().find(|run| run["outcome"] == outcome) {
+            return run.clone();
+        }
+        assert!(started.elapsed() < Duration::from_secs(100), "{runs}\n{}\n{}", weir.log(), up.api);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
+    let (fixture, _) = fixture("schedule");
+    let weir = Weir::new().with("jobs.verify.cron=\"* * * * *\"");
+    imported(&weir, &fixture).await;
+    let up = weir.up();
+    let listed = weir.json(&["jobs", "list"]);
+    assert_eq!((&listed[0]["job"], &listed[0]["cron"]), (&json!("verify"), &json!("* * * * *")), "{listed}");
+    assert!(listed[0]["due_at"].is_string() && listed[1]["due_at"].is_null(), "{listed}");
+    let run = run_of(&up, &weir, "ok").await;
+    assert!(run["due_at"].as_str().unwrap().ends_with(":00Z") && run["detail"].as_str().unwrap().contains("all equal"), "{run}");
+    let metrics = async || reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
+    assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 0"));
+    weir.owner().await.batch_execute(TAMPER).await.unwrap();
+    // Asked for, it says the same as the schedule would, and exits 1.
+    let output = weir.run(&["jobs", "run", "verify"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("different: ") && said.contains("user_read_model"), "{said}");
+    assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 1"));
+    up.terminate();
+}
