@@ -100,8 +100,11 @@ pub(crate) async fn import(
     let sorting = tokio::task::spawn_blocking({
         let spill = spill.clone();
         move || -> Result<(u64, Reader), BoxError> {
-            let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill);
-            let rows = sorter.sort_by(reader.rows()?, Row::order)?;
+            let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill.clone());
+            let place = spill;
+            let rows = sorter.sort_by(reader.rows()?, Row::order).map_err(|e| {
+                format!("sorting the rows failed; its temporary files are in {}, which needs room for them: {e}", place.display())
+            })?;
             let total = rows.sorted_count();
             for row in rows {
                 if sender.blocking_send((total, row?)).is_err() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use extsort::{ExternalSorter, Sortable};
 use tokio::sync::mpsc;
-use weir_engine::{Partition, Record};
+use weir_engine::{BoxError, Partition, Record};
 use weir_history::rows::Coordinates;
 use weir_history::verify::add_record;
 use weir_model::canonical::SetHash;
@@ -47,8 +47,8 @@ impl Expected {
         spill: &Path,
     ) -> Result<Self, VerifyError> {
         let (sender, items) = mpsc::channel(QUEUE_MAX);
-        let spill = spill.to_owned();
-        let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, spill));
+        let path = spill.to_owned();
+        let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, path));
         let mut expected = Self::default();
         let end = cuts.values().map(|cut| cut.below).max().unwrap_or(0);
         let mut from = 0;
@@ -61,8 +61,9 @@ impl Expected {
             }
         }
         drop(sender);
-        let folded = folding.await.map_err(|e| VerifyError::Sort(e.into()))?;
-        expected.read_models = folded.map_err(|e| VerifyError::Sort(e.into()))?;
+        let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
+        let folded = folding.await.map_err(|e| failed(e.into()))?;
+        expected.read_models = folded.map_err(|e| failed(e.into()))?;
         Ok(expected)
     }
 

@@ -10,7 +10,7 @@
 mod expected;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use weir_engine::{BoxError, Partition};
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
@@ -42,8 +42,13 @@ pub enum VerifyError {
     #[error(transparent)]
     History(#[from] HistoryError),
     /// The sort's spill files.
-    #[error("sorting what the read models should hold failed")]
-    Sort(#[source] BoxError),
+    #[error("sorting what the read models should hold failed; its temporary files are in {}, which needs room for them", path.display())]
+    Sort {
+        /// Where they are.
+        path: PathBuf,
+        /// What went wrong.
+        source: BoxError,
+    },
 }
 
 /// One line of the table.
