@@ -33,7 +33,7 @@ fn lane(name: &str, records_max: usize) -> Lane {
 }
 
 /// Events a second until the lane has committed all of them.
-async fn drive(database: &Database, lane: Lane, mut sink: impl Sink, events: i64) -> f64 {
+async fn drive(database: &Database, lane: Lane, mut sink: impl Sink + 'static, events: i64) -> f64 {
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let signal = AppendSignal::start(database.clone(), stop.clone());
     let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
