@@ -64,7 +64,9 @@ pub(crate) async fn fill(url: &str, events: i64) {
         client.execute(SQL, &[&from, &to]).await.unwrap();
         from = to + 1;
     }
-    client.batch_execute("VACUUM ANALYZE events; CHECKPOINT").await.unwrap();
+    for statement in ["VACUUM ANALYZE events", "CHECKPOINT"] {
+        client.batch_execute(statement).await.unwrap();
+    }
 }
 
 /// A database of a server, migrated.

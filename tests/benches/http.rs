@@ -1,12 +1,19 @@
 //! Commands over HTTP, against appends without HTTP, tokens, state and rules.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use weir_model::EventType;
 use weir_model::wire::samples;
-use weir_tests::Weir;
+use weir_engine::StatusBoard;
+use weir_model::TenantId;
+use weir_postgres::EventStore;
+use weir_postgres::tokens::{self, Scope};
+use weir_tests::Postgres;
 
 use crate::append::{commit_row, one_commit, rate_of_appends, service};
 use crate::fill::{database, runtime};
@@ -49,19 +56,33 @@ async fn commands(api: &str, token: &str) -> (f64, Duration) {
 
 pub(crate) fn run() {
     let runtime = runtime();
-    // The lanes are not asked to do anything meanwhile: this is about the command side.
-    let weir = Weir::new().with("lanes.history.flush_interval_ms=3600000").with("lanes.metrics.flush_interval_ms=3600000")
-        .with("lanes.read-models.flush_interval_ms=3600000").with("api.requests_per_second=1000000")
-        .with("lanes.history.poll_records_max=1").with("lanes.metrics.poll_records_max=1").with("lanes.read-models.poll_records_max=1");
-    let up = weir.up();
-    let token = up.token("default", "command");
-    let url = weir.owner_url();
-    let service = runtime.block_on(async { service(&database(&url).await) });
+    let server = Postgres::start();
+    let url = server.url();
+    // The command side alone, without lanes: they have benchmarks of their own.
+    let (service, api, token) = runtime.block_on(async {
+        let database = database(&url).await;
+        let client = database.get().await.unwrap();
+        let token = tokens::create(&**client, &TenantId::default(), "bench", &[Scope::Command]).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = format!("http://{}", listener.local_addr().unwrap());
+        let service = service(&database);
+        let minute = Duration::from_secs(60);
+        let handlers = weir_api::Api {
+            commands: service.clone(),
+            store: EventStore::new(database.clone()),
+            database: database.clone(),
+            board: StatusBoard::default(),
+            process_metrics: weir_api::exporter().unwrap(),
+            limits: Arc::new(weir_api::Limits::new(NonZeroU32::MAX, 1000, minute, minute)),
+        };
+        tokio::spawn(weir_api::serve(listener, handlers, CancellationToken::new()));
+        (service, api, token)
+    });
     let mut slowest = Vec::new();
     let rates = pairs(
         TURNS,
         || {
-            let (rate, p99) = runtime.block_on(commands(&up.api, &token));
+            let (rate, p99) = runtime.block_on(commands(&api, &token));
             slowest.push(p99.as_secs_f64() * 1000.0);
             rate
         },
@@ -73,5 +94,4 @@ pub(crate) fn run() {
     let p99 = median(slowest);
     let ratio = format!("{:.1}", p99 / commit);
     row("HTTP commands, p99", &format!("{} ms", round(p99)), &format!("{} ms, one commit", round(commit)), &ratio, "≤ 3");
-    up.kill();
 }

@@ -116,7 +116,9 @@ impl Postgres {
         let child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut server = Self { child, port, _dir: None };
         let started = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        // Its own word: it takes connections before it serves them.
+        let is_ready = || fs::read_to_string(cluster.join("postmaster.pid")).is_ok_and(|text| text.contains("ready"));
+        while !is_ready() {
             let words = || fs::read_to_string(dir.join("postgres.log")).unwrap_or_default();
             assert!(server.child.try_wait().unwrap().is_none(), "{}", words());
             assert!(started.elapsed() < PATIENCE, "{}", words());

@@ -37,7 +37,7 @@ const CHECKPOINT_EVERY: u64 = 100;
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
 
 /// Rows made into columns at once.
-const CHUNK_ROWS: usize = 4096;
+const CHUNK_ROWS: usize = 8192;
 
 /// Writes history.
 pub struct HistorySink {
@@ -281,6 +281,18 @@ fn retry(error: HistoryError) -> SinkError {
     SinkError::Retry(error.into())
 }
 
+/// The events' indexes in the order in which they are written: one partition of the table after the other, so that no batch
+/// has to be taken apart again, and by time within each, as readers want it. In chunks, so that a large batch is not held
+/// twice over, as events and as columns.
+fn chunks(events: &[Located]) -> Vec<Vec<usize>> {
+    let place = |l: &Located| (l.event.event_type, l.event.timestamp.month());
+    let mut keyed: Vec<_> =
+        events.iter().enumerate().map(|(n, l)| (place(l), l.event.timestamp, l.record.offset, n)).collect();
+    keyed.sort_unstable();
+    let parts = keyed.chunk_by(|a, b| a.0 == b.0).flat_map(|part| part.chunks(CHUNK_ROWS));
+    parts.map(|chunk| chunk.iter().map(|(.., n)| *n).collect()).collect()
+}
+
 async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, HistoryError> {
     const ACTION: &str = "writing history files";
     if events.is_empty() {
@@ -292,14 +304,18 @@ async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, His
         .build();
     let mut writer =
         RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
-    let mut sorted: Vec<&Located> = events.iter().collect();
-    sorted.sort_by_key(|located| (located.event.timestamp, located.record.offset));
-    // In chunks, so that a large batch is not held three times over: as events, as cells and as columns.
-    for chunk in sorted.chunks(CHUNK_ROWS) {
-        // A copy of an event shares its payload.
-        let chunk: Vec<Located> = chunk.iter().map(|located| (*located).clone()).collect();
-        let batch = tokio::task::spawn_blocking(move || rows::to_batch(chunk.iter())).await.map_err(during(ACTION))?;
-        writer.write(batch.map_err(during(ACTION))?).await.map_err(during(ACTION))?;
+    // The next chunk becomes columns while one is encoded.
+    let mut ahead = None;
+    for chunk in chunks(events).into_iter().map(Some).chain([None]) {
+        let next = chunk.map(|chunk| {
+            // A copy of an event shares its payload.
+            let chunk: Vec<Located> = chunk.into_iter().map(|index| events[index].clone()).collect();
+            tokio::task::spawn_blocking(move || rows::to_batch(chunk.iter()))
+        });
+        if let Some(columns) = std::mem::replace(&mut ahead, next) {
+            let batch = columns.await.map_err(during(ACTION))?.map_err(during(ACTION))?;
+            writer.write(batch).await.map_err(during(ACTION))?;
+        }
     }
     writer.flush().await.map_err(during(ACTION))
 }

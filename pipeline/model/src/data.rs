@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytestring::ByteString;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -235,7 +235,118 @@ impl Data {
 pub fn canonical_nested(text: &str) -> Cow<'_, str> {
     match text {
         "{}" | "[]" => Cow::Borrowed(text),
-        _ => Cow::Owned(canonical::text(&serde_json::from_str(text).unwrap_or_default())),
+        _ => {
+            let mut out = String::with_capacity(text.len());
+            let written = Canonical { out: &mut out }.deserialize(&mut serde_json::Deserializer::from_str(text));
+            // It was parsed when the contract was checked.
+            Cow::Owned(if written.is_ok() { out } else { text.to_owned() })
+        }
+    }
+}
+
+/// Writes the canonical text of whatever it is given, without a tree: only an object's members are held, to be sorted.
+struct Canonical<'a> {
+    out: &'a mut String,
+}
+
+impl<'de> DeserializeSeed<'de> for Canonical<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Canonical<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.out.push_str("null");
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, b: bool) -> Result<(), E> {
+        self.out.push_str(if b { "true" } else { "false" });
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<(), E> {
+        self.out.push_str(&n.to_string());
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<(), E> {
+        self.out.push_str(&n.to_string());
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<(), E> {
+        self.out.push_str(ryu_js::Buffer::new().format(n));
+        Ok(())
+    }
+
+    /// Borrowed: it had no escapes, and needs none.
+    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<(), E> {
+        self.out.push('"');
+        self.out.push_str(text);
+        self.out.push('"');
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        self.out.push_str(&canonical::string(text));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.out.push('[');
+        let mut end = self.out.len();
+        while items.next_element_seed(Canonical { out: self.out })?.is_some() {
+            end = self.out.len();
+            self.out.push(',');
+        }
+        // Without the comma behind the last one.
+        self.out.truncate(end);
+        self.out.push(']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // All values one after the other, and where each ends.
+        let (mut values, mut members) = (String::new(), Vec::<(Cow<'de, str>, usize, usize)>::new());
+        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+            let start = values.len();
+            map.next_value_seed(Canonical { out: &mut values })?;
+            let place = (name, start, values.len());
+            // Of equal names the last one counts.
+            match members.iter_mut().find(|member| member.0 == place.0) {
+                Some(member) => *member = place,
+                None => members.push(place),
+            }
+        }
+        members.sort_unstable_by(|a, b| utf16_order(&a.0, &b.0));
+        self.out.push('{');
+        for (index, (name, start, end)) in members.iter().enumerate() {
+            if index > 0 {
+                self.out.push(',');
+            }
+            match name {
+                Cow::Borrowed(name) => {
+                    self.out.push('"');
+                    self.out.push_str(name);
+                    self.out.push('"');
+                }
+                Cow::Owned(name) => self.out.push_str(&canonical::string(name)),
+            }
+            self.out.push(':');
+            self.out.push_str(&values[*start..*end]);
+        }
+        self.out.push('}');
+        Ok(())
     }
 }
 

@@ -8,7 +8,6 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 use weir_model::event::Metadata;
-use weir_model::wire::{self, Outgoing, OutgoingMetadata};
 use weir_model::{Position, StreamId, TenantId, Timestamp};
 
 use crate::database::Database;
@@ -105,26 +104,6 @@ impl RecordedEvent {
     #[must_use]
     pub fn aggregate_id(&self) -> &str {
         self.stream.split_once('-').map_or("", |(_, id)| id)
-    }
-
-    /// The wire form: what a lane decodes is the same whether it came from here or from a broker.
-    pub fn to_wire(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let event_id = self.event_id.hyphenated().to_string();
-        wire::encode(&Outgoing {
-            event_id: &event_id,
-            event_type: &self.event_type,
-            version: &self.schema_version,
-            timestamp: self.timestamp,
-            source: &self.source,
-            data: &self.data,
-            schema: wire::schema_name(&self.event_type, &self.schema_version),
-            aggregate_id: self.aggregate_id(),
-            aggregate_type: self.stream.split_once('-').map_or("", |(name, _)| name),
-            aggregate_version: self.version,
-            position: self.position,
-            recorded_at: self.recorded_at,
-            metadata: OutgoingMetadata { metadata: &self.metadata, tenant_id: &self.tenant, source: &self.source },
-        })
     }
 }
 

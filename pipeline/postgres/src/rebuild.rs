@@ -20,7 +20,7 @@ use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::Ledger;
 use crate::projection::ProjectionSink;
 use crate::read_models::ReadModelsProjection;
-use crate::source::{events_from, to_record};
+use crate::source::records_from;
 
 const ACTION: &str = "rebuilding the read models";
 
@@ -160,11 +160,11 @@ impl Second {
     /// Applies everything below `end`.
     async fn fill(&mut self, end: i64) -> Result<(), DbError> {
         while self.next < end {
-            let events = events_from(&self.database, self.next, PAGE.min(end - self.next)).await?;
+            let records = records_from(&self.database, &self.partition, self.next, PAGE.min(end - self.next)).await?;
             let mut batch = Batch::default();
             batch.begin(self.partition.clone(), self.next);
-            for event in &events {
-                batch.push(to_record(&self.partition, event)?, None);
+            for record in records {
+                batch.push(record, None);
             }
             let Some(Span { end: reached, .. }) = batch.spans().pop() else {
                 return Err(permanent(format!("the event store ends before {end}, where the lane stands")));

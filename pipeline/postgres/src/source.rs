@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::task::JoinHandle;
+use tokio_postgres::Row;
+use uuid::Uuid;
 use weir_engine::{Partition, Record, Source, SourceError, SourceEvent};
+use weir_model::wire::{self, Outgoing, OutgoingMetadata};
+use weir_model::{Metadata, Position, Timestamp};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
-use crate::event_store::{BYTES_MAX, EventStore, RecordedEvent, bounded};
+use crate::event_store::{BYTES_MAX, EventStore, bounded};
 use crate::notify::AppendSignal;
 
 /// The topic name under which the event store stands in the ledger.
@@ -25,13 +31,34 @@ pub struct EventStoreSource {
     signal: AppendSignal,
     assigned: bool,
     next: Option<i64>,
+    ahead: Option<Ahead>,
+}
+
+/// A page that Postgres is asked for while the lane works on the one before: on the way, or waiting to be taken.
+struct Ahead {
+    from: i64,
+    limit: i64,
+    rows: JoinHandle<Result<Vec<Row>, DbError>>,
+}
+
+impl Ahead {
+    fn start(database: &Database, from: i64, limit: i64) -> Self {
+        let database = database.clone();
+        Self { from, limit, rows: tokio::spawn(async move { rows_from(&database, from, limit).await }) }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.rows.abort();
+    }
 }
 
 impl EventStoreSource {
     /// Reads the event store's id; nothing else happens until the lane asks.
     pub async fn open(database: Database, signal: AppendSignal) -> Result<Self, DbError> {
         let partition = Self::partition(&database).await?;
-        Ok(Self { database, partition, signal, assigned: false, next: None })
+        Ok(Self { database, partition, signal, assigned: false, next: None, ahead: None })
     }
 
     /// The event store's only partition.
@@ -40,38 +67,80 @@ impl EventStoreSource {
         Ok(Partition { source: id.to_string().into(), topic: EVENT_STORE_TOPIC.into(), number: 0 })
     }
 
-    async fn page(&self, from: i64, records_max: usize) -> Result<Vec<Record>, DbError> {
+    /// A call that is dropped leaves its page on the way, and the next call takes it.
+    async fn page(&mut self, from: i64, records_max: usize) -> Result<Vec<Record>, DbError> {
         let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
-        events_from(&self.database, from, limit).await?.iter().map(|event| to_record(&self.partition, event)).collect()
+        if self.ahead.as_ref().is_none_or(|ahead| (ahead.from, ahead.limit) != (from, limit)) {
+            self.ahead = Some(Ahead::start(&self.database, from, limit));
+        }
+        let Some(ahead) = &mut self.ahead else { return Ok(Vec::new()) };
+        let rows = (&mut ahead.rows).await;
+        self.ahead = None;
+        let rows = rows.map_err(|e| DbError::new("tailing the event store", ErrorKind::Unavailable, e))??;
+        if let Some(last) = rows.last().filter(|_| rows.len() == records_max) {
+            // Positions are in commit order, so whatever this finds is what comes next, however late it is taken.
+            let next: i64 = last.try_get("id").during("tailing the event store")?;
+            self.ahead = Some(Ahead::start(&self.database, next + 1, limit));
+        }
+        rows.iter().map(|row| row_to_record(&self.partition, row)).collect()
     }
 }
 
 /// A page of events from a position on, bounded in rows and bytes; at least one event if there is any.
-pub(crate) async fn events_from(database: &Database, from: i64, limit: i64) -> Result<Vec<RecordedEvent>, DbError> {
+async fn rows_from(database: &Database, from: i64, limit: i64) -> Result<Vec<Row>, DbError> {
     const ACTION: &str = "tailing the event store";
     let client = database.get().await?;
     let statement = client.prepare_cached(&bounded("id >= $3", "id", "")).await.during(ACTION)?;
-    let rows = client.query(&statement, &[&limit, &BYTES_MAX, &from]).await.during(ACTION)?;
-    rows.iter().map(RecordedEvent::from_row).collect()
+    client.query(&statement, &[&limit, &BYTES_MAX, &from]).await.during(ACTION)
 }
 
-/// The event as a record, as it would stand in a topic.
-pub(crate) fn to_record(partition: &Partition, event: &RecordedEvent) -> Result<Record, DbError> {
-    let payload = event.to_wire().map_err(|e| DbError::new("encoding an event", ErrorKind::Permanent, e))?;
-    let header = |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
+/// The same as records.
+pub(crate) async fn records_from(
+    database: &Database,
+    partition: &Partition,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<Record>, DbError> {
+    rows_from(database, from, limit).await?.iter().map(|row| row_to_record(partition, row)).collect()
+}
+
+/// The row as a record, as it would stand in a topic: nothing of an event that is only passed on is taken apart on the way.
+/// Its type is the only header: a broker's consumers route by headers, and here nobody does.
+fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
+    const ACTION: &str = "tailing the event store";
+    let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
+    let text = |column: &str| row.try_get::<_, &str>(column).during(ACTION);
+    let time = |column: &str| Timestamp::from_jiff(row.try_get(column).during(ACTION)?).map_err(|e| broken(e.to_string()));
+    let (stream, event_type, schema_version) = (text("stream_id")?, text("event_type")?, text("schema_version")?);
+    let (aggregate_type, aggregate_id) = stream.split_once('-').unwrap_or((stream, ""));
+    let data: &RawValue = serde_json::from_str(text("data")?).map_err(|e| broken(e.to_string()))?;
+    let metadata: Metadata = serde_json::from_str(text("metadata")?).map_err(|e| broken(e.to_string()))?;
+    let mut id = Uuid::encode_buffer();
+    let event_id: Uuid = row.try_get("event_id").during(ACTION)?;
+    let (position, recorded_at) = (Position(row.try_get("id").during(ACTION)?), time("recorded_at")?);
+    let payload = wire::encode(&Outgoing {
+        event_id: event_id.hyphenated().encode_lower(&mut id),
+        event_type,
+        version: schema_version,
+        timestamp: time("timestamp")?,
+        source: text("source")?,
+        data,
+        schema: wire::schema_name(event_type, schema_version),
+        aggregate_id,
+        aggregate_type,
+        aggregate_version: row.try_get("version").during(ACTION)?,
+        position,
+        recorded_at,
+        metadata: OutgoingMetadata { metadata: &metadata, tenant_id: text("tenant")?, source: text("source")? },
+    });
+    let payload = payload.map_err(|e| broken(e.to_string()))?;
     Ok(Record {
         partition: partition.clone(),
-        offset: event.position.0,
-        key: Some(Arc::from(event.aggregate_id())),
+        offset: position.0,
+        key: Some(Arc::from(aggregate_id)),
         payload: payload.into(),
-        headers: vec![
-            header("eventType", &event.event_type),
-            header("version", &event.schema_version),
-            header("source", &event.source),
-            header("correlationId", event.metadata.correlation_id.as_deref().unwrap_or_default()),
-            header("timestamp", &event.timestamp.to_string()),
-        ],
-        recorded_at: Some(event.recorded_at),
+        headers: vec![("eventType".to_owned(), Bytes::copy_from_slice(event_type.as_bytes()))],
+        recorded_at: Some(recorded_at),
     })
 }
 

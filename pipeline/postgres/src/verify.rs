@@ -17,7 +17,6 @@ use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
 use crate::read_models::{USER_COLUMNS, some_time, time, user_row};
-use crate::source::to_record;
 
 const ACTION: &str = "reading a sink for verification";
 
@@ -167,5 +166,5 @@ pub async fn reference_page(
     from: i64,
     limit: i64,
 ) -> Result<Vec<Record>, DbError> {
-    crate::source::events_from(database, from, limit).await?.iter().map(|event| to_record(partition, event)).collect()
+    crate::source::records_from(database, partition, from, limit).await
 }
