@@ -71,7 +71,8 @@ async fn commands_are_stored_once_and_read_back() {
     assert_eq!((status, &other["type"]), (422, &json!("urn:weir:problem:key-reused")));
     // Whatever version a repeat expects: it was answered.
     for expected in ["any", "none", "exists", "1", "17"] {
-        let again = caller.command("StartLearningSession", &session("s1"), &[key[0], ("expected-version", expected)]).await;
+        let again =
+            caller.command("StartLearningSession", &session("s1"), &[key[0], ("expected-version", expected)]).await;
         assert_eq!((again.0, &again.1["position"]), (200, &json!(1)), "{expected}");
     }
     let (status, rejected) = caller.command("StartLearningSession", &session("s1"), &[]).await;

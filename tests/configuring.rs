@@ -62,7 +62,8 @@ fn schema_completions_and_manual_are_there() {
 
 #[tokio::test]
 async fn settings_of_sessions_and_options_of_the_object_store_are_passed_on() {
-    let weir = Weir::new().with("postgres.session.work_mem=\"7MB\"").with("postgres.session.application_name=\"my weir\"");
+    let weir =
+        Weir::new().with("postgres.session.work_mem=\"7MB\"").with("postgres.session.application_name=\"my weir\"");
     let up = weir.up();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'my weir'";
     assert!(weir.owner().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0);

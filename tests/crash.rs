@@ -230,7 +230,12 @@ fn each_failpoint_has_its_test() {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
     }
     let mut hit = BTreeSet::new();
-    let files = ["postgres/src/group_commit.rs", "postgres/src/projection.rs", "postgres/src/rebuild.rs", "history/src/sink.rs"];
+    let files = [
+        "postgres/src/group_commit.rs",
+        "postgres/src/projection.rs",
+        "postgres/src/rebuild.rs",
+        "history/src/sink.rs",
+    ];
     for file in files {
         let text = std::fs::read_to_string(root().join("pipeline").join(file)).unwrap();
         for part in text.split("failpoint::hit(").skip(1) {

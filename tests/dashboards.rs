@@ -113,7 +113,11 @@ async fn every_panels_query_has_an_answer() {
         let mut data = weir_model::wire::samples::one(weir_model::EventType::TaskAssigned);
         data["taskId"] = serde_json::json!(format!("dashboard-{n}"));
         let post = |command: &str, data: &Value| {
-            reqwest::Client::new().post(format!("{}/v1/commands/{command}", up.api)).bearer_auth(&token).json(data).send()
+            reqwest::Client::new()
+                .post(format!("{}/v1/commands/{command}", up.api))
+                .bearer_auth(&token)
+                .json(data)
+                .send()
         };
         assert_eq!(post("AssignTask", &data).await.unwrap().status(), 201);
         let mut done = weir_model::wire::samples::one(weir_model::EventType::TaskCompleted);

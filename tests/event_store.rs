@@ -16,8 +16,13 @@ use weir_tests::Weir;
 async fn open(weir: &Weir) -> Database {
     let url = weir.owner_url();
     let second = std::time::Duration::from_secs(1);
-    let options =
-        DatabaseOptions { url, connections_max: 16, statement_timeout: 30 * second, lock_timeout: 10 * second, session: Vec::new() };
+    let options = DatabaseOptions {
+        url,
+        connections_max: 16,
+        statement_timeout: 30 * second,
+        lock_timeout: 10 * second,
+        session: Vec::new(),
+    };
     Database::open(&options).unwrap()
 }
 
@@ -182,9 +187,8 @@ async fn the_expected_version_matrix() {
     let up = weir.up();
     let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
     for (case, version) in [0_i64, 1, 3].into_iter().enumerate() {
-        let expectations = [Expected::Any, Expected::None, Expected::Exists]
-            .into_iter()
-            .chain((0..5).map(Expected::Exact));
+        let expectations =
+            [Expected::Any, Expected::None, Expected::Exists].into_iter().chain((0..5).map(Expected::Exact));
         for (n, expected) in expectations.enumerate() {
             let stream = stream(format!("m{case}-{n}"));
             if version > 0 {
@@ -199,7 +203,9 @@ async fn the_expected_version_matrix() {
             };
             let answer = commits.append(append(&stream, expected, Uuid::now_v7(), DATA, 2)).await.unwrap();
             match answer {
-                Appended::Stored { version: after, repeated: false, .. } => assert!(fits && after == version + 2, "{expected:?}"),
+                Appended::Stored { version: after, repeated: false, .. } => {
+                    assert!(fits && after == version + 2, "{expected:?}")
+                }
                 Appended::Conflict { actual } => assert!(!fits && actual == version, "{expected:?} on {version}"),
                 other => panic!("{expected:?} on {version}: {other:?}"),
             }

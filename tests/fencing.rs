@@ -41,8 +41,14 @@ fn batch(end: i64) -> Batch {
 async fn database(weir: &Weir) -> Database {
     let timeout = Duration::from_secs(10);
     let url = weir.owner_url();
-    Database::open(&DatabaseOptions { url, connections_max: 8, statement_timeout: timeout, lock_timeout: timeout, session: Vec::new() })
-        .unwrap()
+    Database::open(&DatabaseOptions {
+        url,
+        connections_max: 8,
+        statement_timeout: timeout,
+        lock_timeout: timeout,
+        session: Vec::new(),
+    })
+    .unwrap()
 }
 
 /// The old owner has a batch in hand when the new one takes over and commits: whatever it tries then, it is refused.

@@ -46,8 +46,13 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
         secrets["port"]
     );
     let second = Duration::from_secs(1);
-    let options =
-        DatabaseOptions { url, connections_max: 8, statement_timeout: 30 * second, lock_timeout: 10 * second, session: Vec::new() };
+    let options = DatabaseOptions {
+        url,
+        connections_max: 8,
+        statement_timeout: 30 * second,
+        lock_timeout: 10 * second,
+        session: Vec::new(),
+    };
     let database = Database::open(&options).unwrap();
 
     for millis in [60, 120, 3000] {

@@ -73,11 +73,15 @@ fn a_prompt_answers_statements_and_describes_tables() {
     std::fs::write(dir.path().join("typed"), typed).unwrap();
     let binary = weir_tests::binary().display();
     let line = format!("{binary} sql --data-dir {}", weir.path().display());
-    let shell = format!("(sleep 1; while IFS= read -r line; do printf '%s\\n' \"$line\"; sleep 0.7; done < typed; sleep 1) | script -qec '{line}' out");
+    let shell = format!(
+        "(sleep 1; while IFS= read -r line; do printf '%s\\n' \"$line\"; sleep 0.7; done < typed; sleep 1) | script -qec '{line}' out"
+    );
     let output = std::process::Command::new("sh").args(["-c", &shell]).current_dir(dir.path()).output().unwrap();
     let screen = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{screen}");
-    for part in ["learning_session_started", "42", " rows, ", "timing is off", "error: ", "event_month", "aggregate_version"] {
+    for part in
+        ["learning_session_started", "42", " rows, ", "timing is off", "error: ", "event_month", "aggregate_version"]
+    {
         assert!(screen.contains(part), "`{part}` is missing on the screen:\n{screen}");
     }
     let kept = std::fs::read_to_string(weir.path().join("sql_history")).unwrap();

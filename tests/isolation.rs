@@ -25,7 +25,13 @@ impl<'a> Tenant<'a> {
     }
 
     /// Status, headers that are not the moment's, and body.
-    async fn ask(&self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> (u16, Vec<String>, String) {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> (u16, Vec<String>, String) {
         let mut request = self.client.request(method, format!("{}{path}", self.up.api)).bearer_auth(&self.token);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
@@ -57,19 +63,25 @@ async fn no_endpoint_tells_of_another_tenants_data() {
     let mut position = 0;
     for n in 0..5 {
         let key = format!("key-{MARK}-{n}");
-        let (status, _, body) =
-            victim.ask(Method::POST, "/v1/commands/StartLearningSession", Some(&key), Some(&session(&format!("{MARK}{n}")))).await;
+        let (status, _, body) = victim
+            .ask(Method::POST, "/v1/commands/StartLearningSession", Some(&key), Some(&session(&format!("{MARK}{n}"))))
+            .await;
         assert_eq!(status, 201, "{body}");
         position = serde_json::from_str::<Value>(&body).unwrap()["position"].as_i64().unwrap();
     }
     let snapshot = json!({"version": 1, "data": {"of": MARK}});
-    let kept = victim.ask(Method::PUT, &format!("/v1/streams/LearningSession-{MARK}0/snapshot"), None, Some(&snapshot)).await;
+    let kept =
+        victim.ask(Method::PUT, &format!("/v1/streams/LearningSession-{MARK}0/snapshot"), None, Some(&snapshot)).await;
     assert_eq!(kept.0, 204, "{}", kept.2);
     up.caught_up().await;
 
     let nobody = "yy79";
     let plain = |text: &str| text.replace(MARK, "?").replace(nobody, "?");
-    for path in ["/v1/streams/LearningSession-{}0", "/v1/streams/LearningSession-{}0?after_version=1", "/v1/streams/LearningSession-{}0/snapshot"] {
+    for path in [
+        "/v1/streams/LearningSession-{}0",
+        "/v1/streams/LearningSession-{}0?after_version=1",
+        "/v1/streams/LearningSession-{}0/snapshot",
+    ] {
         let theirs = other.ask(Method::GET, &path.replace("{}", MARK), None, None).await;
         let none = other.ask(Method::GET, &path.replace("{}", nobody), None, None).await;
         assert_eq!((theirs.0, &theirs.1, plain(&theirs.2)), (none.0, &none.1, plain(&none.2)), "{path}");
@@ -83,7 +95,10 @@ async fn no_endpoint_tells_of_another_tenants_data() {
     let wait = |position: i64| format!("/v1/lanes/read-models?wait_for={position}&timeout_ms=0");
     let theirs = other.ask(Method::GET, &wait(position), None, None).await;
     let none = other.ask(Method::GET, &wait(position + 1000), None, None).await;
-    assert_eq!((theirs.0, theirs.2.replace(&position.to_string(), "?")), (404, none.2.replace(&(position + 1000).to_string(), "?")));
+    assert_eq!(
+        (theirs.0, theirs.2.replace(&position.to_string(), "?")),
+        (404, none.2.replace(&(position + 1000).to_string(), "?"))
+    );
     for path in ["/v1/events", "/v1/events?type=LearningSessionStarted", "/v1/events?after=0&limit=1000"] {
         let (status, _, body) = other.ask(Method::GET, path, None, None).await;
         assert_eq!((status, body.as_str()), (200, "{\"events\":[],\"more\":false}"), "{path}");
@@ -91,8 +106,9 @@ async fn no_endpoint_tells_of_another_tenants_data() {
     // Their keys, ids and streams are free: what they hold back is nobody's business.
     for n in 0..5 {
         let key = format!("key-{MARK}-{n}");
-        let (status, _, body) =
-            other.ask(Method::POST, "/v1/commands/StartLearningSession", Some(&key), Some(&session(&format!("{MARK}{n}")))).await;
+        let (status, _, body) = other
+            .ask(Method::POST, "/v1/commands/StartLearningSession", Some(&key), Some(&session(&format!("{MARK}{n}"))))
+            .await;
         assert_eq!((status, &serde_json::from_str::<Value>(&body).unwrap()["version"]), (201, &json!(1)), "{body}");
     }
     // What needs no token holds no tenant's data.
@@ -112,7 +128,9 @@ async fn the_time_of_an_answer_tells_nothing() {
     let up = weir.up();
     let victim = Tenant::new(&up, "victim", "command");
     let other = Tenant::new(&up, "other", "read");
-    let many: Vec<Value> = (0..900).map(|_| json!({"eventType": "UserProfileUpdated", "data": samples::one(EventType::UserProfileUpdated)})).collect();
+    let many: Vec<Value> = (0..900)
+        .map(|_| json!({"eventType": "UserProfileUpdated", "data": samples::one(EventType::UserProfileUpdated)}))
+        .collect();
     for _ in 0..3 {
         let (status, _, body) =
             victim.ask(Method::POST, "/v1/streams/User-user_12345/events", None, Some(&json!({"events": many}))).await;
@@ -122,7 +140,9 @@ async fn the_time_of_an_answer_tells_nothing() {
     for _ in 0..5 {
         let (mut theirs, mut nobodys) = (Vec::new(), Vec::new());
         for _ in 0..150 {
-            for (path, taken) in [("/v1/streams/User-user_12345", &mut theirs), ("/v1/streams/User-user_54321", &mut nobodys)] {
+            for (path, taken) in
+                [("/v1/streams/User-user_12345", &mut theirs), ("/v1/streams/User-user_54321", &mut nobodys)]
+            {
                 let started = Instant::now();
                 assert_eq!(other.ask(Method::GET, path, None, None).await.0, 404);
                 taken.push(started.elapsed());
@@ -166,7 +186,8 @@ async fn a_tenant_that_asks_too_often_is_told_so_and_the_others_are_not() {
 /// Clients that send slowly, or never read, hold up nobody: a command is appended when all of it is there.
 #[tokio::test]
 async fn slow_clients_hold_neither_the_append_lock_nor_the_server() {
-    let weir = Weir::new().with("api.body_timeout_ms=3000").with("api.header_timeout_ms=3000").with("api.connections_max=300");
+    let weir =
+        Weir::new().with("api.body_timeout_ms=3000").with("api.header_timeout_ms=3000").with("api.connections_max=300");
     let up = weir.up();
     let tenant = Tenant::new(&up, "default", "command,read");
     let address = up.api.trim_start_matches("http://").to_owned();
@@ -186,8 +207,9 @@ async fn slow_clients_hold_neither_the_append_lock_nor_the_server() {
     }
     let started = Instant::now();
     for n in 0..50 {
-        let (status, _, words) =
-            tenant.ask(Method::POST, "/v1/commands/StartLearningSession", None, Some(&session(&format!("quick-{n}")))).await;
+        let (status, _, words) = tenant
+            .ask(Method::POST, "/v1/commands/StartLearningSession", None, Some(&session(&format!("quick-{n}"))))
+            .await;
         assert_eq!(status, 201, "{words}");
     }
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());

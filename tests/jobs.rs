@@ -53,7 +53,12 @@ async fn a_rebuild_puts_right_what_differed_and_a_reader_in_a_loop_sees_no_gap()
     weir.owner().await.batch_execute(TAMPER).await.unwrap();
     assert_eq!(weir.verify_fails().len(), 3);
     let said = weir.ok(&["jobs", "run", "rebuild-read-models"]);
-    for part in ["1 rows of assessment_read_model", "1 rows of user_read_model", "1 rows of learner_learning_paths", "1 rows of learner_progress_read_model"] {
+    for part in [
+        "1 rows of assessment_read_model",
+        "1 rows of user_read_model",
+        "1 rows of learner_learning_paths",
+        "1 rows of learner_progress_read_model",
+    ] {
         assert!(said.contains(part), "{said}");
     }
     weir.verify();
@@ -78,7 +83,12 @@ async fn a_rebuild_beside_commands_and_lanes_loses_nothing() {
     while import.try_wait().unwrap().is_none() || rebuilds < 3 {
         let output = weir.run(&["jobs", "run", "rebuild-read-models"]);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() || words.contains("nothing to rebuild") || String::from_utf8_lossy(&output.stdout).contains("nothing to rebuild"), "{words}");
+        assert!(
+            output.status.success()
+                || words.contains("nothing to rebuild")
+                || String::from_utf8_lossy(&output.stdout).contains("nothing to rebuild"),
+            "{words}"
+        );
         rebuilds += 1;
     }
     up.caught_up().await;
@@ -136,14 +146,20 @@ async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
     assert_eq!((&listed[0]["job"], &listed[0]["cron"]), (&json!("verify"), &json!("* * * * *")), "{listed}");
     assert!(listed[0]["due_at"].is_string() && listed[1]["due_at"].is_null(), "{listed}");
     let run = run_of(&up, &weir, "ok").await;
-    assert!(run["due_at"].as_str().unwrap().ends_with(":00Z") && run["detail"].as_str().unwrap().contains("all equal"), "{run}");
+    assert!(
+        run["due_at"].as_str().unwrap().ends_with(":00Z") && run["detail"].as_str().unwrap().contains("all equal"),
+        "{run}"
+    );
     let metrics = async || reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
     assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 0"));
     weir.owner().await.batch_execute(TAMPER).await.unwrap();
     // Asked for, it says the same as the schedule would, and exits 1.
     let output = weir.run(&["jobs", "run", "verify"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("different: ") && said.contains("user_read_model"), "{said}");
+    assert!(
+        output.status.code() == Some(1) && said.contains("different: ") && said.contains("user_read_model"),
+        "{said}"
+    );
     assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 1"));
     up.terminate();
 }

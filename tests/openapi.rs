@@ -16,7 +16,10 @@ async fn schemathesis_finds_no_undocumented_answer() {
     let output = Command::new(python::with("schemathesis", &["schemathesis==4.32.5"]).join("bin/schemathesis"))
         .args(["run", &format!("{}/v1/openapi.json", up.api), "--seed", &seed, "--no-color"])
         .args(["--header", &format!("Authorization: Bearer {token}")])
-        .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"])
+        .args([
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        ])
         .args(["--max-examples", "40", "--request-timeout", "10", "--generation-database", "none"])
         // Waiting for a lane is tested elsewhere.
         .args(["--exclude-path", "/v1/lanes/{lane}", "--exclude-path", "/readyz"])
@@ -39,7 +42,8 @@ async fn every_route_is_in_the_document_and_every_operation_is_there() {
     let source = std::fs::read_to_string(weir_tests::root().join("pipeline/api/src/lib.rs")).unwrap();
     let paths = document["paths"].as_object().unwrap();
     for route in source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
-        let named = |path: &&String| **path == route || (route.ends_with("{command}") && path.starts_with("/v1/commands/"));
+        let named =
+            |path: &&String| **path == route || (route.ends_with("{command}") && path.starts_with("/v1/commands/"));
         assert!(paths.keys().any(|path| named(&path)), "{route} is not documented");
     }
     for (path, operations) in paths {

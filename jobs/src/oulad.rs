@@ -103,7 +103,10 @@ pub(crate) async fn import(
             let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill.clone());
             let place = spill;
             let rows = sorter.sort_by(reader.rows()?, Row::order).map_err(|e| {
-                format!("sorting the rows failed; its temporary files are in {}, which needs room for them: {e}", place.display())
+                format!(
+                    "sorting the rows failed; its temporary files are in {}, which needs room for them: {e}",
+                    place.display()
+                )
             })?;
             let total = rows.sorted_count();
             for row in rows {

@@ -127,7 +127,8 @@ impl Runner {
         let scratch = self.database.through(rebuild::SCHEMA)?;
         let done = rebuild::rebuild(&self.database, &scratch, &partition, self.units, &self.policy).await?;
         let tables: Vec<_> = done.different.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
-        let words = if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };
+        let words =
+            if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };
         Ok((Outcome::Ok, format!("rebuilt below {}; {words}", done.below)))
     }
 }

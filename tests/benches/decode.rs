@@ -135,7 +135,17 @@ pub(crate) fn run() {
     let mean = bytes / payloads.len();
     let what = format!("decode one event, all ten types ({mean} bytes each)");
     let owned = || rate(&|event_type, payload| serde::<String, Box<RawValue>>(event_type, payload));
-    pairs(TURNS, ours, owned).row(&what, "MB/s", "serde_json into the same structs, no contract", "≥ 400 MB/s and ≥ 1.00");
+    pairs(TURNS, ours, owned).row(
+        &what,
+        "MB/s",
+        "serde_json into the same structs, no contract",
+        "≥ 400 MB/s and ≥ 1.00",
+    );
     let borrowed = || rate(&|event_type, payload| serde::<&str, &RawValue>(event_type, payload));
-    pairs(TURNS, ours, borrowed).row("the same", "MB/s", "serde_json into structs that borrow and end with the buffer", "");
+    pairs(TURNS, ours, borrowed).row(
+        "the same",
+        "MB/s",
+        "serde_json into structs that borrow and end with the buffer",
+        "",
+    );
 }

@@ -36,16 +36,8 @@ pub(crate) async fn fill(url: &str, events: i64) {
         let newest = weir_model::contract::standard().unwrap().newest(event_type);
         let sql = "INSERT INTO turns VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
         let data = samples::one(event_type);
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
-            &turn,
-            &event_type.as_str(),
-            &aggregate.as_str(),
-            &back,
-            &version,
-            &newest,
-            &aggregate.id_field(),
-            &data,
-        ];
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+            [&turn, &event_type.as_str(), &aggregate.as_str(), &back, &version, &newest, &aggregate.id_field(), &data];
         client.execute(sql, &values).await.unwrap();
     }
     const SQL: &str = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
@@ -73,8 +65,13 @@ pub(crate) async fn fill(url: &str, events: i64) {
 pub(crate) async fn database(url: &str) -> Database {
     let second = std::time::Duration::from_secs(1);
     let url = url.to_owned();
-    let options =
-        DatabaseOptions { url, connections_max: 16, statement_timeout: 600 * second, lock_timeout: 60 * second, session: Vec::new() };
+    let options = DatabaseOptions {
+        url,
+        connections_max: 16,
+        statement_timeout: 600 * second,
+        lock_timeout: 60 * second,
+        session: Vec::new(),
+    };
     let database = Database::open(&options).unwrap();
     database.migrate().await.unwrap();
     database

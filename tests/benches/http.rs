@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use reqwest::Client;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use weir_model::EventType;
-use weir_model::wire::samples;
 use weir_engine::StatusBoard;
+use weir_model::EventType;
 use weir_model::TenantId;
+use weir_model::wire::samples;
 use weir_postgres::EventStore;
 use weir_postgres::tokens::{self, Scope};
 use weir_tests::Postgres;
@@ -93,5 +93,11 @@ pub(crate) fn run() {
     commit_row(commit);
     let p99 = median(slowest);
     let ratio = format!("{:.1}", p99 / commit);
-    row("HTTP commands, p99", &format!("{} ms", round(p99)), &format!("{} ms, one commit", round(commit)), &ratio, "≤ 3");
+    row(
+        "HTTP commands, p99",
+        &format!("{} ms", round(p99)),
+        &format!("{} ms, one commit", round(commit)),
+        &ratio,
+        "≤ 3",
+    );
 }

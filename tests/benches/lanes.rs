@@ -13,7 +13,9 @@ use weir_engine::{BatchLimits, Lane, Located, Sink, Source, SourceEvent, StatusB
 use weir_history::{HistorySink, rows};
 use weir_model::project::Units;
 use weir_model::wire;
-use weir_postgres::{AppendSignal, Database, EventStoreSource, Ledger, ProjectionSink, ReadModelsProjection, RetryPolicy};
+use weir_postgres::{
+    AppendSignal, Database, EventStoreSource, Ledger, ProjectionSink, ReadModelsProjection, RetryPolicy,
+};
 use weir_tests::weir::connect;
 
 use crate::fill::{filled, runtime};
@@ -60,7 +62,9 @@ async fn decoded(database: &Database, events: i64) -> Vec<Located> {
     let mut all = Vec::new();
     while (all.len() as i64) < events {
         if let SourceEvent::Records(records) = source.next(2000, Duration::from_secs(1)).await.unwrap() {
-            all.extend(records.into_iter().map(|record| Located { event: wire::decode(&record.payload).unwrap(), record }));
+            all.extend(
+                records.into_iter().map(|record| Located { event: wire::decode(&record.payload).unwrap(), record }),
+            );
         }
     }
     all

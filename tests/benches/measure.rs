@@ -20,7 +20,12 @@ pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
 pub(crate) fn pairs(turns: usize, mut ours: impl FnMut() -> f64, mut floor: impl FnMut() -> f64) -> Pairs {
     let (mut measured, mut floors, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..=turns {
-        let (a, b) = if turn % 2 == 0 { (ours(), floor()) } else { let b = floor(); (ours(), b) };
+        let (a, b) = if turn % 2 == 0 {
+            (ours(), floor())
+        } else {
+            let b = floor();
+            (ours(), b)
+        };
         if turn > 0 {
             measured.push(a);
             floors.push(b);

@@ -38,8 +38,14 @@ impl Backlog {
     /// Runs a command on it to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Needed {
         let mut command = Command::new(binary());
-        command.args(args).arg("--data-dir").arg(self.dir.path().join("data")).args(["--set", "api.listen=127.0.0.1:0"]);
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(self.dir.path().join("data"))
+            .args(["--set", "api.listen=127.0.0.1:0"]);
         command.args(["--set", &format!("postgres.url={}", self.server.url())]).stdout(Stdio::null());
+        // Variables of the benchmarks are no settings.
+        command.env_remove("WEIR_BENCH_SHORT").env_remove("WEIR_BENCH_EVENTS");
         watch(command.spawn().unwrap())
     }
 }
@@ -50,7 +56,8 @@ fn watch(mut child: Child) -> Needed {
     let path = format!("/proc/{}/status", child.id());
     loop {
         let status = std::fs::read_to_string(&path).unwrap_or_default();
-        let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        let mark =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         kibibytes = mark.unwrap_or(kibibytes);
         if let Some(ended) = child.try_wait().unwrap() {
             assert!(ended.success(), "{ended}");

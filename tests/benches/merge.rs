@@ -56,8 +56,10 @@ const MERGE_PROGRESS: &str = "INSERT INTO learner_progress_read_model AS p (tena
 fn csv(rows: impl Iterator<Item = Vec<Option<String>>>) -> Bytes {
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> =
-            row.into_iter().map(|cell| cell.map_or(String::new(), |c| format!("\"{}\"", c.replace('"', "\"\"")))).collect();
+        let cells: Vec<String> = row
+            .into_iter()
+            .map(|cell| cell.map_or(String::new(), |c| format!("\"{}\"", c.replace('"', "\"\""))))
+            .collect();
         text.push_str(&cells.join(","));
         text.push('\n');
     }
@@ -96,27 +98,64 @@ fn rows(batch: &[Located], users: &mut HashMap<(String, String), UserRow>) -> Ro
     let text = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string);
     [
         csv(touched.keys().map(|key| &users[key]).map(|r| {
-            vec![Some(r.tenant.clone()), Some(r.id.clone()), r.email.clone(), r.username.clone(), r.first_name.clone(),
-                r.last_name.clone(), Some(r.status.as_str().to_owned()), Some(serde_json::Value::Object(r.preferences.clone()).to_string()),
-                r.registration_source.clone(), time(r.created_at), time(Some(r.updated_at)), time(r.deactivated_at),
-                Some(r.version.to_string())]
+            vec![
+                Some(r.tenant.clone()),
+                Some(r.id.clone()),
+                r.email.clone(),
+                r.username.clone(),
+                r.first_name.clone(),
+                r.last_name.clone(),
+                Some(r.status.as_str().to_owned()),
+                Some(serde_json::Value::Object(r.preferences.clone()).to_string()),
+                r.registration_source.clone(),
+                time(r.created_at),
+                time(Some(r.updated_at)),
+                time(r.deactivated_at),
+                Some(r.version.to_string()),
+            ]
         })),
         csv(events().filter_map(SessionRow::of).map(|r| {
-            vec![Some(r.tenant), Some(r.id), Some(r.user_id), Some(r.learning_path_id), Some(r.module_id), text(&r.device_info),
-                time(Some(r.started_at)), Some(r.version.to_string())]
+            vec![
+                Some(r.tenant),
+                Some(r.id),
+                Some(r.user_id),
+                Some(r.learning_path_id),
+                Some(r.module_id),
+                text(&r.device_info),
+                time(Some(r.started_at)),
+                Some(r.version.to_string()),
+            ]
         })),
         csv(events().filter_map(|event| AssessmentRow::of(event, units)).map(|r| {
-            vec![Some(r.tenant), Some(r.id), Some(r.user_id), r.session_id, Some(r.score.to_string()), Some(r.max_score.to_string()),
-                micros(r.score_percent_micros.into()), Some(r.passed.to_string()), micros(r.time_spent_micros.into()),
-                text(&r.analytics), time(Some(r.completed_at)), Some(r.version.to_string())]
+            vec![
+                Some(r.tenant),
+                Some(r.id),
+                Some(r.user_id),
+                r.session_id,
+                Some(r.score.to_string()),
+                Some(r.max_score.to_string()),
+                micros(r.score_percent_micros.into()),
+                Some(r.passed.to_string()),
+                micros(r.time_spent_micros.into()),
+                text(&r.analytics),
+                time(Some(r.completed_at)),
+                Some(r.version.to_string()),
+            ]
         })),
         csv(progress.iter().flat_map(|((tenant, user), p)| {
             p.learning_paths.iter().map(|path| vec![Some(tenant.clone()), Some(user.clone()), Some(path.clone())])
         })),
         csv(progress.iter().map(|((tenant, user), p)| {
-            vec![Some(tenant.clone()), Some(user.clone()), Some(p.sessions.to_string()), Some(p.assessments_taken.to_string()),
-                Some(p.assessments_passed.to_string()), micros(p.score_percent_micros_sum), micros(p.time_spent_micros),
-                time(p.last_activity)]
+            vec![
+                Some(tenant.clone()),
+                Some(user.clone()),
+                Some(p.sessions.to_string()),
+                Some(p.assessments_taken.to_string()),
+                Some(p.assessments_passed.to_string()),
+                micros(p.score_percent_micros_sum),
+                micros(p.time_spent_micros),
+                time(p.last_activity),
+            ]
         })),
     ]
 }

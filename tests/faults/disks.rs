@@ -10,7 +10,9 @@ use super::{sessions_are, start_session_at_last, trouble_of};
 async fn disk_full_for_history() {
     let weir = Weir::new();
     weir.ok(&["status"]);
-    let Some(disk) = Mount::on(&weir.path().join("history"), "600k", "faults::disks::disk_full_for_history") else { return };
+    let Some(disk) = Mount::on(&weir.path().join("history"), "600k", "faults::disks::disk_full_for_history") else {
+        return;
+    };
     let fixture = Fixture::new(20_000, seed("disk_full_for_history"));
     let facts = Facts::of_input(fixture.path());
     weir.ok(&["import", "oulad", fixture.arg()]);
@@ -48,7 +50,13 @@ async fn disk_full_for_postgres() {
             let mut data = weir_model::wire::samples::one(weir_model::EventType::LearningSessionStarted);
             data["sessionId"] = serde_json::json!(format!("during-{n}"));
             data["padding"] = serde_json::json!("x".repeat(4000));
-            let answer = post.bearer_auth(&token).header("idempotency-key", format!("during-{n}")).json(&data).send().await.unwrap();
+            let answer = post
+                .bearer_auth(&token)
+                .header("idempotency-key", format!("during-{n}"))
+                .json(&data)
+                .send()
+                .await
+                .unwrap();
             if answer.status() != 201 {
                 return (n, answer.status().as_u16());
             }

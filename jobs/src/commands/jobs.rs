@@ -43,7 +43,9 @@ async fn work(attached: &Attached, command: Jobs, format: Format) -> Result<Exit
         Jobs::List => list(attached).await?.print(format)?,
         Jobs::History { job, limit } => history(attached, job, limit).await?.print(format)?,
         Jobs::Run { job } => match Runner::new(attached).run(job, None).await? {
-            None => return Err(format!("another process runs {job} already; `weir jobs history` shows since when").into()),
+            None => {
+                return Err(format!("another process runs {job} already; `weir jobs history` shows since when").into());
+            }
             Some((outcome, detail)) => {
                 say(&format!("{}: {detail}", outcome.as_str()))?;
                 if outcome != Outcome::Ok {

@@ -111,7 +111,9 @@ impl Layers {
             }
         }
         for (name, job) in &settings.jobs {
-            if let Some(error) = Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| schedule::parse(cron).err()) {
+            if let Some(error) =
+                Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| schedule::parse(cron).err())
+            {
                 let reason = format!("jobs.{name}.cron = {:?}: {error}; write minute hour day month weekday", job.cron);
                 return meaningless("jobs", reason);
             }

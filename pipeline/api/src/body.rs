@@ -11,10 +11,13 @@ use crate::{Api, BODY_MAX, Problem};
 /// The body as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
 pub(crate) async fn json<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T, Problem> {
     let reading = tokio::time::timeout(api.limits.body_timeout, Bytes::from_request(request, &()));
-    let bytes = reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))?.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
-        _ => Problem::malformed(rejection.body_text()),
-    })?;
+    let bytes =
+        reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))?.map_err(|rejection| match rejection
+            .status()
+        {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
+            _ => Problem::malformed(rejection.body_text()),
+        })?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Problem::malformed(format!("the body is no JSON of the right form: {e}")))
 }

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use weir_engine::{LanePhase, LaneStatus};
-use weir_postgres::{dead_letters, job_runs};
 use weir_postgres::metric_totals::MetricTotals;
+use weir_postgres::{dead_letters, job_runs};
 
 use crate::Api;
 
@@ -69,7 +69,11 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         }
         for run in job_runs::last(&**client).await? {
             let labels = [("name", run.job.clone())];
-            metrics::gauge!("weir_job_failed", &labels).set(if run.outcome.as_deref() == Some("ok") { 0.0 } else { 1.0 });
+            metrics::gauge!("weir_job_failed", &labels).set(if run.outcome.as_deref() == Some("ok") {
+                0.0
+            } else {
+                1.0
+            });
             let ended = run.ended_at.map_or(0, |at| at.as_second());
             metrics::gauge!("weir_job_last_end_timestamp_seconds", &labels).set(as_double(ended));
         }

@@ -69,4 +69,3 @@ pub fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Arc::new(api))
 }
-

@@ -56,7 +56,10 @@ fn reference(name: &str) -> Value {
 fn responses(good: &[(&str, &str, Value)], refusals: &[u16]) -> Value {
     let mut all = Map::new();
     for (status, description, schema) in good {
-        all.insert((*status).to_owned(), json!({"description": description, "content": {"application/json": {"schema": schema}}}));
+        all.insert(
+            (*status).to_owned(),
+            json!({"description": description, "content": {"application/json": {"schema": schema}}}),
+        );
     }
     for status in refusals {
         let words = match status {

@@ -82,7 +82,8 @@ pub(crate) async fn stream(
     let (after, limit) = (not_negative("after_version", query.after_version)?, limit(query.limit)?);
     let found = api.store.get_events(&principal.tenant, &stream, after, limit).await?;
     // Beyond the end of a stream that exists there is an empty page, not a missing stream.
-    let exists = || async { Ok::<_, DbError>(!api.store.get_events(&principal.tenant, &stream, 0, 1).await?.events.is_empty()) };
+    let exists =
+        || async { Ok::<_, DbError>(!api.store.get_events(&principal.tenant, &stream, 0, 1).await?.events.is_empty()) };
     if found.events.is_empty() && (after == 0 || !exists().await?) {
         return Err(Problem::not_found(format!("there is no stream {stream}")));
     }

@@ -63,7 +63,16 @@ impl HistorySink {
     /// Nothing happens until the lane claims.
     #[must_use]
     pub fn new(root: impl Into<HistoryRoot>, database: Database, ledger: Ledger, policy: RetryPolicy) -> Self {
-        Self { root: root.into(), database, ledger, policy, table: None, partitions: Vec::new(), written: None, checkpointed: 0 }
+        Self {
+            root: root.into(),
+            database,
+            ledger,
+            policy,
+            table: None,
+            partitions: Vec::new(),
+            written: None,
+            checkpointed: 0,
+        }
     }
 
     async fn table(&mut self) -> Result<&mut HistoryTable, SinkError> {

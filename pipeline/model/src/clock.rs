@@ -94,7 +94,9 @@ fn plain_form(text: &[u8]) -> Option<i64> {
         [seconds @ .., b'Z'] if seconds.len() == 19 => (seconds, 0),
         _ => return None,
     };
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2] = *seconds else { return None };
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2] = *seconds else {
+        return None;
+    };
     let (year, month, day) = (digits(&[y1, y2, y3, y4])?, digits(&[m1, m2])?, digits(&[d1, d2])?);
     let (hour, minute, second) = (digits(&[h1, h2])?, digits(&[n1, n2])?, digits(&[s1, s2])?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -185,8 +187,16 @@ mod tests {
                 }
             }
         }
-        for odd in ["2024-01-15T10:30:60Z", "2024-01-15T24:00:00Z", "2024-01-15T10:60:00Z", "2024-01-15t10:30:00Z", "2024-01-15T10:30:00z",
-            "2024-01-15T10:30:0Z", "2024-01-15T10:30:00.1Z", "+024-01-15T10:30:00Z"] {
+        for odd in [
+            "2024-01-15T10:30:60Z",
+            "2024-01-15T24:00:00Z",
+            "2024-01-15T10:60:00Z",
+            "2024-01-15t10:30:00Z",
+            "2024-01-15T10:30:00z",
+            "2024-01-15T10:30:0Z",
+            "2024-01-15T10:30:00.1Z",
+            "+024-01-15T10:30:00Z",
+        ] {
             assert_eq!(plain_form(odd.as_bytes()), None, "{odd}");
         }
     }

@@ -7,8 +7,8 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::{EventId, Position, StreamId, TenantId};
 use crate::data::Data;
+use crate::ids::{EventId, Position, StreamId, TenantId};
 
 /// A name that stands for no known type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,8 +16,8 @@ pub mod project;
 pub mod upcast;
 pub mod wire;
 
-pub use clock::{Clock, SystemClock, Timestamp};
 pub use bytestring::ByteString;
+pub use clock::{Clock, SystemClock, Timestamp};
 pub use contract::{ContractViolation, Violation};
 pub use data::{Data, FieldValue};
 pub use event::{AggregateType, Event, EventType, Metadata};

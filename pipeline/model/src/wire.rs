@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Object, canonical};
 use crate::clock::Timestamp;
 use crate::contract::{self, ContractViolation, Violation};
 use crate::data::Data;
 use crate::event::{Event, EventType, Metadata, UnknownName};
 use crate::ids::{EventId, ID_LENGTH_MAX, Position, StreamId, TenantId};
+use crate::{Object, canonical};
 
 mod fast;
 
@@ -129,7 +129,8 @@ impl Envelope<'_> {
         let accepted = contracts.accept(event_type, &version, data).map_err(DecodeError::Contract)?;
         let metadata = self.metadata()?;
         Ok(Event {
-            event_id: EventId::new(self.required("eventId")?.to_owned()).map_err(|e| broken("/eventId", e.to_string()))?,
+            event_id: EventId::new(self.required("eventId")?.to_owned())
+                .map_err(|e| broken("/eventId", e.to_string()))?,
             event_type,
             schema_version: accepted.version.into(),
             timestamp: self.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?,
@@ -359,9 +360,11 @@ mod tests {
     fn every_plain_event_and_every_event_of_ours_goes_the_fast_way() {
         for event_type in EventType::ALL {
             let mut event = plain(event_type);
-            for more in [json!({}), json!({"aggregateVersion": 1, "position": 7, "recordedAt": "2024-01-15T10:30:00.000Z",
-                "metadata": {"causationId": "c", "correlationId": "r", "userId": "u", "tenantId": "acme", "source": "s"}})]
-            {
+            for more in [
+                json!({}),
+                json!({"aggregateVersion": 1, "position": 7, "recordedAt": "2024-01-15T10:30:00.000Z",
+                "metadata": {"causationId": "c", "correlationId": "r", "userId": "u", "tenantId": "acme", "source": "s"}}),
+            ] {
                 event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
                 event["data"]["unknown"] = json!([1, {"a": null}]);
                 let text = ByteString::from(event.to_string());

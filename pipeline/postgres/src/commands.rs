@@ -181,9 +181,11 @@ impl CommandService {
 
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
     pub async fn execute(&self, request: CommandRequest) -> Result<Answer, CommandError> {
-        let hash = request.caller.idempotency_key.is_some().then(|| {
-            hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)])
-        });
+        let hash = request
+            .caller
+            .idempotency_key
+            .is_some()
+            .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
         let prepared = self.prepare(&request)?;
         for _ in 0..DECISIONS_MAX {
             let loaded = self.load(&request.caller.tenant, &prepared.stream).await?;

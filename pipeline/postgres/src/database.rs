@@ -51,7 +51,8 @@ impl Database {
         let given = config.get_options().unwrap_or_default().to_owned();
         // A space or a backslash within a value is escaped as libpq does it.
         let escaped = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
-        let further: String = options.session.iter().map(|(name, value)| format!(" -c {name}={}", escaped(value))).collect();
+        let further: String =
+            options.session.iter().map(|(name, value)| format!(" -c {name}={}", escaped(value))).collect();
         config.options(format!("{limits}{further} {given}"));
         config.connect_timeout(Duration::from_secs(5));
         if config.get_application_name().is_none() {

@@ -158,12 +158,7 @@ impl EventStore {
     }
 
     /// A tenant's events after a position, in order, at most `limit`.
-    pub async fn get_all_events(
-        &self,
-        tenant: &TenantId,
-        after: Position,
-        limit: i64,
-    ) -> Result<Page, DbError> {
+    pub async fn get_all_events(&self, tenant: &TenantId, after: Position, limit: i64) -> Result<Page, DbError> {
         self.page("tenant = $3 AND id > $4", limit, &[&tenant.as_str(), &after.0]).await
     }
 

@@ -76,7 +76,10 @@ pub async fn rebuild(
     policy: &RetryPolicy,
 ) -> Result<Rebuilt, DbError> {
     let mut client = database.get().await?;
-    client.batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await.during(ACTION)?;
+    client
+        .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        .await
+        .during(ACTION)?;
     let lock = "SELECT pg_try_advisory_lock($1, $2)";
     if !client.query_one(lock, &[&LOCK.0, &LOCK.1]).await.during(ACTION)?.try_get::<_, bool>(0).during(ACTION)? {
         return Err(permanent("another process rebuilds them already"));
@@ -131,7 +134,8 @@ fn clean() -> String {
 
 /// Unlogged: a crash loses the second copy, and the next rebuild begins anew anyway.
 fn make() -> String {
-    let tables = TABLES.map(|(table, _)| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"));
+    let tables =
+        TABLES.map(|(table, _)| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"));
     format!("CREATE SCHEMA {SCHEMA}; {}", tables.join("; "))
 }
 
@@ -140,7 +144,9 @@ async fn serving_offset(
     partition: &Partition,
     lock: &str,
 ) -> Result<i64, DbError> {
-    let sql = format!("SELECT next_offset FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 {lock}");
+    let sql = format!(
+        "SELECT next_offset FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 {lock}"
+    );
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&LANE, &&*partition.source, &&*partition.topic, &partition.number];
     let row = client.query_opt(&sql, &values).await.during(ACTION)?;
@@ -208,8 +214,9 @@ async fn take_over(transaction: &Transaction<'_>, below: i64) -> Result<Rebuilt,
             row("o"),
             row("n")
         );
-        let missing =
-            format!("INSERT INTO {old} ({list}) SELECT {list} FROM {new} n WHERE NOT EXISTS (SELECT FROM {old} o WHERE {on})");
+        let missing = format!(
+            "INSERT INTO {old} ({list}) SELECT {list} FROM {new} n WHERE NOT EXISTS (SELECT FROM {old} o WHERE {on})"
+        );
         transaction.batch_execute(&format!("{wrong}; {missing}")).await.during(ACTION)?;
     }
     let letters = format!(

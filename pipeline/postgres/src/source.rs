@@ -110,7 +110,8 @@ fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
     const ACTION: &str = "tailing the event store";
     let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
     let text = |column: &str| row.try_get::<_, &str>(column).during(ACTION);
-    let time = |column: &str| Timestamp::from_jiff(row.try_get(column).during(ACTION)?).map_err(|e| broken(e.to_string()));
+    let time =
+        |column: &str| Timestamp::from_jiff(row.try_get(column).during(ACTION)?).map_err(|e| broken(e.to_string()));
     let (stream, event_type, schema_version) = (text("stream_id")?, text("event_type")?, text("schema_version")?);
     let (aggregate_type, aggregate_id) = stream.split_once('-').unwrap_or((stream, ""));
     let data: &RawValue = serde_json::from_str(text("data")?).map_err(|e| broken(e.to_string()))?;

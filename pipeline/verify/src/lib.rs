@@ -116,7 +116,12 @@ impl Cut {
 }
 
 /// Compares every sink with the event store. Lanes may run meanwhile. `spill` takes the sort's temporary files.
-pub async fn verify(database: &Database, history: &HistoryRoot, units: Units, spill: &Path) -> Result<Report, VerifyError> {
+pub async fn verify(
+    database: &Database,
+    history: &HistoryRoot,
+    units: Units,
+    spill: &Path,
+) -> Result<Report, VerifyError> {
     let partition = EventStoreSource::partition(database).await?;
     let mut report = Report::default();
     let sinks = SinkSnapshot::open(database).await?;

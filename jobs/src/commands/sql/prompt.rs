@@ -25,8 +25,28 @@ Statements end with `;` and may take several lines. Tab completes tables, column
   \\?          this                    \\q         the end, as Ctrl-D";
 
 const WORDS: &[&str] = &[
-    "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "LEFT JOIN", "HAVING", "DISTINCT", "BETWEEN", "IS NULL",
-    "IS NOT NULL", "count(*)", "avg(", "sum(", "min(", "max(", "date_trunc(", "json_get_str(", "json_get_int(", "json_get_float(",
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP BY",
+    "ORDER BY",
+    "LIMIT",
+    "JOIN",
+    "LEFT JOIN",
+    "HAVING",
+    "DISTINCT",
+    "BETWEEN",
+    "IS NULL",
+    "IS NOT NULL",
+    "count(*)",
+    "avg(",
+    "sum(",
+    "min(",
+    "max(",
+    "date_trunc(",
+    "json_get_str(",
+    "json_get_int(",
+    "json_get_float(",
 ];
 
 /// What the prompt knows to complete.
@@ -134,7 +154,9 @@ impl Prompt {
             }
             "\\d" if argument.is_empty() => self.query(&tables()).await?,
             "\\d" => self.query(&columns_of(argument.trim())).await?,
-            _ if command.starts_with('\\') => return Err(format!("there is no {command}; \\? shows what there is").into()),
+            _ if command.starts_with('\\') => {
+                return Err(format!("there is no {command}; \\? shows what there is").into());
+            }
             _ => self.query(input).await?,
         }
         Ok(true)
@@ -163,7 +185,9 @@ impl Prompt {
         let sql = "SELECT DISTINCT name FROM (SELECT table_name AS name FROM information_schema.columns WHERE table_schema = 'public' \
                    UNION ALL SELECT column_name FROM information_schema.columns WHERE table_schema = 'public') n ORDER BY name";
         let (schema, batches) = self.open().await?.sql(sql).await?;
-        names.extend(to_rows(&schema, &batches)?.rows.into_iter().filter_map(|row| Some(row.first()?.as_str()?.to_owned())));
+        names.extend(
+            to_rows(&schema, &batches)?.rows.into_iter().filter_map(|row| Some(row.first()?.as_str()?.to_owned())),
+        );
         Ok(names)
     }
 }

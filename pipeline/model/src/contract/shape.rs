@@ -132,7 +132,9 @@ fn check(name: &str, schema: &Value, top: bool) -> Option<Check> {
         Some("number") => Check::Number(range()?),
         Some("integer") => Check::Integer(range()?),
         Some("boolean") => Check::Boolean,
-        Some("array") => Check::Array(Box::new(schema.get("items").map_or(Some(Check::Anything), |s| check("", s, false))?)),
+        Some("array") => {
+            Check::Array(Box::new(schema.get("items").map_or(Some(Check::Anything), |s| check("", s, false))?))
+        }
         Some("object") => Check::Object(Shape::of(schema, top)?),
         _ => Check::Anything,
     })

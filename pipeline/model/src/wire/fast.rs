@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use super::clean;
 use crate::canonical::DEPTH_MAX;
 use crate::clock::Timestamp;
-use crate::contract::shape::{Check, RULED, Shape};
 use crate::contract;
+use crate::contract::shape::{Check, RULED, Shape};
 use crate::data::{Data, Field, Held, NO_COLUMN, Piece, place_of};
 use crate::event::{Event, EventType, Metadata};
 use crate::ids::{EventId, Position, StreamId, TenantId};
@@ -336,7 +336,8 @@ impl<'de> Visitor<'de> for Value<'de> {
         }
         let at: Timestamp = text.parse().map_err(|_| slow())?;
         // The one form that times are put into; any other is written anew.
-        let normal = text.len() == 24 && text.ends_with('Z') && text.get(17..20) != Some("60.") && text.get(19..20) == Some(".");
+        let normal =
+            text.len() == 24 && text.ends_with('Z') && text.get(17..20) != Some("60.") && text.get(19..20) == Some(".");
         let piece = if normal { piece } else { Piece::Owned(at.to_string().into()) };
         Ok(Held::Time(at.as_millis(), piece))
     }

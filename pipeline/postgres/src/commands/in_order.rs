@@ -80,9 +80,11 @@ impl CommandService {
 }
 
 fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> Append {
-    let hash = request.caller.idempotency_key.is_some().then(|| {
-        hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)])
-    });
+    let hash = request
+        .caller
+        .idempotency_key
+        .is_some()
+        .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
     Append {
         tenant: request.caller.tenant.clone(),
         stream: prepared.stream.clone(),
