@@ -27,7 +27,7 @@ const READ_MODELS_EVENTS: i64 = 80_000;
 const HISTORY_EVENTS: i64 = 200_000;
 /// The defaults of the lanes.
 const READ_MODELS_BATCH: usize = 4_000;
-const HISTORY_BATCH: usize = 50_000;
+const HISTORY_BATCH: usize = 25_000;
 
 fn lane(name: &str, records_max: usize) -> Lane {
     let limits = BatchLimits { records_max, bytes_max: 64 << 20, flush_interval: Duration::from_millis(200) };

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio_postgres::Row;
@@ -105,7 +104,7 @@ pub(crate) async fn records_from(
 }
 
 /// The row as a record, as it would stand in a topic: nothing of an event that is only passed on is taken apart on the way.
-/// Its type is the only header: a broker's consumers route by headers, and here nobody does.
+/// It has no headers: a broker's consumers route by them, and here everything stands in the payload.
 fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
     const ACTION: &str = "tailing the event store";
     let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
@@ -134,13 +133,15 @@ fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
         recorded_at,
         metadata: OutgoingMetadata { metadata: &metadata, tenant_id: text("tenant")?, source: text("source")? },
     });
-    let payload = payload.map_err(|e| broken(e.to_string()))?;
+    let mut payload = payload.map_err(|e| broken(e.to_string()))?;
+    // It grew by doubling, and is kept for as long as its batch.
+    payload.shrink_to_fit();
     Ok(Record {
         partition: partition.clone(),
         offset: position.0,
         key: Some(Arc::from(aggregate_id)),
         payload: payload.into(),
-        headers: vec![("eventType".to_owned(), Bytes::copy_from_slice(event_type.as_bytes()))],
+        headers: Vec::new(),
         recorded_at: Some(recorded_at),
     })
 }

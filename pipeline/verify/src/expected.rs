@@ -82,7 +82,7 @@ impl Expected {
             Err(error) => {
                 for lane in [HISTORY, METRICS, READ_MODELS] {
                     if is_dead(lane) {
-                        *self.dead.entry((lane, header(&record, "eventType"))).or_default() += 1;
+                        *self.dead.entry((lane, claimed_type(&record))).or_default() += 1;
                     } else if holds(lane) {
                         self.differences.push(format!(
                             "{lane}: offset {} is no event ({error}), and no dead letter",
@@ -131,9 +131,10 @@ impl Expected {
     }
 }
 
-fn header(record: &Record, name: &str) -> String {
-    let value = record.headers.iter().find(|(n, _)| n == name);
-    value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+/// The type that a record claims, which may be no event.
+fn claimed_type(record: &Record) -> String {
+    let value: serde_json::Value = serde_json::from_slice(&record.payload).unwrap_or_default();
+    value["eventType"].as_str().unwrap_or_default().to_owned()
 }
 
 /// The rows that an event touches: index into [`TABLES`], tenant, key.
