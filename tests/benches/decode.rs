@@ -20,7 +20,6 @@ pub(crate) fn payloads() -> Vec<(EventType, Bytes)> {
         ..Default::default()
     };
     wire::samples::all()
-        .into_iter()
         .map(|(event_type, data)| {
             let version = weir_model::contract::standard().unwrap().newest(event_type);
             // As Postgres writes a jsonb object: names by length.

@@ -142,22 +142,30 @@ fn rows(batch: &[Located], users: &mut HashMap<(String, String), UserRow>) -> Ro
                 Some(r.version.to_string()),
             ]
         })),
-        csv(progress.iter().flat_map(|((tenant, user), p)| {
-            p.learning_paths.iter().map(|path| vec![Some(tenant.clone()), Some(user.clone()), Some(path.clone())])
-        })),
-        csv(progress.iter().map(|((tenant, user), p)| {
-            vec![
-                Some(tenant.clone()),
-                Some(user.clone()),
-                Some(p.sessions.to_string()),
-                Some(p.assessments_taken.to_string()),
-                Some(p.assessments_passed.to_string()),
-                micros(p.score_percent_micros_sum),
-                micros(p.time_spent_micros),
-                time(p.last_activity),
-            ]
-        })),
+        paths_csv(&progress),
+        progress_csv(&progress),
     ]
+}
+
+fn paths_csv(progress: &BTreeMap<(String, String), Progress>) -> Bytes {
+    csv(progress.iter().flat_map(|((tenant, user), p)| {
+        p.learning_paths.iter().map(|path| vec![Some(tenant.clone()), Some(user.clone()), Some(path.clone())])
+    }))
+}
+
+fn progress_csv(progress: &BTreeMap<(String, String), Progress>) -> Bytes {
+    csv(progress.iter().map(|((tenant, user), p)| {
+        vec![
+            Some(tenant.clone()),
+            Some(user.clone()),
+            Some(p.sessions.to_string()),
+            Some(p.assessments_taken.to_string()),
+            Some(p.assessments_passed.to_string()),
+            micros(p.score_percent_micros_sum),
+            micros(p.time_spent_micros),
+            time(p.last_activity),
+        ]
+    }))
 }
 
 /// Empties the read models.

@@ -2,6 +2,8 @@
 //! version, an escaped name, a name that stands twice, a value that breaks its contract) is no event here, and goes the
 //! slow way, which either takes it or finds the words for what is wrong. A property test holds the two against each other.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "who asks for one kind of value takes all others alike")]
+
 use std::borrow::Cow;
 use std::fmt;
 
