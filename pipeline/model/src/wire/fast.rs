@@ -20,6 +20,9 @@ use crate::data::{Data, Field, Held, NO_COLUMN, Piece, place_of};
 use crate::event::{Event, EventType, Metadata};
 use crate::ids::{EventId, Position, StreamId, TenantId};
 
+/// Fields that no contract names, at most: each is held against those before it.
+const UNKNOWN_MAX: usize = 32;
+
 /// The event, if it needs nothing but reading.
 pub(super) fn decode(payload: &ByteString) -> Option<Event> {
     let mut json = serde_json::Deserializer::from_str(payload);
@@ -239,14 +242,15 @@ impl<'de> Visitor<'de> for Payload<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Field>, A::Error> {
         let mut fields: Vec<Field> = Vec::with_capacity(self.shape.properties.len());
-        let (mut seen, mut after) = (0_u64, 0);
+        let (mut seen, mut after, mut unknown) = (0_u64, 0, 0);
         let (mut score, mut score_max) = (None, None);
         while let Some(name) = map.next_key::<&'de str>()? {
             let place = || place_of(self.text, name).ok_or_else(slow);
             let Some(index) = self.shape.find(name, &mut after) else {
                 // Rules hold for these wherever they stand.
                 let known = |field: &Field| matches!(&field.name, Piece::Span(..)) && self.is(field, name);
-                if RULED.contains(&name) || fields.iter().any(known) {
+                unknown += 1;
+                if unknown > UNKNOWN_MAX || RULED.contains(&name) || fields.iter().any(known) {
                     return Err(slow());
                 }
                 let held = map.next_value_seed(Value { text: self.text, check: &Check::Anything })?;
