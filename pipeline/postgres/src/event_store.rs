@@ -154,12 +154,12 @@ impl EventStore {
         limit: i64,
     ) -> Result<Page, DbError> {
         let condition = "tenant = $3 AND stream_id = $4 AND version > $5";
-        self.page(condition, limit, &[&tenant.as_str(), &stream.to_string(), &after_version]).await
+        self.page(condition, "version", limit, &[&tenant.as_str(), &stream.to_string(), &after_version]).await
     }
 
     /// A tenant's events after a position, in order, at most `limit`.
     pub async fn get_all_events(&self, tenant: &TenantId, after: Position, limit: i64) -> Result<Page, DbError> {
-        self.page("tenant = $3 AND id > $4", limit, &[&tenant.as_str(), &after.0]).await
+        self.page("tenant = $3 AND id > $4", "id", limit, &[&tenant.as_str(), &after.0]).await
     }
 
     /// A tenant's events of one type after a position, in order, at most `limit`.
@@ -171,7 +171,7 @@ impl EventStore {
         limit: i64,
     ) -> Result<Page, DbError> {
         let condition = "tenant = $3 AND event_type = $4 AND id > $5";
-        self.page(condition, limit, &[&tenant.as_str(), &event_type, &after.0]).await
+        self.page(condition, "id", limit, &[&tenant.as_str(), &event_type, &after.0]).await
     }
 
     /// Whether the event at a position is this tenant's.
@@ -257,8 +257,13 @@ impl EventStore {
 
     /// At most `limit` events and [`BYTES_MAX`] bytes of data, but at least one event if there is any. `$1` and `$2` are the
     /// page's own.
-    async fn page(&self, condition: &str, limit: i64, values: &[&(dyn ToSql + Sync)]) -> Result<Page, DbError> {
-        let order = if condition.contains("version >") { "version" } else { "id" };
+    async fn page(
+        &self,
+        condition: &str,
+        order: &str,
+        limit: i64,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Page, DbError> {
         let sql = bounded(condition, order, ", count(*) OVER () AS found");
         let client = self.database.get().await?;
         let statement = client.prepare_cached(&sql).await.during(READING)?;

@@ -242,17 +242,16 @@ impl<'de> Visitor<'de> for Payload<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Field>, A::Error> {
         let mut fields: Vec<Field> = Vec::with_capacity(self.shape.properties.len());
-        let (mut seen, mut after, mut unknown) = (0_u64, 0, 0);
+        let (mut seen, mut after, mut unknown) = (0_u64, 0, Vec::new());
         let (mut score, mut score_max) = (None, None);
         while let Some(name) = map.next_key::<&'de str>()? {
             let place = || place_of(self.text, name).ok_or_else(slow);
             let Some(index) = self.shape.find(name, &mut after) else {
                 // Rules hold for these wherever they stand.
-                let known = |field: &Field| matches!(&field.name, Piece::Span(..)) && self.is(field, name);
-                unknown += 1;
-                if unknown > UNKNOWN_MAX || RULED.contains(&name) || fields.iter().any(known) {
+                if unknown.len() == UNKNOWN_MAX || RULED.contains(&name) || unknown.contains(&name) {
                     return Err(slow());
                 }
+                unknown.push(name);
                 let held = map.next_value_seed(Value { text: self.text, check: &Check::Anything })?;
                 fields.push(Field { name: place()?, column: NO_COLUMN, held });
                 continue;
@@ -280,18 +279,6 @@ impl<'de> Visitor<'de> for Payload<'de> {
         let complete = seen & self.shape.required == self.shape.required;
         let within = score.zip(score_max).is_none_or(|(score, max)| score <= max);
         if complete && within { Ok(fields) } else { Err(slow()) }
-    }
-}
-
-impl Payload<'_> {
-    fn is(&self, field: &Field, name: &str) -> bool {
-        match (&field.name, place_of(self.text, name)) {
-            (Piece::Span(start, end), Some(_)) => {
-                let place = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-                self.text.get(place(*start)..place(*end)) == Some(name)
-            }
-            _ => true,
-        }
     }
 }
 
