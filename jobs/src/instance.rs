@@ -12,6 +12,7 @@ use uuid::Uuid;
 use weir_engine::{BoxError, LaneError, LanePhase, LaneStatus, Sink, StatusBoard, run_lane};
 use weir_history::{HistoryRoot, HistorySink};
 use weir_model::SystemClock;
+use weir_postgres::tokens::Tokens;
 use weir_postgres::{
     AppendSignal, CommandService, Database, DatabaseOptions, EventStore, EventStoreSource, GroupCommit, Ledger,
     MetricsProjection, ProjectionSink, ReadModelsProjection,
@@ -152,6 +153,7 @@ impl Instance {
         let handlers = weir_api::Api {
             commands: commands.clone(),
             store: EventStore::new(attached.database.clone()),
+            tokens: Tokens::new(attached.database.clone()),
             database: attached.database.clone(),
             board: board.clone(),
             process_metrics: weir_api::exporter()?,

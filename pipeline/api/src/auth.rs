@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use uuid::Uuid;
 use weir_model::event::Metadata;
-use weir_postgres::tokens::{self, Principal, Scope};
+use weir_postgres::tokens::{Principal, Scope};
 use weir_postgres::{Caller, Expected};
 
 use crate::{Api, Problem};
@@ -17,8 +17,7 @@ pub(crate) async fn authenticate(api: &Api, headers: &HeaderMap, scope: Scope) -
     let token =
         value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let (_, token) = token.ok_or_else(Problem::unauthorized)?;
-    let client = api.database.get().await?;
-    let principal = tokens::authenticate(&**client, token.trim()).await?.ok_or_else(Problem::unauthorized)?;
+    let principal = api.tokens.authenticate(token.trim()).await?.ok_or_else(Problem::unauthorized)?;
     api.limits.take(&principal.tenant)?;
     if principal.may(scope) { Ok(principal) } else { Err(Problem::forbidden(scope.as_str())) }
 }

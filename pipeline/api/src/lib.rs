@@ -18,6 +18,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use weir_engine::StatusBoard;
+use weir_postgres::tokens::Tokens;
 use weir_postgres::{CommandService, Database, EventStore};
 
 pub use health::exporter;
@@ -41,7 +42,9 @@ pub struct Api {
     pub commands: CommandService,
     /// The event store.
     pub store: EventStore,
-    /// For tokens, the ledger and the durable metrics.
+    /// Who may do what.
+    pub tokens: Tokens,
+    /// For the ledger and the durable metrics.
     pub database: Database,
     /// What the lanes of this process do.
     pub board: StatusBoard,

@@ -141,6 +141,9 @@ pub fn stream_of(event_type: EventType, data: &Object) -> Result<StreamId, Inval
     StreamId::new(aggregate_type, id)
 }
 
+/// The fields of data that [`Aggregate::apply`] reads: nothing else need be loaded.
+pub const STATE_FIELDS: [&str; 2] = ["agentId", "status"];
+
 /// What the command side remembers of a stream: just enough to decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregate {
@@ -203,6 +206,30 @@ pub struct NewEvent {
 
 fn text(data: &Object, field: &str) -> String {
     data.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::samples;
+
+    #[test]
+    fn the_state_depends_on_the_state_fields_alone() {
+        for (event_type, data) in samples::all() {
+            for status in ["success", "failed", "completed"] {
+                let Value::Object(mut whole) = data.clone() else { panic!("samples are objects") };
+                whole.entry("status").and_modify(|value| *value = status.into());
+                let known = |name: &&str| ((*name).to_owned(), whole.get(*name).cloned().unwrap_or_default());
+                let part: Object = STATE_FIELDS.iter().map(known).collect();
+                let state_after = |data: &Object| {
+                    let mut state = Aggregate::new(event_type.aggregate_type());
+                    state.apply(event_type, data);
+                    state
+                };
+                assert_eq!(state_after(&part), state_after(&whole), "{event_type} {status}");
+            }
+        }
+    }
 }
 
 /// Given / when / then, for the tests of every aggregate.

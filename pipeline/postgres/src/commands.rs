@@ -1,21 +1,27 @@
 //! The command side: load, decide, append. The deciding is pure (`weir_model::decide`); here is the I/O around it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures::FutureExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tracing::Instrument as _;
 use uuid::Uuid;
 use weir_model::contract::{self, ContractViolation};
-use weir_model::decide::{Aggregate, CommandType, NewEvent, Rejection, STATE_VERSION, stream_of};
+use weir_model::decide::{CommandType, NewEvent, Rejection, STATE_VERSION, stream_of};
 use weir_model::event::Metadata;
 use weir_model::{Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
 
 use crate::append::{Append, Appended, Expected, NewStoredEvent};
+use crate::coalesce::Coalesced;
 use crate::error::{DbError, ErrorKind};
-use crate::event_store::{EventStore, RecordedEvent, Snapshot};
+use crate::event_store::{EventStore, Snapshot};
 use crate::group_commit::{AppendError, GroupCommit};
+
+mod in_order;
+mod state;
+
+use state::{Loaded, StreamKey};
 
 /// A snapshot is taken whenever a stream passes a multiple of this.
 const SNAPSHOT_EVERY: i64 = 100;
@@ -158,25 +164,25 @@ impl CommandError {
     }
 }
 
-/// The state of a stream and its version.
-struct Loaded {
-    aggregate: Aggregate,
-    version: i64,
-}
-
 /// Validates, decides, appends. Cheap to clone.
 #[derive(Clone)]
 pub struct CommandService {
     store: EventStore,
+    states: Coalesced<StreamKey, Loaded>,
     commits: GroupCommit,
     clock: Arc<dyn Clock>,
 }
 
 impl CommandService {
-    /// Over one event store and its appender.
+    /// Over one event store and its appender. Call within a runtime.
     #[must_use]
     pub fn new(store: EventStore, commits: GroupCommit, clock: Arc<dyn Clock>) -> Self {
-        Self { store, commits, clock }
+        let reader = store.clone();
+        let states = Coalesced::start(move |streams: Vec<StreamKey>| {
+            let reader = reader.clone();
+            async move { state::load(&reader, &streams).await }.boxed()
+        });
+        Self { store, states, commits, clock }
     }
 
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
@@ -188,7 +194,7 @@ impl CommandService {
             .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
         let prepared = self.prepare(&request)?;
         for _ in 0..DECISIONS_MAX {
-            let loaded = self.load(&request.caller.tenant, &prepared.stream).await?;
+            let loaded = self.states.get((request.caller.tenant.clone(), prepared.stream.clone())).await?;
             let decided = match request.expected.fits(loaded.version) {
                 true => loaded
                     .aggregate
@@ -310,7 +316,7 @@ impl CommandService {
         let service = self.clone();
         let taking = async move {
             let taken = async {
-                let loaded = service.load(&tenant, &stream).await?;
+                let loaded = service.states.get((tenant.clone(), stream.clone())).await?;
                 let data = serde_json::to_value(&loaded.aggregate).unwrap_or_default();
                 let snapshot = Snapshot { version: loaded.version, state_version: STATE_VERSION, data };
                 service.store.create_snapshot(&tenant, &stream, &snapshot).await
@@ -321,37 +327,6 @@ impl CommandService {
         };
         tokio::spawn(taking.in_current_span());
     }
-
-    async fn load(&self, tenant: &TenantId, stream: &StreamId) -> Result<Loaded, DbError> {
-        let wanted = HashSet::from([(tenant.clone(), stream.clone())]);
-        let mut loaded = self.load_many(&wanted).await?;
-        Ok(loaded.remove(&(tenant.to_string(), stream.to_string())).unwrap_or_else(|| Loaded::empty(stream)))
-    }
-
-    /// Snapshot and tail of each stream; two queries, however many streams.
-    async fn load_many(
-        &self,
-        streams: &HashSet<(TenantId, StreamId)>,
-    ) -> Result<HashMap<(String, String), Loaded>, DbError> {
-        let mut loaded: HashMap<_, _> =
-            streams.iter().map(|(t, s)| ((t.to_string(), s.to_string()), Loaded::empty(s))).collect();
-        let keys: Vec<(String, String)> = loaded.keys().cloned().collect();
-        for (tenant, stream, snapshot) in self.store.get_snapshots(&keys).await? {
-            if snapshot.state_version != STATE_VERSION {
-                continue;
-            }
-            if let Ok(aggregate) = serde_json::from_value(snapshot.data) {
-                loaded.insert((tenant, stream), Loaded { aggregate, version: snapshot.version });
-            }
-        }
-        let tails: Vec<_> = loaded.iter().map(|((t, s), l)| (t.clone(), s.clone(), l.version)).collect();
-        for event in self.store.get_tails(&tails).await? {
-            if let Some(loaded) = loaded.get_mut(&(event.tenant.clone(), event.stream.clone())) {
-                loaded.apply(&event);
-            }
-        }
-        Ok(loaded)
-    }
 }
 
 struct Prepared {
@@ -360,21 +335,6 @@ struct Prepared {
     schema_version: String,
     data: Object,
     timestamp: Timestamp,
-}
-
-impl Loaded {
-    fn empty(stream: &StreamId) -> Self {
-        Self { aggregate: Aggregate::new(stream.aggregate_type()), version: 0 }
-    }
-
-    fn apply(&mut self, event: &RecordedEvent) {
-        if let (Ok(event_type), Ok(Value::Object(data))) =
-            (event.event_type.parse::<EventType>(), serde_json::from_str(event.data.get()))
-        {
-            self.aggregate.apply(event_type, &data);
-        }
-        self.version = event.version;
-    }
 }
 
 fn wrong_stream(index: Option<usize>, error: &InvalidId) -> CommandError {
@@ -401,5 +361,3 @@ fn hash_of(parts: &[&str]) -> [u8; 32] {
     }
     hasher.finalize().into()
 }
-
-mod in_order;

@@ -1,5 +1,8 @@
 //! What Postgres's errors mean for the caller: wait, try again, blame the data, or give up.
 
+use std::error::Error;
+use std::sync::Arc;
+
 use tokio_postgres::error::SqlState;
 use weir_engine::{BoxError, SinkError, SourceError};
 
@@ -15,19 +18,20 @@ pub enum ErrorKind {
 }
 
 /// A failed piece of work in Postgres.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{action} failed")]
 pub struct DbError {
     action: &'static str,
     kind: ErrorKind,
+    // Shared, because several callers may wait for one piece of work.
     #[source]
-    source: BoxError,
+    source: Arc<dyn Error + Send + Sync>,
 }
 
 impl DbError {
     /// An error of our own making, such as a row that cannot be.
     pub fn new(action: &'static str, kind: ErrorKind, source: impl Into<BoxError>) -> Self {
-        Self { action, kind, source: source.into() }
+        Self { action, kind, source: Arc::from(source.into()) }
     }
 
     /// What to do about it.
@@ -45,7 +49,7 @@ pub trait During<T> {
 
 impl<T> During<T> for Result<T, tokio_postgres::Error> {
     fn during(self, action: &'static str) -> Result<T, DbError> {
-        self.map_err(|e| DbError { action, kind: kind_of(&e), source: e.into() })
+        self.map_err(|e| DbError { action, kind: kind_of(&e), source: Arc::new(e) })
     }
 }
 
@@ -59,13 +63,12 @@ impl<T> During<T> for Result<T, deadpool_postgres::PoolError> {
                 | deadpool_postgres::PoolError::NoRuntimeSpecified
                 | deadpool_postgres::PoolError::PostCreateHook(_) => ErrorKind::Unavailable,
             };
-            DbError { action, kind, source: e.into() }
+            DbError { action, kind, source: Arc::new(e) }
         })
     }
 }
 
 fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
-    use std::error::Error;
     match error.code() {
         Some(code) => kind_of_state(code),
         None if error.is_closed() => ErrorKind::Unavailable,

@@ -1,14 +1,16 @@
 //! Reading the event store, and snapshots. Position order is commit order, so a reader that pages by position never
 //! misses an event (P2).
 
-use deadpool_postgres::Object;
+use std::sync::LazyLock;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
+use weir_model::decide::STATE_FIELDS;
 use weir_model::event::Metadata;
-use weir_model::{Position, StreamId, TenantId, Timestamp};
+use weir_model::{Object, Position, StreamId, TenantId, Timestamp};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
@@ -119,6 +121,16 @@ pub struct Snapshot {
     pub data: serde_json::Value,
 }
 
+/// What the command side remembers of an event.
+pub(crate) struct TailEvent {
+    /// Which of the streams asked for.
+    pub(crate) stream: usize,
+    pub(crate) version: i64,
+    pub(crate) event_type: String,
+    /// [`STATE_FIELDS`] of its data; null for what it does not have.
+    pub(crate) known: Object,
+}
+
 /// The event store's reading side.
 #[derive(Clone)]
 pub struct EventStore {
@@ -194,18 +206,35 @@ impl EventStore {
         row.map(|row| row.try_get(0).during(READING)).transpose()
     }
 
-    /// Events of several streams after their versions, in stream order.
-    pub(crate) async fn get_tails(&self, streams: &[(String, String, i64)]) -> Result<Vec<RecordedEvent>, DbError> {
-        let tenants: Vec<&str> = streams.iter().map(|(tenant, _, _)| tenant.as_str()).collect();
+    /// What the command side remembers of the events of several streams (tenant, stream, version to begin after), in the
+    /// order of the streams and of each stream's versions.
+    pub(crate) async fn get_tails(&self, streams: &[(&str, String, i64)]) -> Result<Vec<TailEvent>, DbError> {
+        static SQL: LazyLock<String> = LazyLock::new(|| {
+            let fields = STATE_FIELDS.map(|field| format!("'{field}', event_data -> '{field}'")).join(", ");
+            format!(
+                "SELECT w.i - 1, e.version, e.event_type, e.known FROM unnest($1::text[], $2::text[], $3::bigint[]) \
+                 WITH ORDINALITY AS w(t, s, after, i) CROSS JOIN LATERAL (SELECT version, event_type, \
+                 jsonb_build_object({fields})::text AS known FROM events WHERE tenant = w.t AND stream_id = w.s AND \
+                 version > w.after ORDER BY version) e ORDER BY w.i, e.version"
+            )
+        });
+        let tenants: Vec<&str> = streams.iter().map(|(tenant, ..)| *tenant).collect();
         let names: Vec<&str> = streams.iter().map(|(_, stream, _)| stream.as_str()).collect();
-        let after: Vec<i64> = streams.iter().map(|(_, _, version)| *version).collect();
-        let sql = format!(
-            "SELECT {EVENT_COLUMNS} FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(t, s, after) \
-             CROSS JOIN LATERAL (SELECT * FROM events WHERE tenant = w.t AND stream_id = w.s AND version > w.after \
-             ORDER BY version) e ORDER BY tenant, stream_id, version"
-        );
+        let after: Vec<i64> = streams.iter().map(|(.., version)| *version).collect();
         let client = self.database.get().await?;
-        self.rows(&client, &sql, &[&tenants, &names, &after]).await
+        let statement = client.prepare_cached(&SQL).await.during(READING)?;
+        let rows = client.query(&statement, &[&tenants, &names, &after]).await.during(READING)?;
+        rows.iter()
+            .map(|row| {
+                let known: &str = row.try_get(3).during(READING)?;
+                Ok(TailEvent {
+                    stream: usize::try_from(row.try_get::<_, i64>(0).during(READING)?).map_err(broken)?,
+                    version: row.try_get(1).during(READING)?,
+                    event_type: row.try_get(2).during(READING)?,
+                    known: serde_json::from_str(known).map_err(broken)?,
+                })
+            })
+            .collect()
     }
 
     /// Keeps a snapshot, unless a newer one is kept already.
@@ -228,31 +257,30 @@ impl EventStore {
 
     /// The snapshot of a stream, if there is one.
     pub async fn get_snapshot(&self, tenant: &TenantId, stream: &StreamId) -> Result<Option<Snapshot>, DbError> {
-        let found = self.get_snapshots(&[(tenant.to_string(), stream.to_string())]).await?;
-        Ok(found.into_iter().next().map(|(_, _, snapshot)| snapshot))
+        Ok(self.get_snapshots(&[(tenant.as_str(), stream.to_string())]).await?.pop().flatten())
     }
 
-    /// Snapshots of several streams: tenant, stream, snapshot.
-    pub(crate) async fn get_snapshots(
-        &self,
-        streams: &[(String, String)],
-    ) -> Result<Vec<(String, String, Snapshot)>, DbError> {
+    /// Snapshots of several streams, in their order.
+    pub(crate) async fn get_snapshots(&self, streams: &[(&str, String)]) -> Result<Vec<Option<Snapshot>>, DbError> {
         const ACTION: &str = "reading snapshots";
-        const SQL: &str = "SELECT s.tenant, s.stream_id, s.version, s.state_version, s.data FROM snapshots s \
-             JOIN unnest($1::text[], $2::text[]) AS w(t, s) ON s.tenant = w.t AND s.stream_id = w.s";
-        let (tenants, names): (Vec<&str>, Vec<&str>) = streams.iter().map(|(t, s)| (t.as_str(), s.as_str())).unzip();
+        const SQL: &str = "SELECT w.i - 1, s.version, s.state_version, s.data FROM unnest($1::text[], $2::text[]) \
+             WITH ORDINALITY AS w(t, s, i) JOIN snapshots s ON s.tenant = w.t AND s.stream_id = w.s";
+        let (tenants, names): (Vec<&str>, Vec<&str>) = streams.iter().map(|(t, s)| (*t, s.as_str())).unzip();
         let client = self.database.get().await?;
-        let rows = client.query(SQL, &[&tenants, &names]).await.during(ACTION)?;
-        rows.iter()
-            .map(|row| {
-                let snapshot = Snapshot {
-                    version: row.try_get(2).during(ACTION)?,
-                    state_version: row.try_get(3).during(ACTION)?,
-                    data: row.try_get(4).during(ACTION)?,
-                };
-                Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?, snapshot))
-            })
-            .collect()
+        let statement = client.prepare_cached(SQL).await.during(ACTION)?;
+        let rows = client.query(&statement, &[&tenants, &names]).await.during(ACTION)?;
+        let mut found = vec![None; streams.len()];
+        for row in rows {
+            let index = usize::try_from(row.try_get::<_, i64>(0).during(ACTION)?).map_err(broken)?;
+            if let Some(place) = found.get_mut(index) {
+                *place = Some(Snapshot {
+                    version: row.try_get(1).during(ACTION)?,
+                    state_version: row.try_get(2).during(ACTION)?,
+                    data: row.try_get(3).during(ACTION)?,
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// At most `limit` events and [`BYTES_MAX`] bytes of data, but at least one event if there is any. `$1` and `$2` are the
@@ -281,16 +309,8 @@ impl EventStore {
 
     async fn read(&self, condition: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<RecordedEvent>, DbError> {
         let client = self.database.get().await?;
-        self.rows(&client, &format!("SELECT {EVENT_COLUMNS} FROM events WHERE {condition}"), values).await
-    }
-
-    async fn rows(
-        &self,
-        client: &Object,
-        sql: &str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<RecordedEvent>, DbError> {
-        let statement = client.prepare_cached(sql).await.during(READING)?;
+        let sql = format!("SELECT {EVENT_COLUMNS} FROM events WHERE {condition}");
+        let statement = client.prepare_cached(&sql).await.during(READING)?;
         let rows = client.query(&statement, values).await.during(READING)?;
         rows.iter().map(RecordedEvent::from_row).collect()
     }

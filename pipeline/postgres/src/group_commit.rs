@@ -110,16 +110,32 @@ impl Worker {
                     None => return,
                 }
             }
+            self.gather().await;
+            let batch = self.next_batch();
+            metrics::histogram!("weir_append_batch_commands")
+                .record(f64::from(u32::try_from(batch.len()).unwrap_or(0)));
+            self.commit(batch).await;
+        }
+    }
+
+    /// Takes in what waits. Whoever was just answered is about to send again: the next batch is taken only when a turn of
+    /// all tasks that are ready has brought nothing more, or it would be the first of them alone. No timer: where nobody is
+    /// ready, nobody is waited for.
+    async fn gather(&mut self) {
+        let mut turned = false;
+        loop {
+            let before = self.pending.len();
             while self.pending.len() < self.limits.commands_max {
                 match self.commands.try_recv() {
                     Ok(next) => self.pending.push_back(next),
                     Err(_) => break,
                 }
             }
-            let batch = self.next_batch();
-            metrics::histogram!("weir_append_batch_commands")
-                .record(f64::from(u32::try_from(batch.len()).unwrap_or(0)));
-            self.commit(batch).await;
+            if turned && self.pending.len() == before || self.pending.len() >= self.limits.commands_max {
+                return;
+            }
+            tokio::task::yield_now().await;
+            turned = true;
         }
     }
 

@@ -2,6 +2,7 @@
 //! and the API's tokens.
 
 mod append;
+mod coalesce;
 mod commands;
 mod database;
 pub mod dead_letters;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
 use tokio_postgres::Row;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 use weir_engine::{Partition, Record, Source, SourceError, SourceEvent};
 use weir_model::wire::{self, Outgoing, OutgoingMetadata};
@@ -33,24 +34,50 @@ pub struct EventStoreSource {
     ahead: Option<Ahead>,
 }
 
-/// A page that Postgres is asked for while the lane works on the one before: on the way, or waiting to be taken.
+type Rows = AbortOnDropHandle<Result<Vec<Row>, DbError>>;
+
+/// A page that is made while the lane works on the one before: on the way, or waiting to be taken. While its rows become
+/// records, Postgres is at work on the rows of the page after it, and no further.
 struct Ahead {
     from: i64,
     limit: i64,
-    rows: JoinHandle<Result<Vec<Row>, DbError>>,
+    page: AbortOnDropHandle<Result<Page, DbError>>,
+}
+
+struct Page {
+    records: Vec<Record>,
+    further: Option<Rows>,
 }
 
 impl Ahead {
-    fn start(database: &Database, from: i64, limit: i64) -> Self {
-        let database = database.clone();
-        Self { from, limit, rows: tokio::spawn(async move { rows_from(&database, from, limit).await }) }
+    fn start(database: &Database, partition: &Partition, rows: Rows, from: i64, limit: i64) -> Self {
+        let (database, partition) = (database.clone(), partition.clone());
+        let page = tokio::spawn(async move {
+            let rows = rows.await.map_err(gone)??;
+            let full = usize::try_from(limit).is_ok_and(|limit| rows.len() == limit);
+            let further = match rows.last().filter(|_| full) {
+                // Positions are in commit order, so whatever this finds is what comes next, however late it is taken.
+                Some(last) => Some(fetch(&database, last.try_get::<_, i64>("id").during(TAILING)? + 1, limit)),
+                None => None,
+            };
+            // On a thread of its own: here it would hold up the very task that was just started.
+            let converting = move || rows.iter().map(|row| row_to_record(&partition, row)).collect::<Result<_, _>>();
+            let records = tokio::task::spawn_blocking(converting).await.map_err(gone)??;
+            Ok(Page { records, further })
+        });
+        Self { from, limit, page: AbortOnDropHandle::new(page) }
     }
 }
 
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.rows.abort();
-    }
+const TAILING: &str = "tailing the event store";
+
+fn gone(error: JoinError) -> DbError {
+    DbError::new(TAILING, ErrorKind::Unavailable, error)
+}
+
+fn fetch(database: &Database, from: i64, limit: i64) -> Rows {
+    let database = database.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move { rows_from(&database, from, limit).await }))
 }
 
 impl EventStoreSource {
@@ -70,27 +97,25 @@ impl EventStoreSource {
     async fn page(&mut self, from: i64, records_max: usize) -> Result<Vec<Record>, DbError> {
         let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
         if self.ahead.as_ref().is_none_or(|ahead| (ahead.from, ahead.limit) != (from, limit)) {
-            self.ahead = Some(Ahead::start(&self.database, from, limit));
+            let rows = fetch(&self.database, from, limit);
+            self.ahead = Some(Ahead::start(&self.database, &self.partition, rows, from, limit));
         }
         let Some(ahead) = &mut self.ahead else { return Ok(Vec::new()) };
-        let rows = (&mut ahead.rows).await;
+        let page = (&mut ahead.page).await;
         self.ahead = None;
-        let rows = rows.map_err(|e| DbError::new("tailing the event store", ErrorKind::Unavailable, e))??;
-        if let Some(last) = rows.last().filter(|_| rows.len() == records_max) {
-            // Positions are in commit order, so whatever this finds is what comes next, however late it is taken.
-            let next: i64 = last.try_get("id").during("tailing the event store")?;
-            self.ahead = Some(Ahead::start(&self.database, next + 1, limit));
+        let Page { records, further } = page.map_err(gone)??;
+        if let (Some(rows), Some(last)) = (further, records.last()) {
+            self.ahead = Some(Ahead::start(&self.database, &self.partition, rows, last.offset + 1, limit));
         }
-        rows.iter().map(|row| row_to_record(&self.partition, row)).collect()
+        Ok(records)
     }
 }
 
 /// A page of events from a position on, bounded in rows and bytes; at least one event if there is any.
 async fn rows_from(database: &Database, from: i64, limit: i64) -> Result<Vec<Row>, DbError> {
-    const ACTION: &str = "tailing the event store";
     let client = database.get().await?;
-    let statement = client.prepare_cached(&bounded("id >= $3", "id", "")).await.during(ACTION)?;
-    client.query(&statement, &[&limit, &BYTES_MAX, &from]).await.during(ACTION)
+    let statement = client.prepare_cached(&bounded("id >= $3", "id", "")).await.during(TAILING)?;
+    client.query(&statement, &[&limit, &BYTES_MAX, &from]).await.during(TAILING)
 }
 
 /// The same as records.
@@ -106,18 +131,18 @@ pub(crate) async fn records_from(
 /// The row as a record, as it would stand in a topic: nothing of an event that is only passed on is taken apart on the way.
 /// It has no headers: a broker's consumers route by them, and here everything stands in the payload.
 fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
-    const ACTION: &str = "tailing the event store";
-    let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
-    let text = |column: &str| row.try_get::<_, &str>(column).during(ACTION);
+    let broken =
+        |what: String| DbError::new(TAILING, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
+    let text = |column: &str| row.try_get::<_, &str>(column).during(TAILING);
     let time =
-        |column: &str| Timestamp::from_jiff(row.try_get(column).during(ACTION)?).map_err(|e| broken(e.to_string()));
+        |column: &str| Timestamp::from_jiff(row.try_get(column).during(TAILING)?).map_err(|e| broken(e.to_string()));
     let (stream, event_type, schema_version) = (text("stream_id")?, text("event_type")?, text("schema_version")?);
     let (aggregate_type, aggregate_id) = stream.split_once('-').unwrap_or((stream, ""));
     let data: &RawValue = serde_json::from_str(text("data")?).map_err(|e| broken(e.to_string()))?;
     let metadata: Metadata = serde_json::from_str(text("metadata")?).map_err(|e| broken(e.to_string()))?;
     let mut id = Uuid::encode_buffer();
-    let event_id: Uuid = row.try_get("event_id").during(ACTION)?;
-    let (position, recorded_at) = (Position(row.try_get("id").during(ACTION)?), time("recorded_at")?);
+    let event_id: Uuid = row.try_get("event_id").during(TAILING)?;
+    let (position, recorded_at) = (Position(row.try_get("id").during(TAILING)?), time("recorded_at")?);
     let payload = wire::encode(&Outgoing {
         event_id: event_id.hyphenated().encode_lower(&mut id),
         event_type,
@@ -128,7 +153,7 @@ fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
         schema: wire::schema_name(event_type, schema_version),
         aggregate_id,
         aggregate_type,
-        aggregate_version: row.try_get("version").during(ACTION)?,
+        aggregate_version: row.try_get("version").during(TAILING)?,
         position,
         recorded_at,
         metadata: OutgoingMetadata { metadata: &metadata, tenant_id: text("tenant")?, source: text("source")? },

@@ -1,14 +1,18 @@
 //! Bearer tokens of the API: `weir_ID_SECRET`. Only a hash of the secret is kept. The secret is 256 random bits, so a plain
 //! SHA-256 is as good as a slow hash, and faster.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use futures::FutureExt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio_postgres::GenericClient;
 use weir_model::TenantId;
 
+use crate::coalesce::Coalesced;
+use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
 
 /// What a token allows.
@@ -109,29 +113,72 @@ pub async fn create(
     Ok(format!("weir_{id}_{secret}"))
 }
 
-/// Who the token belongs to; `None` for anything that is no valid token. Takes the same time for a wrong secret of a known
-/// id wherever it differs.
-pub async fn authenticate(client: &impl GenericClient, token: &str) -> Result<Option<Principal>, DbError> {
-    const ACTION: &str = "checking a token";
-    const SQL: &str = "SELECT tenant, scopes, secret_hash FROM api_tokens WHERE id = $1 AND revoked_at IS NULL";
-    let Some((id, secret)) = token.strip_prefix("weir_").and_then(|rest| rest.split_once('_')) else { return Ok(None) };
-    if id.contains('\0') {
-        return Ok(None);
+/// A token as it is kept.
+#[derive(Clone)]
+struct Kept {
+    tenant: String,
+    scopes: Vec<String>,
+    secret_hash: Vec<u8>,
+}
+
+/// Tells who stands behind tokens. Asks Postgres each time, so that a token that was revoked is refused at once.
+#[derive(Clone)]
+pub struct Tokens {
+    kept: Coalesced<String, Option<Kept>>,
+}
+
+impl Tokens {
+    /// Of this database. Call within a runtime.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        let kept = Coalesced::start(move |ids| {
+            let database = database.clone();
+            async move { look_up(&database, &ids).await }.boxed()
+        });
+        Self { kept }
     }
-    let given = hash(secret);
-    let Some(row) = client.query_opt(SQL, &[&id]).await.during(ACTION)? else { return Ok(None) };
-    let kept: Vec<u8> = row.try_get(2).during(ACTION)?;
-    if !bool::from(kept.ct_eq(&given)) {
-        return Ok(None);
+
+    /// Who the token belongs to; `None` for anything that is no valid token. Takes the same time for a wrong secret of a
+    /// known id wherever it differs.
+    pub async fn authenticate(&self, token: &str) -> Result<Option<Principal>, DbError> {
+        let Some((id, secret)) = token.strip_prefix("weir_").and_then(|rest| rest.split_once('_')) else {
+            return Ok(None);
+        };
+        if id.contains('\0') {
+            return Ok(None);
+        }
+        let given = hash(secret);
+        let Some(kept) = self.kept.get(id.to_owned()).await? else { return Ok(None) };
+        if !bool::from(kept.secret_hash.ct_eq(&given)) {
+            return Ok(None);
+        }
+        let broken = |what: String| DbError::new(CHECKING, ErrorKind::Permanent, what);
+        Ok(Some(Principal {
+            token_id: id.to_owned(),
+            tenant: TenantId::new(kept.tenant).map_err(|e| broken(e.to_string()))?,
+            scopes: kept.scopes.iter().map(|s| s.parse()).collect::<Result<_, _>>().map_err(broken)?,
+        }))
     }
-    let broken = |what: String| DbError::new(ACTION, ErrorKind::Permanent, what);
-    let tenant: String = row.try_get(0).during(ACTION)?;
-    let scopes: Vec<String> = row.try_get(1).during(ACTION)?;
-    Ok(Some(Principal {
-        token_id: id.to_owned(),
-        tenant: TenantId::new(tenant).map_err(|e| broken(e.to_string()))?,
-        scopes: scopes.iter().map(|s| s.parse()).collect::<Result<_, _>>().map_err(broken)?,
-    }))
+}
+
+const CHECKING: &str = "checking a token";
+
+/// The tokens of these ids, in their order.
+async fn look_up(database: &Database, ids: &[String]) -> Result<Vec<Option<Kept>>, DbError> {
+    const SQL: &str =
+        "SELECT id, tenant, scopes, secret_hash FROM api_tokens WHERE id = ANY($1) AND revoked_at IS NULL";
+    let client = database.get().await?;
+    let statement = client.prepare_cached(SQL).await.during(CHECKING)?;
+    let mut found = HashMap::new();
+    for row in client.query(&statement, &[&ids]).await.during(CHECKING)? {
+        let kept = Kept {
+            tenant: row.try_get(1).during(CHECKING)?,
+            scopes: row.try_get(2).during(CHECKING)?,
+            secret_hash: row.try_get(3).during(CHECKING)?,
+        };
+        found.insert(row.try_get::<_, String>(0).during(CHECKING)?, kept);
+    }
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
 }
 
 /// Every token, oldest first.

@@ -1,8 +1,9 @@
 //! Many commands in one given order: an import must leave its events in the order of its input, which single commands in
 //! parallel would not.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::state::{self, Loaded, StreamKey};
 use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, hash_of, stored};
 use crate::append::{Append, Appended, Expected};
 use weir_model::canonical;
@@ -34,14 +35,16 @@ impl CommandService {
         let mut answers: Vec<Option<Result<Answer, CommandError>>> = Vec::new();
         answers.resize_with(prepared.len(), || None);
         for _ in 0..ATTEMPTS_MAX {
-            let loaded = self.load_many(&streams).await?;
+            let keys: Vec<StreamKey> = streams.iter().cloned().collect();
+            let states = state::load(&self.store, &keys).await?;
+            let loaded: HashMap<StreamKey, Loaded> = keys.into_iter().zip(states).collect();
             let mut waiting = Vec::new();
             for (i, (request, prepared)) in requests.iter().zip(&prepared).enumerate() {
                 let Ok(prepared) = prepared else { continue };
                 if answers[i].is_some() {
                     continue;
                 }
-                let key = (request.caller.tenant.to_string(), prepared.stream.to_string());
+                let key = (request.caller.tenant.clone(), prepared.stream.clone());
                 let (version, rejection) = match loaded.get(&key) {
                     Some(l) => {
                         (l.version, l.aggregate.decide(&prepared.stream, request.command, prepared.data.clone()).err())
