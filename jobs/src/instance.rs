@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
+use weir_engine::retry::{Backoff, chain};
 use weir_engine::{BoxError, LaneError, LanePhase, LaneStatus, Sink, StatusBoard, run_lane};
 use weir_history::{HistoryRoot, HistorySink};
 use weir_model::SystemClock;
 use weir_postgres::tokens::Tokens;
 use weir_postgres::{
-    AppendSignal, CommandService, Database, DatabaseOptions, EventStore, EventStoreSource, GroupCommit, Ledger,
+    AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit, Ledger,
     MetricsProjection, ProjectionSink, ReadModelsProjection,
 };
 use weir_verify::LANES;
@@ -26,6 +27,9 @@ use crate::settings::Settings;
 
 /// How long requests may still take once the instance is told to stop.
 const OPEN_REQUESTS_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a server that was just started may be away again.
+const SERVER_WAIT: Duration = Duration::from_secs(60);
 
 /// A data directory with its Postgres at hand.
 pub(crate) struct Attached {
@@ -70,7 +74,7 @@ pub(crate) fn history_root(dir: &DataDir, settings: &Settings) -> Result<History
 
 impl Attached {
     pub(crate) async fn new(dir: DataDir, settings: Settings) -> Result<Self, BoxError> {
-        let (server, url) = if settings.postgres.url.is_empty() {
+        let (mut server, url) = if settings.postgres.url.is_empty() {
             let server = Server::start(&dir, &settings.postgres.bin_dir).await?;
             let url = server.owner_url();
             (Some(server), url)
@@ -84,7 +88,7 @@ impl Attached {
             lock_timeout: settings.postgres.lock_timeout(),
             session: settings.postgres.session.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
         })?;
-        database.migrate().await?;
+        migrate(&database, server.as_mut()).await?;
         let history = history_root(&dir, &settings)?;
         Ok(Self { dir, settings, database, history, server })
     }
@@ -102,6 +106,26 @@ impl Attached {
             server.stop().await?;
         }
         Ok(())
+    }
+}
+
+/// Brings the schema up to date. A server of our own that dies meanwhile is started again; somebody else's must be there.
+async fn migrate(database: &Database, server: Option<&mut Server>) -> Result<(), BoxError> {
+    let Some(server) = server else { return Ok(database.migrate().await?) };
+    let (started, mut backoff) = (Instant::now(), Backoff::default());
+    let migrating = async {
+        loop {
+            let error = match database.migrate().await {
+                Err(error) if error.kind() == ErrorKind::Unavailable && started.elapsed() < SERVER_WAIT => error,
+                done => return done,
+            };
+            tracing::debug!(error = chain(&error), "migrating again");
+            backoff.wait(&CancellationToken::new()).await;
+        }
+    };
+    tokio::select! {
+        done = migrating => Ok(done?),
+        error = server.supervise() => Err(error.into()),
     }
 }
 

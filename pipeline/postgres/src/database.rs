@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{Config, NoTls};
 
-use crate::error::{DbError, During, ErrorKind};
+use crate::error::{DbError, During, ErrorKind, kind_of_cause};
 
 mod embedded {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
@@ -102,8 +102,9 @@ impl Database {
         let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
         let plain: &mut tokio_postgres::Client = &mut client;
         let report = runner.run_async(plain).await;
-        client.execute("SELECT pg_advisory_unlock($1, $2)", &[&group, &number]).await.during(ACTION)?;
-        let report = report.map_err(|e| DbError::new(ACTION, ErrorKind::Permanent, e))?;
+        let unlocked = client.execute("SELECT pg_advisory_unlock($1, $2)", &[&group, &number]).await;
+        let report = report.map_err(|e| DbError::new(ACTION, kind_of_cause(&e), e))?;
+        unlocked.during(ACTION)?;
         for migration in report.applied_migrations() {
             tracing::info!(%migration, "applied");
         }

@@ -68,6 +68,18 @@ impl<T> During<T> for Result<T, deadpool_postgres::PoolError> {
     }
 }
 
+/// What an error of a library over Postgres' client stands for: its cause tells.
+pub(crate) fn kind_of_cause(error: &(dyn Error + 'static)) -> ErrorKind {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
+            return kind_of(error);
+        }
+        cause = error.source();
+    }
+    ErrorKind::Permanent
+}
+
 fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     match error.code() {
         Some(code) => kind_of_state(code),
