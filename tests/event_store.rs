@@ -166,7 +166,9 @@ async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
 async fn twenty_parallel_appends_that_expect_anything_are_all_stored() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    // Seven commits: what one left is what the next finds.
+    let limits = GroupCommitLimits { commands_max: 3, ..GroupCommitLimits::default() };
+    let commits = GroupCommit::start(open(&weir).await, limits, CancellationToken::new());
     let answers = futures_of(&commits, |_| append(&stream("w"), Expected::Any, Uuid::now_v7(), DATA, 1)).await;
     let mut versions: Vec<i64> = answers
         .iter()

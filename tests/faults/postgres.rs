@@ -52,10 +52,19 @@ async fn postgres_is_slow() {
     });
     futures::future::join_all(sending).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    proxy.delay(Duration::ZERO);
+    // So slow that a new connection takes longer than anyone waits for one: nobody's data is at fault, here neither.
+    proxy.delay(Duration::from_secs(3));
+    proxy.go_away();
+    proxy.come_back();
+    let (connecting, ()) = tokio::join!(start_session_at_last(&up, &token, "connecting"), async {
+        trouble_of(&up, "read-models", "failed").await;
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        proxy.delay(Duration::ZERO);
+    });
+    assert_eq!(connecting["version"], 1, "{connecting}");
     start_session_at_last(&up, &token, "fast-again").await;
     up.caught_up().await;
-    sessions_are(&weir, 9).await;
+    sessions_are(&weir, 10).await;
     let letters = weir.json(&["dead-letters", "list"]);
     assert_eq!(letters.as_array().unwrap().len(), 0, "slowness is no record's fault: {letters}");
     up.terminate();
