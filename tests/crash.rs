@@ -225,7 +225,12 @@ async fn kill_postgres_once_it_runs(weir: &Weir) {
 #[test]
 fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
-    let tests = concat!(include_str!("crash.rs"), include_str!("dead_letters.rs"), include_str!("jobs.rs"));
+    let tests = concat!(
+        include_str!("crash.rs"),
+        include_str!("dead_letters.rs"),
+        include_str!("jobs.rs"),
+        include_str!("kafka.rs")
+    );
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
     }
@@ -235,6 +240,7 @@ fn each_failpoint_has_its_test() {
         "postgres/src/projection.rs",
         "postgres/src/rebuild.rs",
         "history/src/sink.rs",
+        "kafka/src/publisher.rs",
     ];
     for file in files {
         let text = std::fs::read_to_string(root().join("pipeline").join(file)).unwrap();

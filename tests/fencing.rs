@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use weir_engine::{Batch, BatchLimits, Lane, Partition, Record, Sink, SinkError, StatusBoard, run_lane};
+use weir_engine::{Batch, BatchLimits, Headers, Lane, Partition, Record, Sink, SinkError, StatusBoard, run_lane};
 use weir_history::{HistorySink, HistoryTable};
 use weir_model::EventType;
 use weir_model::project::Units;
@@ -31,8 +31,14 @@ fn batch(end: i64) -> Batch {
         let event = json!({"eventId": format!("e{offset}"), "eventType": "LearningSessionStarted", "version": "1.0.0",
             "source": "s", "timestamp": "2024-01-15T10:30:00Z", "data": data});
         let payload = Bytes::from(event.to_string());
-        let record =
-            Record { partition: partition(), offset, key: None, payload, headers: Vec::new(), recorded_at: None };
+        let record = Record {
+            partition: partition(),
+            offset,
+            key: None,
+            payload,
+            headers: Headers::default(),
+            recorded_at: None,
+        };
         batch.push(record, None);
     }
     batch
@@ -112,7 +118,7 @@ async fn a_lane_that_is_fenced_claims_again_and_goes_on() {
     let root = Url::from_directory_path(dir.path()).unwrap();
     let mut sink = HistorySink::new(root.clone(), database.clone(), ledger, RetryPolicy::default());
     let limits = BatchLimits { records_max: 7, bytes_max: 1 << 20, flush_interval: Duration::from_millis(5) };
-    let lane = Lane { name: "fenced".to_owned(), limits, poll_records_max: 7, first_offset: 1, filter: None };
+    let lane = Lane { name: "fenced".to_owned(), limits, poll_records_max: 7, filter: None };
     let running = tokio::spawn({
         let (board, stop) = (board.clone(), stop.clone());
         async move { run_lane(&lane, &mut source, &mut sink, &board, &stop).await }

@@ -61,7 +61,6 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
             name: "congratulations".into(),
             limits: BatchLimits { records_max: 50, bytes_max: 1 << 20, flush_interval: Duration::from_millis(50) },
             poll_records_max: 200,
-            first_offset: 1,
             filter: Some(handlers.event_types()),
         };
         let stop = CancellationToken::new();

@@ -19,6 +19,7 @@ mod handlers;
 mod inspecting;
 mod isolation;
 mod jobs;
+mod kafka;
 mod openapi;
 mod oulad;
 mod readers;

@@ -6,9 +6,13 @@ mod demo;
 mod import;
 mod jobs;
 mod ledger;
+mod publish;
+mod run;
+mod source;
 mod sql;
 mod status;
 mod token;
+mod topics;
 mod trace;
 mod up;
 mod verify;
@@ -54,6 +58,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run everything: event store, lanes, HTTP side
     Up(up::Args),
+    /// Run lanes on Kafka; any number of processes share the partitions
+    Run(run::Args),
+    /// Publish the event store to Kafka; of several publishers one works and the others stand by
+    Publish(publish::Args),
     /// Run everything, drive it with commands, and show it
     Demo(demo::Args),
     /// Bring records of other systems in, through the command side
@@ -70,6 +78,12 @@ pub(crate) enum Command {
     /// Progress of every lane
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// The topics: what would change, and changing it
+    #[command(subcommand)]
+    Topics(topics::TopicsCommand),
+    /// Where lanes read from
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -94,7 +108,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether log lines of everyday events would only disturb.
     pub(crate) fn is_quiet(&self) -> bool {
-        !matches!(self, Self::Up(_))
+        !matches!(self, Self::Up(_) | Self::Run(_) | Self::Publish(_))
     }
 }
 
@@ -107,6 +121,10 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
     let format = cli.format;
     match cli.command {
         Command::Up(args) => Box::pin(up::run(&place, args)).await,
+        Command::Run(args) => Box::pin(run::run(&place, args)).await,
+        Command::Publish(args) => Box::pin(publish::run(&place, args)).await,
+        Command::Topics(command) => Box::pin(topics::run(&place, command, format)).await,
+        Command::Source(command) => Box::pin(source::run(&place, command)).await,
         Command::Demo(args) => Box::pin(demo::run(place, args, format)).await,
         Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
         Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,

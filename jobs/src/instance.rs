@@ -10,13 +10,16 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 use weir_engine::retry::{Backoff, chain};
-use weir_engine::{BoxError, LaneError, LanePhase, LaneStatus, Sink, StatusBoard, run_lane};
+use weir_engine::{BoxError, LaneError, LanePhase, Sink, Source, StatusBoard, run_lane};
 use weir_history::{HistoryRoot, HistorySink};
+use weir_kafka::KafkaSource;
 use weir_model::SystemClock;
+use weir_model::event::TOPICS;
+use weir_postgres::publishing::Publishing;
 use weir_postgres::tokens::Tokens;
 use weir_postgres::{
-    AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit, Ledger,
-    MetricsProjection, ProjectionSink, ReadModelsProjection,
+    AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit,
+    Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection,
 };
 use weir_verify::LANES;
 
@@ -24,6 +27,9 @@ use crate::data_dir::{DataDir, Running};
 use crate::schedule::Scheduler;
 use crate::server::Server;
 use crate::settings::Settings;
+
+/// How long a lane on topics must have found nothing before it counts as caught up.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// How long requests may still take once the instance is told to stop.
 const OPEN_REQUESTS_WAIT: Duration = Duration::from_secs(10);
@@ -150,6 +156,7 @@ pub(crate) struct View {
 /// What has to go on working.
 pub(crate) struct Watch {
     server: Option<Server>,
+    /// The lanes, and the publisher.
     lanes: JoinSet<Result<(), LaneError>>,
     /// Lanes that stopped for good, while the others went on (P9).
     stopped: Vec<BoxError>,
@@ -173,16 +180,12 @@ impl Instance {
             )
         })?;
         let api = format!("http://{}", listener.local_addr()?);
-        let lanes = start_lanes(&attached, &board, &stop).await?;
-        let handlers = weir_api::Api {
-            commands: commands.clone(),
-            store: EventStore::new(attached.database.clone()),
-            tokens: Tokens::new(attached.database.clone()),
-            database: attached.database.clone(),
-            board: board.clone(),
-            process_metrics: weir_api::exporter()?,
-            limits: Arc::new(attached.settings.api.limits()),
-        };
+        let names = LANES.map(str::to_owned);
+        let mut lanes = start_lanes(&attached, &names, &board, &stop).await?;
+        if attached.settings.kafka.options().is_some() {
+            start_publisher(&attached, &mut lanes, &stop)?;
+        }
+        let handlers = handlers(&attached, commands.clone(), board.clone())?;
         let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
@@ -253,26 +256,70 @@ impl View {
     pub(crate) async fn is_caught_up(&self) -> bool {
         let Ok(head) = EventStore::new(self.attached.database.clone()).head().await else { return false };
         let lanes = self.board.read();
-        let caught_up = |lane: &LaneStatus| lane.phase == LanePhase::Stopped || lane.next_offset > head.0.max(0);
-        lanes.len() == LANES.len() && lanes.values().all(caught_up)
+        if lanes.len() != LANES.len() {
+            return false;
+        }
+        let through_kafka = self.attached.settings.kafka.options().is_some();
+        if through_kafka && !self.is_published(head.0).await {
+            return false;
+        }
+        lanes.values().all(|lane| match lane.phase {
+            LanePhase::Stopped => true,
+            LanePhase::Starting | LanePhase::Waiting => false,
+            // Offsets of topics are no positions: there, a lane is at the end when it has been for a while.
+            LanePhase::Running if through_kafka => lane.idle_since.is_some_and(|since| since.elapsed() > SETTLED),
+            LanePhase::Running => lane.next_offset > head.0.max(0),
+        })
+    }
+
+    async fn is_published(&self, head: i64) -> bool {
+        let Ok(publishing) = Publishing::new(self.attached.database.clone()).await else { return false };
+        publishing.lower_bound().await.is_ok_and(|(position, _)| position >= head)
     }
 }
 
-async fn start_lanes(
+/// What the HTTP side works with.
+pub(crate) fn handlers(
     attached: &Attached,
+    commands: CommandService,
+    board: StatusBoard,
+) -> Result<weir_api::Api, BoxError> {
+    Ok(weir_api::Api {
+        commands,
+        store: EventStore::new(attached.database.clone()),
+        tokens: Tokens::new(attached.database.clone()),
+        database: attached.database.clone(),
+        board,
+        process_metrics: weir_api::exporter()?,
+        limits: Arc::new(attached.settings.api.limits()),
+    })
+}
+
+/// Starts lanes by name, on topics where brokers are set, else on the event store.
+pub(crate) async fn start_lanes(
+    attached: &Attached,
+    names: &[String],
     board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<JoinSet<Result<(), LaneError>>, BoxError> {
     let owner = format!("{}-{}", std::process::id(), Uuid::now_v7());
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
-    let policy = attached.settings.retry_policy();
-    let units = attached.settings.durations;
+    let settings = &attached.settings;
+    let policy = settings.retry_policy();
+    let units = settings.durations;
     let mut lanes = JoinSet::new();
-    for name in LANES {
-        let lane = attached.settings.lane(name).ok_or_else(|| format!("there are no settings for the lane {name}"))?;
-        let mut source = EventStoreSource::open(attached.database.clone(), signal.clone()).await?;
+    for name in names {
+        let known = || format!("there is no lane {name}; there are {}", LANES.join(", "));
+        let lane = settings.lane(name).filter(|_| LANES.contains(&name.as_str())).ok_or_else(known)?;
+        let mut source: Box<dyn Source> = match settings.kafka.options() {
+            Some(kafka) => {
+                let group = format!("{}-{name}", settings.kafka.group_prefix);
+                Box::new(KafkaSource::open(&kafka, name, &group, &TOPICS)?)
+            }
+            None => Box::new(EventStoreSource::open(attached.database.clone(), signal.clone()).await?),
+        };
         let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner.clone()));
-        let mut sink: Box<dyn Sink> = match name {
+        let mut sink: Box<dyn Sink> = match name.as_str() {
             "read-models" => {
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
@@ -281,7 +328,26 @@ async fn start_lanes(
         };
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());
-        lanes.spawn(async move { Box::pin(run_lane(&lane, &mut source, sink.as_mut(), &board, &stop)).await });
+        lanes.spawn(async move { Box::pin(run_lane(&lane, source.as_mut(), sink.as_mut(), &board, &stop)).await });
     }
     Ok(lanes)
+}
+
+/// The publisher beside the lanes; one that stops for good stops alone, as a lane does.
+fn start_publisher(
+    attached: &Attached,
+    lanes: &mut JoinSet<Result<(), LaneError>>,
+    stop: &CancellationToken,
+) -> Result<(), BoxError> {
+    let options = attached.settings.publisher_options()?;
+    let (database, stop) = (attached.database.clone(), stop.clone());
+    lanes.spawn(async move {
+        let signal = AppendSignal::start(database.clone(), stop.clone());
+        let published = weir_kafka::publish(&options, &database, &signal, &stop).await;
+        published.map_err(|error| {
+            tracing::error!(error = chain(&error), "the publisher stopped");
+            LaneError { lane: "publisher".to_owned(), source: error.into() }
+        })
+    });
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Settings: `default.toml` < file < environment < flag. An unknown key is an error.
 
+mod kafka;
 mod layers;
 mod schema;
 
@@ -26,6 +27,9 @@ pub(crate) struct Settings {
     pub(crate) api: Api,
     pub(crate) postgres: Postgres,
     pub(crate) history: History,
+    pub(crate) kafka: kafka::Kafka,
+    publisher: kafka::Publisher,
+    pub(crate) run: Run,
     append: Append,
     pub(crate) durations: Units,
     dead_letters: DeadLetters,
@@ -116,6 +120,12 @@ impl fmt::Display for Passed {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct Run {
+    pub(crate) listen: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Append {
     commands_max: usize,
     bytes_max: usize,
@@ -179,7 +189,7 @@ impl Settings {
         }
     }
 
-    /// The lane of this name as the engine wants it; positions of the event store begin at 1.
+    /// The lane of this name as the engine wants it.
     pub(crate) fn lane(&self, name: &str) -> Option<weir_engine::Lane> {
         let lane = self.lanes.get(name)?;
         Some(weir_engine::Lane {
@@ -190,7 +200,6 @@ impl Settings {
                 flush_interval: Duration::from_millis(lane.flush_interval_ms.max(1)),
             },
             poll_records_max: lane.poll_records_max.max(1),
-            first_offset: 1,
             filter: None,
         })
     }

@@ -31,7 +31,7 @@ const HISTORY_BATCH: usize = 25_000;
 
 fn lane(name: &str, records_max: usize) -> Lane {
     let limits = BatchLimits { records_max, bytes_max: 64 << 20, flush_interval: Duration::from_millis(200) };
-    Lane { name: name.to_owned(), limits, poll_records_max: records_max.min(4_000), first_offset: 1, filter: None }
+    Lane { name: name.to_owned(), limits, poll_records_max: records_max.min(4_000), filter: None }
 }
 
 /// Events a second until the lane has committed all of them.

@@ -5,6 +5,7 @@
 #![allow(clippy::missing_panics_doc, clippy::as_conversions, reason = "tests")]
 
 pub mod fixture;
+pub mod kafka;
 pub mod mount;
 pub mod oracle;
 pub mod postgres;
@@ -13,6 +14,7 @@ pub mod python;
 pub mod weir;
 
 pub use fixture::Fixture;
+pub use kafka::Kafka;
 pub use mount::Mount;
 pub use oracle::Facts;
 pub use postgres::Postgres;

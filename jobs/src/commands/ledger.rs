@@ -1,13 +1,15 @@
-//! `weir ledger show`
+//! `weir ledger show|reset`
 
 use std::process::ExitCode;
 
 use serde_json::json;
 use weir_engine::BoxError;
+use weir_kafka::TopicLog;
 use weir_postgres::Ledger;
+use weir_verify::LANES;
 
 use crate::instance::{Attached, Place};
-use crate::output::{Format, Rows};
+use crate::output::{Format, Rows, complain};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LedgerCommand {
@@ -17,20 +19,76 @@ pub(crate) enum LedgerCommand {
         #[arg(long)]
         lane: Option<String>,
     },
+    /// Decide where a lane goes on in a partition that it cannot read from where it stands: records that were removed before
+    /// it read them, or a topic that was made anew. Forward only
+    Reset(Reset),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reset {
+    /// Which lane
+    #[arg(value_parser = LANES)]
+    lane: String,
+    #[arg(long)]
+    topic: String,
+    #[arg(long)]
+    partition: i32,
+    /// earliest (the first record that is there), latest (the next one to come), or an offset
+    #[arg(long, value_name = "earliest|latest|OFFSET")]
+    to: String,
+    /// What lies between is lost for this lane: yes
+    #[arg(long)]
+    yes: bool,
 }
 
 pub(crate) async fn run(place: &Place, command: LedgerCommand, format: Format) -> Result<ExitCode, BoxError> {
-    let LedgerCommand::Show { lane } = command;
     let attached = place.attach().await?;
-    let rows = show(&attached, lane.as_deref()).await;
+    let done = match command {
+        LedgerCommand::Show { lane } => show(&attached, lane.as_deref(), format).await,
+        LedgerCommand::Reset(reset) => self::reset(&attached, &reset).await,
+    };
     attached.detach().await?;
-    rows?.print(format)?;
-    Ok(ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn show(attached: &Attached, lane: Option<&str>) -> Result<Rows, BoxError> {
-    let columns =
-        ["lane", "source", "topic", "partition", "next_offset", "epoch", "owner", "claimed_at", "advanced_at"];
+async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
+    let Reset { lane, topic, partition: number, to, yes } = reset;
+    let log = TopicLog::open(&attached.settings.kafka.required()?, &[topic]).await?;
+    let found = log.ranges().iter().find(|(partition, _)| partition.number == *number);
+    let (partition, &(low, high)) = found.ok_or_else(|| format!("there is no partition {number} of {topic}"))?;
+    let offset = match to.as_str() {
+        "earliest" => low,
+        "latest" => high,
+        given => given.parse().map_err(|_| format!("--to {given}: write earliest, latest or an offset"))?,
+    };
+    if !(low..=high).contains(&offset) {
+        return Err(format!("{partition} has records from {low} to {high}; {offset} is none of them").into());
+    }
+    if !yes {
+        return Err(format!("{lane} would go on at {offset} of {partition}, and what it has not read before that is lost for it; say --yes").into());
+    }
+    // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
+    if lane == "history" {
+        weir_history::reset(&attached.history, lane, partition, offset).await?;
+    }
+    Ledger::reset(&attached.database, lane, partition, offset).await?;
+    complain(&format!("{lane} goes on at {offset} of {partition}"));
+    Ok(())
+}
+
+async fn show(attached: &Attached, lane: Option<&str>, format: Format) -> Result<(), BoxError> {
+    let columns = [
+        "lane",
+        "source",
+        "topic",
+        "partition",
+        "next_offset",
+        "epoch",
+        "owner",
+        "claimed_at",
+        "advanced_at",
+        "retired_at",
+    ];
     let mut rows = Rows::new(&columns);
     let client = attached.database.get().await?;
     for row in Ledger::rows(&**client).await?.into_iter().filter(|row| lane.is_none_or(|lane| row.lane == lane)) {
@@ -44,7 +102,8 @@ async fn show(attached: &Attached, lane: Option<&str>) -> Result<Rows, BoxError>
             json!(row.owner),
             json!(row.claimed_at.to_string()),
             json!(row.advanced_at.to_string()),
+            json!(row.retired_at.map(|at| at.to_string())),
         ]);
     }
-    Ok(rows)
+    Ok(rows.print(format)?)
 }

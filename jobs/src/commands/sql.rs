@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 use weir_engine::BoxError;
-use weir_postgres::Ledger;
+use weir_postgres::{EVENT_STORE_TOPIC, Ledger};
 use weir_query::History;
 
 use crate::instance::{Attached, Place, history_root};
@@ -66,7 +66,9 @@ async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result
     loop {
         let client = attached.database.get().await?;
         let rows = Ledger::rows(&**client).await?;
-        let next = rows.iter().filter(|row| row.lane == "history").filter_map(|row| row.next_offset).max().unwrap_or(0);
+        // Offsets of topics are no positions.
+        let of_history = rows.iter().filter(|r| r.lane == "history" && *r.partition.topic == *EVENT_STORE_TOPIC);
+        let next = of_history.filter_map(|row| row.next_offset).max().unwrap_or(0);
         if next > position {
             return Ok(());
         }

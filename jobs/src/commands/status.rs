@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_engine::BoxError;
-use weir_postgres::{EventStore, Ledger, dead_letters};
+use weir_engine::retry::chain;
+use weir_kafka::TopicLog;
+use weir_model::event::TOPICS;
+use weir_postgres::{EVENT_STORE_TOPIC, EventStore, Ledger, dead_letters};
 
 use super::told_to_stop;
 use crate::instance::{Attached, Place};
-use crate::output::{Format, Rows, say};
+use crate::output::{Format, Rows, complain, say};
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,18 +81,33 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     let (id, head) = (store.id().await?, store.head().await?.0);
     let client = attached.database.get().await?;
     let letters = dead_letters::counts(&**client).await?;
+    let topics = match attached.settings.kafka.options() {
+        // Everything else is worth knowing while the brokers are away.
+        Some(kafka) => TopicLog::open(&kafka, &TOPICS)
+            .await
+            .inspect_err(|error| complain(&format!("no lag is shown: {}", chain(error))))
+            .ok(),
+        None => None,
+    };
     let lanes: Vec<Value> = Ledger::rows(&**client)
         .await?
         .into_iter()
+        .filter(|row| row.retired_at.is_none())
         .map(|row| {
-            let next = row.next_offset.unwrap_or(1);
+            let in_topics = topics.as_ref().and_then(|topics| topics.ranges().get(&row.partition));
+            let next = row.next_offset.unwrap_or_else(|| in_topics.map_or(1, |(low, _)| *low));
+            // Of a topic: records and commit markers, as the ecosystem's tools count them.
+            let end = match in_topics {
+                Some((_, high)) => Some(*high),
+                None => (*row.partition.topic == *EVENT_STORE_TOPIC).then_some(head + 1),
+            };
             json!({
                 "lane": row.lane,
                 "source": &*row.partition.source,
                 "topic": &*row.partition.topic,
                 "partition": row.partition.number,
                 "nextOffset": next,
-                "lag": (head + 1 - next).max(0),
+                "lag": end.map(|end| (end - next).max(0)),
                 "deadLetters": letters.get(&row.lane).copied().unwrap_or(0),
                 "epoch": row.epoch,
                 "owner": row.owner,

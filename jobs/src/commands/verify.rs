@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use weir_engine::BoxError;
-use weir_verify::Report;
+use weir_verify::{Report, Stores};
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
@@ -20,7 +20,9 @@ pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxEr
 pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, BoxError> {
     let spill = attached.dir.spill()?;
     let units = attached.settings.durations;
-    let report = weir_verify::verify(&attached.database, &attached.history, units, &spill).await;
+    let kafka = attached.settings.kafka.options();
+    let stores = Stores { database: &attached.database, history: &attached.history, kafka: kafka.as_ref() };
+    let report = weir_verify::verify(stores, units, &spill).await;
     std::fs::remove_dir_all(&spill)?;
     let report = report?;
     table(&report).print(format)?;

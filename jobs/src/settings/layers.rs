@@ -13,7 +13,8 @@ use crate::schedule;
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
 
 /// Below these stands what others define.
-const PASSED: [&str; 2] = ["postgres.session.", "history.storage."];
+const PASSED: [&str; 5] =
+    ["postgres.session.", "history.storage.", "kafka.client.", "kafka.consumer.", "kafka.producer."];
 
 /// Settings whose names say that nobody else should see them.
 const SECRETS: [&str; 4] = ["secret", "password", "token", "access_key"];
@@ -134,7 +135,8 @@ impl Layers {
         let mut shown = Vec::new();
         for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
             let value = serde_json::to_value(&value).unwrap_or_default();
-            let hidden = key.starts_with(PASSED[1]) && SECRETS.iter().any(|word| key.to_lowercase().contains(word));
+            let passed = PASSED.iter().any(|prefix| key.starts_with(prefix));
+            let hidden = passed && SECRETS.iter().any(|word| key.to_lowercase().contains(word));
             let value = if hidden { "***".into() } else { redact(value) };
             shown.push(Shown { origin: self.origin(&key), value, key });
         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::Scope;
-use weir_postgres::{DbError, Ledger, Page};
+use weir_postgres::{DbError, EVENT_STORE_TOPIC, Ledger, Page};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem, body};
@@ -146,7 +146,9 @@ pub(crate) async fn lane(
         let client = api.database.get().await?;
         let rows = Ledger::rows(&**client).await?;
         drop(client);
-        let next_offset = rows.into_iter().filter(|row| row.lane == lane).filter_map(|row| row.next_offset).max();
+        // Offsets of topics are no positions: through Kafka nothing is known but what came before it.
+        let rows = rows.into_iter().filter(|row| row.lane == lane && *row.partition.topic == *EVENT_STORE_TOPIC);
+        let next_offset = rows.filter_map(|row| row.next_offset).max();
         let reached = position.0 == 0 || next_offset.is_some_and(|next| next > position.0);
         if reached || tokio::time::Instant::now() >= deadline {
             return Ok(Json(json!({"lane": lane, "reached": reached})));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use weir_model::wire::DecodeError;
 use weir_model::{Event, EventType, wire};
 
 use crate::source::{Partition, Record, Span};
@@ -67,7 +68,7 @@ impl Batch {
         *end = record.offset + 1;
         self.bytes += record.payload.len();
         self.oldest.get_or_insert_with(Instant::now);
-        match wire::decode(&record.payload) {
+        match wire::decode(&record.payload).and_then(|event| agreed(event, &record)) {
             Ok(event) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
                 self.events.push(Located { record, event });
             }
@@ -142,9 +143,16 @@ impl Batch {
     }
 }
 
+/// Consumers route by headers: a record whose headers say something else than its body is nobody's event.
+fn agreed(event: Event, record: &Record) -> Result<Event, DecodeError> {
+    wire::check_headers(&event, record.headers.iter()).map(|()| event)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+
+    use crate::headers::Headers;
     use weir_model::wire::samples;
 
     use super::*;
@@ -155,7 +163,7 @@ mod tests {
 
     fn record(offset: i64, payload: &str) -> Record {
         let payload = Bytes::from(payload.to_owned());
-        Record { partition: partition(), offset, key: None, payload, headers: Vec::new(), recorded_at: None }
+        Record { partition: partition(), offset, key: None, payload, headers: Headers::default(), recorded_at: None }
     }
 
     fn session() -> String {

@@ -25,6 +25,10 @@ pub const ALL: &[&str] = &[
     "history.after_sync",
     "history.after_ledger",
     "history.after_redrive_commit",
+    "publisher.after_take_over",
+    "publisher.after_begin",
+    "publisher.before_commit",
+    "publisher.after_commit",
     "rebuild.before_commit",
     "rebuild.after_commit",
 ];

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod failpoint;
+mod headers;
 pub mod retry;
 mod run;
 mod sink;
@@ -10,7 +11,8 @@ mod source;
 mod status;
 
 pub use batch::{Batch, BatchLimits, DeadRecord, Located};
+pub use headers::Headers;
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{BoxError, Claim, Sink, SinkError};
-pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span};
+pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span, Started};
 pub use status::{LanePhase, LaneStatus, StatusBoard};

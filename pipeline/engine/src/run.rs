@@ -1,6 +1,6 @@
 //! The lane: one source, one sink, one loop.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,11 +10,14 @@ use weir_model::EventType;
 use crate::batch::{Batch, BatchLimits};
 use crate::retry::{Backoff, chain};
 use crate::sink::{BoxError, Sink, SinkError};
-use crate::source::{Partition, Source, SourceError, SourceEvent};
+use crate::source::{Partition, Source, SourceError, SourceEvent, Started};
 use crate::status::{LanePhase, StatusBoard};
 
 /// How long an idle lane waits before it looks after parked keys and its lag.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// How often a refused partition is looked at again: someone may have decided what to do about it.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
 /// A lane's name and limits.
 #[derive(Debug, Clone)]
@@ -25,8 +28,6 @@ pub struct Lane {
     pub limits: BatchLimits,
     /// Records asked of the source at once.
     pub poll_records_max: usize,
-    /// Where a partition begins that the ledger does not know: the offset of its first record.
-    pub first_offset: i64,
     /// The event types that the lane applies; all when `None`.
     pub filter: Option<HashSet<EventType>>,
 }
@@ -52,8 +53,23 @@ pub async fn run_lane(
 ) -> Result<(), LaneError> {
     board.announce(&lane.name);
     let (batch, owned, unclaimed) = (Batch::default(), Vec::new(), Vec::new());
-    let mut runner = Runner { lane, source, sink, board, stop, batch, owned, unclaimed, trouble: None };
+    let (refused, refused_at, claim_failed) = (BTreeMap::new(), Instant::now(), false);
+    let mut runner = Runner {
+        lane,
+        source,
+        sink,
+        board,
+        stop,
+        batch,
+        owned,
+        unclaimed,
+        refused,
+        refused_at,
+        claim_failed,
+        trouble: None,
+    };
     let result = runner.run().await;
+    runner.source.close().await;
     board.update(&lane.name, |status| {
         status.phase = LanePhase::Stopped;
         status.trouble = result.as_ref().err().map(|e| chain(e.as_ref()));
@@ -71,6 +87,10 @@ struct Runner<'a> {
     owned: Vec<Partition>,
     /// Assigned, but not claimed, or fenced since.
     unclaimed: Vec<Partition>,
+    /// Assigned, but not to be read as things stand, and why; the others go on.
+    refused: BTreeMap<Partition, String>,
+    refused_at: Instant,
+    claim_failed: bool,
     trouble: Option<Backoff>,
 }
 
@@ -84,9 +104,19 @@ impl Runner<'_> {
     async fn run(&mut self) -> Result<(), BoxError> {
         let mut looked_after = Instant::now();
         while !self.stop.is_cancelled() {
+            if !self.refused.is_empty() && self.refused_at.elapsed() >= REFUSED_WAIT {
+                self.refused_at = Instant::now();
+                let again = self.refused.keys().filter(|partition| !self.unclaimed.contains(partition));
+                let again: Vec<_> = again.cloned().collect();
+                self.unclaimed.extend(again);
+            }
             // A batch that is due is committed before anything more is read, so that a retry repeats the same batch.
-            let mut done = if !self.unclaimed.is_empty() {
-                self.claim().await
+            // After a claim that failed the source is heard, which may have taken the partitions away again.
+            let claims = !self.unclaimed.is_empty() && !std::mem::take(&mut self.claim_failed);
+            let mut done = if claims {
+                let claimed = self.claim().await;
+                self.claim_failed = claimed.is_err();
+                claimed
             } else if self.batch.is_due(&self.lane.limits) {
                 self.commit().await
             } else {
@@ -110,12 +140,19 @@ impl Runner<'_> {
             event = self.source.next(self.lane.poll_records_max, wait) => event?,
         };
         match event {
-            SourceEvent::Assigned(partitions) => self.unclaimed.extend(partitions),
+            SourceEvent::Assigned(partitions) => {
+                let new = partitions.into_iter().filter(|partition| !self.unclaimed.contains(partition));
+                let new: Vec<_> = new.collect();
+                self.unclaimed.extend(new);
+            }
             SourceEvent::Revoked(partitions) => {
                 self.batch.forget(&partitions);
+                self.sink.release(&partitions);
                 self.owned.retain(|p| !partitions.contains(p));
                 self.unclaimed.retain(|p| !partitions.contains(p));
+                self.refused.retain(|p, _| !partitions.contains(p));
             }
+            SourceEvent::OutOfRange(partitions) => return Err(Trouble::Restart(partitions)),
             SourceEvent::Records(records) => {
                 for record in records {
                     self.batch.push(record, self.lane.filter.as_ref());
@@ -130,16 +167,33 @@ impl Runner<'_> {
         let partitions = self.unclaimed.clone();
         self.batch.forget(&partitions);
         let claims = self.sink.claim(&partitions).await?;
+        let mut refusals: BTreeMap<Partition, String> = BTreeMap::new();
         let mut positions = Vec::with_capacity(claims.len());
         for claim in claims {
-            let start = claim.next_offset.unwrap_or(self.lane.first_offset);
-            tracing::info!(lane = self.lane.name, partition = %claim.partition, epoch = claim.epoch, start, "claimed");
-            self.batch.begin(claim.partition.clone(), start);
-            positions.push((claim.partition, start));
+            match claim.refused {
+                Some(reason) => drop(refusals.insert(claim.partition, reason)),
+                None => positions.push((claim.partition, claim.next_offset)),
+            }
         }
-        self.source.start(&positions).await?;
+        let (mut begun, mut first) = (Vec::new(), Vec::new());
+        for started in self.source.start(&positions).await? {
+            match started {
+                Started::At { partition, offset } => {
+                    if positions.contains(&(partition.clone(), None)) {
+                        first.push((partition.clone(), offset));
+                    }
+                    self.batch.begin(partition.clone(), offset);
+                    begun.push(partition);
+                }
+                Started::Refused { partition, reason } => drop(refusals.insert(partition, reason)),
+            }
+        }
+        self.sink.begin(&first).await?;
+        tracing::info!(lane = self.lane.name, partitions = begun.len(), refused = refusals.len(), "claimed");
+        self.unclaimed.clear();
         self.owned.retain(|p| !partitions.contains(p));
-        self.owned.append(&mut self.unclaimed);
+        self.owned.append(&mut begun);
+        self.refuse(&partitions, refusals);
         let next_offset = self.batch.start_offsets();
         self.board.update(&self.lane.name, |status| {
             status.phase = LanePhase::Running;
@@ -149,6 +203,18 @@ impl Runner<'_> {
         // Before the first commit: what an operator asked for, because a lane stopped, must not wait behind what stopped it.
         self.sink.tick().await?;
         Ok(())
+    }
+
+    /// Remembers what is refused, and says each reason once.
+    fn refuse(&mut self, claimed: &[Partition], refusals: BTreeMap<Partition, String>) {
+        for (partition, reason) in &refusals {
+            if self.refused.get(partition) != Some(reason) {
+                tracing::error!(lane = self.lane.name, %partition, reason, "a partition is not read");
+            }
+        }
+        self.refused.retain(|partition, _| !claimed.contains(partition));
+        self.refused.extend(refusals);
+        self.refused_at = Instant::now();
     }
 
     async fn commit(&mut self) -> Result<(), Trouble> {
@@ -162,6 +228,7 @@ impl Runner<'_> {
         metrics::histogram!("weir_lane_commit_seconds", &labels).record(started.elapsed().as_secs_f64());
         metrics::counter!("weir_lane_records_total", &labels).increment(u64::try_from(applied + dead).unwrap_or(0));
         tracing::debug!(lane = self.lane.name, applied, dead, seconds = started.elapsed().as_secs_f64(), "committed");
+        self.source.committed(&self.batch.spans()).await;
         self.batch.advance();
         let next_offset = self.batch.start_offsets();
         self.board.update(&self.lane.name, |status| {
@@ -177,6 +244,10 @@ impl Runner<'_> {
     /// Parked keys, redrives, and how far the source is ahead.
     async fn look_after(&mut self) -> Result<(), Trouble> {
         if self.owned.is_empty() {
+            // Another process may have all the partitions; then there is nothing to do here.
+            self.board.update(&self.lane.name, |status| {
+                status.idle_since.get_or_insert_with(Instant::now);
+            });
             return Ok(());
         }
         self.sink.tick().await?;
@@ -189,6 +260,9 @@ impl Runner<'_> {
             status.end_offset = end_offset.max(status.next_offset);
             if idle && status.lag() == 0 {
                 status.advanced_at = Instant::now();
+                status.idle_since.get_or_insert_with(Instant::now);
+            } else {
+                status.idle_since = None;
             }
         });
         Ok(())
@@ -197,25 +271,33 @@ impl Runner<'_> {
     /// Turns an error into waiting, claiming again, or the end.
     async fn settle(&mut self, done: Result<(), Trouble>) -> Result<Next, BoxError> {
         let error = match done {
+            // Something else went well; what was to be claimed still is.
+            Ok(()) if !self.unclaimed.is_empty() && self.trouble.is_some() => return Ok(Next::GoOn),
             Ok(()) => {
-                if self.trouble.take().is_some() {
+                let recovered = self.trouble.take().is_some();
+                if recovered {
                     tracing::info!(lane = self.lane.name, "works again");
-                    self.board.update(&self.lane.name, |status| {
-                        status.phase = LanePhase::Running;
-                        status.trouble = None;
-                    });
                 }
+                let refused = self.refused.values().next();
+                self.board.update(&self.lane.name, |status| {
+                    if recovered || status.trouble.as_ref() != refused {
+                        status.phase = if refused.is_some() { LanePhase::Waiting } else { LanePhase::Running };
+                        status.trouble = refused.cloned();
+                    }
+                });
                 return Ok(Next::GoOn);
             }
             Err(Trouble::Fatal(error)) => {
                 tracing::error!(lane = self.lane.name, error = chain(error.as_ref()), "stopped");
                 return Err(error);
             }
-            Err(Trouble::Fenced(partitions)) => {
-                tracing::warn!(lane = self.lane.name, ?partitions, "fenced; claiming again");
+            Err(Trouble::Restart(partitions)) => {
+                tracing::warn!(lane = self.lane.name, ?partitions, "claiming again");
                 metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
-                // Only what is still assigned; an assignment that waits for its claim is not forgotten either.
-                let again = partitions.into_iter().filter(|p| self.owned.contains(p) && !self.unclaimed.contains(p));
+                // Only what is still assigned; the rest of the batch is committed without them.
+                let (again, gone): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|p| self.owned.contains(p));
+                self.batch.forget(&gone);
+                let again = again.into_iter().filter(|p| !self.unclaimed.contains(p));
                 self.unclaimed.extend(again.collect::<Vec<_>>());
                 None
             }
@@ -250,14 +332,15 @@ impl Runner<'_> {
                 );
                 Ok(())
             }
-            Ok(()) | Err(Trouble::Fenced(_)) => Ok(()),
+            Ok(()) | Err(Trouble::Restart(_)) => Ok(()),
         }
     }
 }
 
 enum Trouble {
     Retry(BoxError),
-    Fenced(Vec<Partition>),
+    /// Drop what is in hand of these, and claim them again.
+    Restart(Vec<Partition>),
     Fatal(BoxError),
 }
 
@@ -265,7 +348,7 @@ impl From<SinkError> for Trouble {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::Retry(source) => Self::Retry(source),
-            SinkError::Fenced { partitions } => Self::Fenced(partitions),
+            SinkError::Fenced { partitions } => Self::Restart(partitions),
             SinkError::Fatal(source) => Self::Fatal(source),
         }
     }

@@ -34,6 +34,8 @@ pub struct Claim {
     pub epoch: i64,
     /// Where to go on; `None` when this lane never read the partition.
     pub next_offset: Option<i64>,
+    /// The partition must not be read: why, and what to do. No epoch was raised.
+    pub refused: Option<String>,
 }
 
 /// Applies each record below its ledger offset exactly once, whatever dies in between.
@@ -43,6 +45,14 @@ pub struct Claim {
 pub trait Sink: Send {
     /// Takes the partitions over: raises their epoch, finishes what the last owner left open, reports where to go on.
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError>;
+
+    /// Keeps where partitions begin that this lane never read: what is removed before its first commit must be missed.
+    async fn begin(&mut self, _positions: &[(Partition, i64)]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// These are no longer ours: nothing is to be done for them any more.
+    fn release(&mut self, _partitions: &[Partition]) {}
 
     /// Makes the batch and its spans durable together. May be called again with the same batch after `Retry`; then
     /// success also means that the earlier call had succeeded.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use weir_model::Timestamp;
 
+use crate::headers::Headers;
 use crate::sink::BoxError;
 
 /// An ordered log of records with offsets of its own: a Kafka topic partition, or the whole event store.
@@ -51,7 +52,7 @@ pub struct Record {
     /// The bytes.
     pub payload: Bytes,
     /// The headers.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Headers,
     /// When it was appended, for lag in seconds.
     pub recorded_at: Option<Timestamp>,
 }
@@ -65,8 +66,29 @@ pub enum SourceEvent {
     Revoked(Vec<Partition>),
     /// Records in order within each partition.
     Records(Vec<Record>),
+    /// One of these has no record at its next offset: they are to be claimed again, which finds out which, and why.
+    OutOfRange(Vec<Partition>),
     /// Nothing within the wait.
     Idle,
+}
+
+/// What became of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// Records come from this offset on.
+    At {
+        /// Of which partition.
+        partition: Partition,
+        /// The first offset that is read.
+        offset: i64,
+    },
+    /// The source cannot go on from where the ledger stands, and never skips: someone has to decide.
+    Refused {
+        /// Which partition.
+        partition: Partition,
+        /// Why, and what to do.
+        reason: String,
+    },
 }
 
 /// A source that cannot go on.
@@ -88,9 +110,16 @@ pub trait Source: Send {
     /// The next thing to do, at most `records_max` records, after at most `wait`.
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError>;
 
-    /// Begins delivery of claimed partitions at these offsets, or restarts it there.
-    async fn start(&mut self, positions: &[(Partition, i64)]) -> Result<(), SourceError>;
+    /// Begins delivery of claimed partitions at these offsets, or restarts it there; `None` is the partition's first record.
+    /// Says for each partition that is still assigned what became of it.
+    async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError>;
 
     /// The offset after the last record that can be read now; it measures lag.
     async fn end(&mut self, partition: &Partition) -> Result<i64, SourceError>;
+
+    /// The lane has ended; lets go of what others may want.
+    async fn close(&mut self) {}
+
+    /// Hears what was committed, for displays of its own. Nothing depends on it.
+    async fn committed(&mut self, _spans: &[Span]) {}
 }

@@ -33,6 +33,8 @@ pub struct LaneStatus {
     pub dead: u64,
     /// When it last committed, or found nothing to commit.
     pub advanced_at: Instant,
+    /// Since when there has been nothing to apply, as far as the source knows.
+    pub idle_since: Option<Instant>,
     /// What it waits for.
     pub trouble: Option<String>,
 }
@@ -46,6 +48,7 @@ impl LaneStatus {
             applied: 0,
             dead: 0,
             advanced_at: Instant::now(),
+            idle_since: None,
             trouble: None,
         }
     }

@@ -7,5 +7,5 @@ mod sink;
 mod table;
 pub mod verify;
 
-pub use sink::HistorySink;
+pub use sink::{HistorySink, reset};
 pub use table::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};

@@ -332,6 +332,7 @@ fn broken(column: &str, reason: impl std::fmt::Display) -> BrokenRow {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weir_engine::Headers;
     use weir_engine::{Partition, Record};
     use weir_model::{EventType, wire};
 
@@ -348,8 +349,14 @@ mod tests {
             .to_string();
         let partition = Partition { source: "store".into(), topic: "events".into(), number: 0 };
         let event = wire::decode(&payload.clone().into()).expect("valid");
-        let record =
-            Record { partition, offset, key: None, payload: payload.into(), headers: Vec::new(), recorded_at: None };
+        let record = Record {
+            partition,
+            offset,
+            key: None,
+            payload: payload.into(),
+            headers: Headers::default(),
+            recorded_at: None,
+        };
         Located { record, event }
     }
 

@@ -56,7 +56,8 @@ pub struct HistorySink {
 enum Standing {
     AtStart,
     AtEnd,
-    Elsewhere,
+    /// These are another owner's, or further on.
+    Elsewhere(Vec<Partition>),
 }
 
 impl HistorySink {
@@ -112,33 +113,41 @@ impl HistorySink {
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
         self.table().await?.refresh().await.map_err(retry)?;
+        let (mut at_start, mut at_end, mut elsewhere) = (0, 0, Vec::new());
         for span in spans {
-            self.check_epoch(&span.partition).await?;
-        }
-        let ids: Vec<_> = spans.iter().map(|span| transaction_id(self.ledger.lane(), &span.partition)).collect();
-        let table = self.table().await?;
-        let (mut at_start, mut at_end) = (0, 0);
-        for (span, id) in spans.iter().zip(&ids) {
-            match table.transaction(id).await.map_err(retry)? {
+            if !self.is_fenced_by_us(&span.partition).await? {
+                elsewhere.push(span.partition.clone());
+                continue;
+            }
+            let id = transaction_id(self.ledger.lane(), &span.partition);
+            match self.table().await?.transaction(&id).await.map_err(retry)? {
                 // Never written: the ledger's compare-and-set at the end still refuses a wrong start.
                 None => at_start += 1,
                 Some(version) if version == span.start => at_start += 1,
                 Some(version) if version == span.end => at_end += 1,
-                Some(_) => return Ok(Standing::Elsewhere),
+                Some(_) => elsewhere.push(span.partition.clone()),
             }
+        }
+        if !elsewhere.is_empty() {
+            return Ok(Standing::Elsewhere(elsewhere));
         }
         Ok(match () {
             () if at_start == spans.len() => Standing::AtStart,
             () if at_end == spans.len() => Standing::AtEnd,
-            () => Standing::Elsewhere,
+            // A batch is in the log as a whole or not at all; anything else is another owner's work.
+            () => Standing::Elsewhere(spans.iter().map(|span| span.partition.clone()).collect()),
         })
     }
 
     /// Whether the snapshot at hand was fenced by our own claim, and by none since.
-    async fn check_epoch(&mut self, partition: &Partition) -> Result<(), SinkError> {
+    async fn is_fenced_by_us(&mut self, partition: &Partition) -> Result<bool, SinkError> {
         let (id, ours) = (epoch_id(self.ledger.lane(), partition), self.ledger.epoch(partition));
         let fenced_by = self.table().await?.transaction(&id).await.map_err(retry)?;
-        match fenced_by.is_some() && fenced_by == ours {
+        Ok(fenced_by.is_some() && fenced_by == ours)
+    }
+
+    async fn check_epoch(&mut self, partition: &Partition) -> Result<(), SinkError> {
+        match self.is_fenced_by_us(partition).await? {
             true => Ok(()),
             false => Err(SinkError::Fenced { partitions: vec![partition.clone()] }),
         }
@@ -154,38 +163,41 @@ impl HistorySink {
         self.ledger.advance(&**client, spans).await.map(|_| ())
     }
 
-    /// What the last owner left open: its commits that the ledger has not heard of, and a fence against its next one.
-    async fn take_over(&mut self, claim: &mut Claim) -> Result<(), SinkError> {
-        let id = transaction_id(self.ledger.lane(), &claim.partition);
+    /// What the last owners left open: their commits that the ledger has not heard of, and a fence against their next ones.
+    async fn take_over(&mut self, claims: &mut [Claim]) -> Result<(), SinkError> {
+        let lane = self.ledger.lane().to_owned();
         let table = self.table().await?;
         table.refresh().await.map_err(retry)?;
         table.sync_everything().await.map_err(retry)?;
-        let committed = table.transaction(&id).await.map_err(retry)?;
-        match (claim.next_offset, committed) {
-            (Some(ledger), history) if history.is_none_or(|history| history < ledger) => Err(SinkError::Fatal(
-                format!(
-                    "the ledger says that history holds everything below {ledger} of {}, but its log says {}: the table was \
-                     restored or deleted behind weir's back; restore the newer copy, or move history aside and remove the \
-                     lane's ledger row to build it anew",
-                    claim.partition,
-                    history.map_or_else(|| "nothing".to_owned(), |h| h.to_string())
-                )
-                .into(),
-            )),
-            (ledger, history) => {
-                if let Some(history) = history {
+        let mut behind = Vec::new();
+        let mut taken: Vec<&mut Claim> = claims.iter_mut().filter(|claim| claim.refused.is_none()).collect();
+        for claim in &mut taken {
+            let id = transaction_id(&lane, &claim.partition);
+            let committed = self.table().await?.transaction(&id).await.map_err(retry)?;
+            match (claim.next_offset, committed) {
+                (Some(ledger), history) if history.is_none_or(|history| history < ledger) => {
+                    return Err(SinkError::Fatal(lost(&claim.partition, ledger, history).into()));
+                }
+                (ledger, Some(history)) => {
                     self.check_past(&claim.partition, history).await?;
+                    if ledger != Some(history) {
+                        let start = ledger.unwrap_or(history);
+                        behind.push(Span { partition: claim.partition.clone(), start, end: history });
+                        claim.next_offset = Some(history);
+                    }
                 }
-                self.fence(claim).await?;
-                failpoint::hit("claim.after_history_fence");
-                if let Some(history) = history.filter(|history| ledger != Some(*history)) {
-                    let span = Span { partition: claim.partition.clone(), start: ledger.unwrap_or(history), end: history };
-                    self.advance_ledger(&[span]).await?;
-                    claim.next_offset = Some(history);
-                }
-                self.drop_provisional(claim).await
+                (_, None) => {}
             }
         }
+        self.fence(&taken).await?;
+        failpoint::hit("claim.after_history_fence");
+        if !behind.is_empty() {
+            self.advance_ledger(&behind).await?;
+        }
+        for claim in &taken {
+            self.drop_provisional(claim).await?;
+        }
+        Ok(())
     }
 
     /// Refuses an event store that does not hold the last event that history holds.
@@ -214,14 +226,22 @@ impl HistorySink {
         ))
     }
 
-    /// Writes our epoch into the log.
-    async fn fence(&mut self, claim: &Claim) -> Result<(), SinkError> {
-        let id = epoch_id(self.ledger.lane(), &claim.partition);
+    /// Writes our epochs into the log, those of all partitions in one commit.
+    async fn fence(&mut self, claims: &[&mut Claim]) -> Result<(), SinkError> {
+        let lane = self.ledger.lane().to_owned();
         let table = self.table().await?;
-        if table.transaction(&id).await.map_err(retry)?.is_some_and(|epoch| epoch > claim.epoch) {
-            return Err(SinkError::Fenced { partitions: vec![claim.partition.clone()] });
+        let mut fences = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let id = epoch_id(&lane, &claim.partition);
+            if table.transaction(&id).await.map_err(retry)?.is_some_and(|epoch| epoch > claim.epoch) {
+                return Err(SinkError::Fenced { partitions: vec![claim.partition.clone()] });
+            }
+            fences.push(Transaction::new(&id, claim.epoch));
         }
-        let version = commit(table, &[], vec![Transaction::new(&id, claim.epoch)]).await.map_err(retry)?;
+        if fences.is_empty() {
+            return Ok(());
+        }
+        let version = commit(table, &[], fences).await.map_err(retry)?;
         table.sync(&[], version).await.map_err(retry)
     }
 
@@ -239,7 +259,7 @@ impl HistorySink {
 
     /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        let client = self.database.get().await?;
+        let mut client = self.database.get().await?;
         for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
             let record = dead_letters::to_record(&letter);
             if !self.partitions.contains(&record.partition) {
@@ -248,7 +268,11 @@ impl HistorySink {
             let event = match wire::decode(&record.payload) {
                 Ok(event) => event,
                 Err(error) => {
-                    dead_letters::fail_again(&**client, &letter, &error.to_string(), &self.policy).await?;
+                    const ACTION: &str = "keeping a dead letter";
+                    let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
+                    self.ledger.hold(&*transaction, &record.partition).await?;
+                    dead_letters::fail_again(&*transaction, &letter, &error.to_string(), &self.policy).await?;
+                    transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
                     continue;
                 }
             };
@@ -284,6 +308,16 @@ impl HistorySink {
         self.checkpointed = version;
         Ok(())
     }
+}
+
+/// What to do about a table that holds less than the ledger says.
+fn lost(partition: &Partition, ledger: i64, history: Option<i64>) -> String {
+    format!(
+        "the ledger says that history holds everything below {ledger} of {partition}, but its log says {}: the table was \
+         restored or deleted behind weir's back; restore the newer copy, or move history aside and remove the lane's ledger \
+         row to build it anew",
+        history.map_or_else(|| "nothing".to_owned(), |h| h.to_string())
+    )
 }
 
 fn retry(error: HistoryError) -> SinkError {
@@ -347,8 +381,22 @@ async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transa
     let commit = CommitBuilder::from(properties).with_actions(actions);
     let committed = commit.build(Some(snapshot), table.delta().log_store(), operation).await;
     let version = committed.map_err(during(ACTION))?.version();
-    table.delta_mut().update_state().await.map_err(during(ACTION))?;
+    table.refresh().await?;
     Ok(version)
+}
+
+/// Lets the log agree with a ledger that someone set: the lane goes on at `to`. Never back.
+pub async fn reset(root: &HistoryRoot, lane: &str, partition: &Partition, to: i64) -> Result<(), HistoryError> {
+    const ACTION: &str = "resetting history";
+    let mut table = HistoryTable::open_or_create(root).await?;
+    let id = transaction_id(lane, partition);
+    if table.transaction(&id).await?.is_some_and(|version| version > to) {
+        return Err(during(ACTION)(
+            "history holds what comes after that already: it goes forward only, or would hold it twice",
+        ));
+    }
+    let version = commit(&mut table, &[], vec![Transaction::new(&id, to)]).await?;
+    table.sync(&[], version).await
 }
 
 #[async_trait]
@@ -357,12 +405,33 @@ impl Sink for HistorySink {
         self.written = None;
         let mut claims = self.ledger.claim(&self.database, partitions).await?;
         failpoint::hit("claim.after_ledger");
-        for claim in &mut claims {
-            self.take_over(claim).await?;
-        }
+        self.take_over(&mut claims).await?;
         self.partitions.retain(|p| !partitions.contains(p));
-        self.partitions.extend_from_slice(partitions);
+        let taken = claims.iter().filter(|claim| claim.refused.is_none());
+        self.partitions.extend(taken.map(|claim| claim.partition.clone()));
         Ok(claims)
+    }
+
+    /// Into the log first, which the ledger is never ahead of.
+    async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
+        let lane = self.ledger.lane().to_owned();
+        let of_topics = positions.iter().filter(|(partition, _)| *partition.topic != *EVENT_STORE_TOPIC);
+        let begins: Vec<Transaction> =
+            of_topics.map(|(partition, start)| Transaction::new(transaction_id(&lane, partition), *start)).collect();
+        if begins.is_empty() {
+            return Ok(());
+        }
+        for (partition, _) in positions {
+            self.check_epoch(partition).await?;
+        }
+        let table = self.table().await?;
+        let version = commit(table, &[], begins).await.map_err(retry)?;
+        table.sync(&[], version).await.map_err(retry)?;
+        Ok(self.ledger.begin(&self.database, positions).await?)
+    }
+
+    fn release(&mut self, partitions: &[Partition]) {
+        self.partitions.retain(|partition| !partitions.contains(partition));
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
@@ -382,9 +451,7 @@ impl Sink for HistorySink {
             }
             // A part of this may have been in the page cache only when the earlier try ended.
             Standing::AtEnd => self.table().await?.sync_everything().await.map_err(retry)?,
-            Standing::Elsewhere => {
-                return Err(SinkError::Fenced { partitions: spans.into_iter().map(|s| s.partition).collect() });
-            }
+            Standing::Elsewhere(partitions) => return Err(SinkError::Fenced { partitions }),
         }
         failpoint::hit("history.after_sync");
         self.advance_ledger(&spans).await?;

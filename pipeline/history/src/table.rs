@@ -1,8 +1,9 @@
 //! Opening, creating and syncing the Delta table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deltalake_core::kernel::Add;
 use deltalake_core::protocol::SaveMode;
@@ -80,6 +81,9 @@ pub struct HistoryTable {
     delta: DeltaTable,
     /// Where its files are, when they are on this machine.
     local: Option<PathBuf>,
+    /// Versions of application transactions in the snapshot at hand, as far as someone asked: to find one, all of the log
+    /// since its last checkpoint has to be read, and a lane of sixty partitions asks for a hundred and twenty.
+    transactions: Mutex<HashMap<String, Option<i64>>>,
 }
 
 impl HistoryTable {
@@ -105,7 +109,7 @@ impl HistoryTable {
                 .await
                 .map_err(during("creating the history table"))?;
         }
-        let table = Self { delta, local };
+        let table = Self { delta, local, transactions: Mutex::default() };
         table.sync_everything().await?;
         Ok(table)
     }
@@ -119,7 +123,7 @@ impl HistoryTable {
             return Ok(None);
         }
         match root.builder(ACTION)?.load().await {
-            Ok(delta) => Ok(Some(Self { delta, local })),
+            Ok(delta) => Ok(Some(Self { delta, local, transactions: Mutex::default() })),
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(error) => Err(during(ACTION)(error)),
         }
@@ -131,20 +135,41 @@ impl HistoryTable {
         &self.delta
     }
 
-    pub(crate) fn delta_mut(&mut self) -> &mut DeltaTable {
-        &mut self.delta
+    /// Reads what others committed, and what we did.
+    pub async fn refresh(&mut self) -> Result<(), HistoryError> {
+        const ACTION: &str = "reading the history log";
+        let before = self.delta.version();
+        self.delta.update_state().await.map_err(during(ACTION))?;
+        let (Some(before), Some(now)) = (before, self.delta.version()) else {
+            self.known().clear();
+            return Ok(());
+        };
+        for version in before + 1..=now {
+            let entry = self.delta.log_store().read_commit_entry(version).await.map_err(during(ACTION))?;
+            let mut known = self.known();
+            match entry {
+                Some(entry) => known.extend(transactions_of(&entry).map(|(id, version)| (id, Some(version)))),
+                // Cleaned up meanwhile: whoever asks next reads the checkpoint.
+                None => known.clear(),
+            }
+        }
+        Ok(())
     }
 
-    /// Reads what others committed.
-    pub async fn refresh(&mut self) -> Result<(), HistoryError> {
-        self.delta.update_state().await.map_err(during("reading the history log"))
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Option<i64>>> {
+        self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The version of an application transaction in the snapshot at hand.
     pub async fn transaction(&self, id: &str) -> Result<Option<i64>, HistoryError> {
         const ACTION: &str = "reading a history transaction";
+        if let Some(known) = self.known().get(id) {
+            return Ok(*known);
+        }
         let snapshot = self.delta.snapshot().map_err(during(ACTION))?;
-        snapshot.transaction_version(self.delta.log_store().as_ref(), id).await.map_err(during(ACTION))
+        let found = snapshot.transaction_version(self.delta.log_store().as_ref(), id).await.map_err(during(ACTION))?;
+        self.known().insert(id.to_owned(), found);
+        Ok(found)
     }
 
     /// Makes files and the directories that name them durable: the object store behind Delta does not.
@@ -174,6 +199,22 @@ impl HistoryTable {
         let Some(root) = self.local.clone() else { return Ok(()) };
         blocking(move || Ok(rustix::fs::syncfs(File::open(root)?)?)).await
     }
+}
+
+/// The application transactions of one commit of the log: a JSON action on each line.
+fn transactions_of(entry: &[u8]) -> impl Iterator<Item = (String, i64)> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        txn: Option<Txn>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Txn {
+        app_id: String,
+        version: i64,
+    }
+    let lines = entry.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()?.txn).map(|txn| (txn.app_id, txn.version))
 }
 
 /// A slow disk must hold up this lane only, not the threads that everything runs on.

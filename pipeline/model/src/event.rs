@@ -137,6 +137,9 @@ impl EventType {
     }
 }
 
+/// The Kafka topics that events are in.
+pub const TOPICS: [&str; 5] = ["user_events", "content_events", "learning_events", "agent_events", "general_events"];
+
 /// The Kafka topic of an event type, known or not: a new service's types are routed before this build knows them.
 #[must_use]
 pub fn topic_for(event_type: &str) -> &'static str {

@@ -21,6 +21,19 @@ pub(crate) use fast::Name;
 /// Why bytes are no event. Every variant is final: the same bytes fail the same way for ever.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// No value at all, as a compacted topic's tombstones have none.
+    #[error("the record has no value: a tombstone means nothing in a log of events")]
+    NoValue,
+    /// The headers say something else than the body.
+    #[error("the header {name} says `{header}`, the body says `{body}`")]
+    Header {
+        /// Which header.
+        name: &'static str,
+        /// What it says.
+        header: String,
+        /// What the body says.
+        body: String,
+    },
     /// Not JSON.
     #[error("the record is not JSON: {detail}")]
     NotJson {
@@ -103,6 +116,9 @@ pub fn decode(payload: &Bytes) -> Result<Event, DecodeError> {
 /// [`decode`] by way of a tree and the JSON Schema library: the authority on what an event is, and on the words for what
 /// is wrong.
 pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::NoValue);
+    }
     let value: Value = serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
     let Value::Object(mut envelope) = value else {
         return Err(DecodeError::Envelope(Violation::new("", "is no JSON object")));
@@ -110,6 +126,32 @@ pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
     let data = envelope.remove("data");
     let envelope = Envelope { fields: &envelope };
     envelope.read(data)
+}
+
+/// Headers may be missing, for the body decides; those that are there must say the same. The version is not among them: the
+/// event has been lifted to the newest.
+pub fn check_headers<'a>(event: &Event, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), DecodeError> {
+    for (name, value) in headers {
+        let (name, agrees, body) = match name {
+            "eventType" => ("eventType", value == event.event_type.as_str().as_bytes(), event.event_type.to_string()),
+            "source" => ("source", value == event.source.as_bytes(), event.source.to_string()),
+            "timestamp" => {
+                let said = std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
+                ("timestamp", said == Some(event.timestamp), event.timestamp.to_string())
+            }
+            "correlationId" => {
+                // The specification writes an empty one where there is none.
+                let said = event.metadata.correlation_id.as_deref().unwrap_or_default();
+                ("correlationId", value.is_empty() || value == said.as_bytes(), said.to_owned())
+            }
+            _ => continue,
+        };
+        if !agrees {
+            let header = String::from_utf8_lossy(value).chars().take(100).collect();
+            return Err(DecodeError::Header { name, header, body });
+        }
+    }
+    Ok(())
 }
 
 struct Envelope<'a> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 use weir_engine::retry::chain;
-use weir_engine::{DeadRecord, Located, Partition, Record, SinkError};
+use weir_engine::{DeadRecord, Headers, Located, Partition, Record, SinkError};
 use weir_model::wire;
 
 use crate::database::Database;
@@ -57,10 +57,11 @@ struct NewDeadLetter<'a> {
 
 async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'_>) -> Result<(), DbError> {
     let record = letter.record;
+    let plain = |text: &str| text.replace('\0', "�");
     let headers: serde_json::Map<_, _> = record
         .headers
         .iter()
-        .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).replace('\0', "�").into()))
+        .map(|(name, value)| (plain(name), plain(&String::from_utf8_lossy(value)).into()))
         .collect();
     // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
     let reason = letter.reason.replace('\0', "\\0");
@@ -300,7 +301,7 @@ pub fn to_record(letter: &DeadLetter) -> Record {
         offset: letter.offset,
         key: letter.key.as_deref().map(Arc::from),
         payload: letter.payload.clone().into(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         recorded_at: None,
     }
 }

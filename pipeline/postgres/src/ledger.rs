@@ -8,7 +8,8 @@ use tokio_postgres::{GenericClient, Row};
 use weir_engine::{Claim, Partition, SinkError, Span};
 
 use crate::database::Database;
-use crate::error::{DbError, During};
+use crate::error::{DbError, During, ErrorKind};
+use crate::source::EVENT_STORE_TOPIC;
 
 const ACTION: &str = "advancing the ledger";
 
@@ -45,27 +46,41 @@ pub struct LedgerRow {
     pub claimed_at: JiffTimestamp,
     /// When it last moved.
     pub advanced_at: JiffTimestamp,
+    /// Since when the lane has been done with this source.
+    pub retired_at: Option<JiffTimestamp>,
 }
 
 impl LedgerRow {
     fn from_row(row: &Row) -> Result<Self, DbError> {
         const ACTION: &str = "reading the ledger";
-        let source: &str = row.try_get("source").during(ACTION)?;
-        let topic: &str = row.try_get("topic").during(ACTION)?;
         Ok(Self {
             lane: row.try_get("lane").during(ACTION)?,
-            partition: Partition {
-                source: source.into(),
-                topic: topic.into(),
-                number: row.try_get("partition").during(ACTION)?,
-            },
+            partition: partition_of(row)?,
             next_offset: row.try_get("next_offset").during(ACTION)?,
             epoch: row.try_get("epoch").during(ACTION)?,
             owner: row.try_get("owner").during(ACTION)?,
             claimed_at: row.try_get("claimed_at").during(ACTION)?,
             advanced_at: row.try_get("advanced_at").during(ACTION)?,
+            retired_at: row.try_get("retired_at").during(ACTION)?,
         })
     }
+}
+
+/// Partitions as columns: source, topic, number.
+fn columns<'a>(partitions: impl Iterator<Item = &'a Partition>) -> (Vec<&'a str>, Vec<&'a str>, Vec<i32>) {
+    let (mut sources, mut topics, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for partition in partitions {
+        sources.push(&*partition.source);
+        topics.push(&*partition.topic);
+        numbers.push(partition.number);
+    }
+    (sources, topics, numbers)
+}
+
+fn partition_of(row: &Row) -> Result<Partition, DbError> {
+    const ACTION: &str = "reading the ledger";
+    let (source, topic): (&str, &str) = (row.try_get("source").during(ACTION)?, row.try_get("topic").during(ACTION)?);
+    Ok(Partition { source: source.into(), topic: topic.into(), number: row.try_get("partition").during(ACTION)? })
 }
 
 impl Ledger {
@@ -87,49 +102,111 @@ impl Ledger {
         self.epochs.get(partition).copied()
     }
 
-    /// Raises the epochs: from here on every older owner's commit is refused.
+    /// Raises the epochs: from here on every older owner's commit is refused. A partition whose topic was deleted and made
+    /// anew is another partition, and is refused until someone decides where the lane goes on.
     pub async fn claim(&mut self, database: &Database, partitions: &[Partition]) -> Result<Vec<Claim>, DbError> {
         const ACTION: &str = "claiming partitions";
-        const SQL: &str = "INSERT INTO ledger (lane, source, topic, partition, epoch, owner) VALUES ($1, $2, $3, $4, 1, $5) \
-             ON CONFLICT (lane, source, topic, partition) DO UPDATE \
-             SET epoch = ledger.epoch + 1, owner = excluded.owner, claimed_at = now() RETURNING epoch, next_offset";
+        // In one order everywhere, so that two owners who claim at once do not wait for each other in a circle.
+        const SQL: &str = "INSERT INTO ledger (lane, source, topic, partition, epoch, owner) \
+             SELECT $1, source, topic, partition, 1, $5 FROM unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) \
+             ORDER BY source, topic, partition ON CONFLICT (lane, source, topic, partition) DO UPDATE \
+             SET epoch = ledger.epoch + 1, owner = excluded.owner, claimed_at = now() WHERE ledger.retired_at IS NULL \
+             RETURNING source, topic, partition, epoch, next_offset";
         let client = database.get().await?;
-        let mut claims = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let values: [&(dyn ToSql + Sync); 5] =
-                [&self.lane, &&*partition.source, &&*partition.topic, &partition.number, &self.owner];
-            let row = client.query_one(SQL, &values).await.during(ACTION)?;
-            let (epoch, next_offset) = (row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?);
-            self.epochs.insert(partition.clone(), epoch);
-            claims.push(Claim { partition: partition.clone(), epoch, next_offset });
+        let mut claims = self.refusals(&**client, partitions).await?;
+        let refused = |p: &&Partition| claims.iter().any(|claim: &Claim| claim.partition == **p);
+        let free: Vec<&Partition> = partitions.iter().filter(|p| !refused(p)).collect();
+        let (sources, topics, numbers) = columns(free.iter().copied());
+        let values: [&(dyn ToSql + Sync); 5] = [&self.lane, &sources, &topics, &numbers, &self.owner];
+        for row in client.query(SQL, &values).await.during(ACTION)? {
+            let (epoch, next_offset) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+            let found = partition_of(&row)?;
+            let Some(partition) = free.iter().find(|partition| ***partition == found) else { continue };
+            self.epochs.insert((*partition).clone(), epoch);
+            claims.push(Claim { partition: (*partition).clone(), epoch, next_offset, refused: None });
         }
         Ok(claims)
     }
 
-    /// Moves the spans within the caller's transaction, if they are still ours and start where the ledger stands.
+    /// Keeps where partitions of topics begin, as long as they are ours and nothing was committed for them. The event store
+    /// begins where it always does.
+    pub async fn begin(&self, database: &Database, positions: &[(Partition, i64)]) -> Result<(), DbError> {
+        const SQL: &str = "UPDATE ledger l SET next_offset = s.start FROM \
+             unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[]) AS s(source, topic, partition, epoch, start) \
+             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
+               AND l.epoch = s.epoch AND l.next_offset IS NULL";
+        let of_topics: Vec<_> = positions.iter().filter(|(p, _)| *p.topic != *EVENT_STORE_TOPIC).collect();
+        if of_topics.is_empty() {
+            return Ok(());
+        }
+        let (sources, topics, numbers) = columns(of_topics.iter().map(|(partition, _)| partition));
+        let epochs: Vec<i64> = of_topics.iter().map(|(p, _)| self.epoch(p).unwrap_or(0)).collect();
+        let starts: Vec<i64> = of_topics.iter().map(|(_, start)| *start).collect();
+        let values: [&(dyn ToSql + Sync); 6] = [&self.lane, &sources, &topics, &numbers, &epochs, &starts];
+        database.get().await?.execute(SQL, &values).await.during("keeping where partitions begin")?;
+        Ok(())
+    }
+
+    /// Partitions that stand in the ledger under another source, which this lane has not done with: a topic that was deleted
+    /// and made anew, or events that come another way too.
+    async fn refusals(&self, client: &impl GenericClient, partitions: &[Partition]) -> Result<Vec<Claim>, DbError> {
+        const ACTION: &str = "claiming partitions";
+        const SQL: &str = "SELECT p.source, p.topic, p.partition, l.source, l.topic FROM \
+             unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) \
+             JOIN ledger l ON l.lane = $1 AND l.retired_at IS NULL AND l.source <> p.source \
+              AND ((l.topic = p.topic AND l.partition = p.partition) OR l.topic = $5 OR p.topic = $5)";
+        let (sources, topics, numbers) = columns(partitions.iter());
+        let values: [&(dyn ToSql + Sync); 5] = [&self.lane, &sources, &topics, &numbers, &EVENT_STORE_TOPIC];
+        let mut claims: Vec<Claim> = Vec::new();
+        for row in client.query(SQL, &values).await.during(ACTION)? {
+            let partition = partition_of(&row)?;
+            let (other, topic): (&str, &str) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+            if claims.iter().any(|claim| claim.partition == partition) {
+                continue;
+            }
+            let reason = if topic == EVENT_STORE_TOPIC || *partition.topic == *EVENT_STORE_TOPIC {
+                format!(
+                    "{partition}: this lane reads the same events from {topic} ({other}) as well, and would apply each twice; \
+                     `weir source switch kafka` moves it over"
+                )
+            } else {
+                format!(
+                    "{partition}: the topic was deleted and made anew: the ledger knows it as {other}, and it is {} now. Decide \
+                     with `weir ledger reset {} --topic {} --partition {} --to earliest|latest|OFFSET --yes`",
+                    partition.source, self.lane, partition.topic, partition.number
+                )
+            };
+            claims.push(Claim { partition, epoch: 0, next_offset: None, refused: Some(reason) });
+        }
+        Ok(claims)
+    }
+
+    /// Moves the spans within the caller's transaction, if they are still ours and start where the ledger stands. If not all
+    /// of them, none may stay moved: the error names those that are not ours, and the caller rolls back.
     pub async fn advance(&self, client: &impl GenericClient, spans: &[Span]) -> Result<Advance, SinkError> {
         const SQL: &str = "UPDATE ledger l SET next_offset = s.stop, advanced_at = now() \
              FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) \
                   AS s(source, topic, partition, epoch, start, stop) \
              WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
-               AND l.epoch = s.epoch AND coalesce(l.next_offset, s.start) = s.start";
-        let sources: Vec<&str> = spans.iter().map(|s| &*s.partition.source).collect();
-        let topics: Vec<&str> = spans.iter().map(|s| &*s.partition.topic).collect();
-        let numbers: Vec<i32> = spans.iter().map(|s| s.partition.number).collect();
+               AND l.epoch = s.epoch AND coalesce(l.next_offset, s.start) = s.start AND l.retired_at IS NULL \
+             RETURNING l.source, l.topic, l.partition";
+        let (sources, topics, numbers) = columns(spans.iter().map(|span| &span.partition));
         // Never claimed: epochs start at 1, so 0 matches no row.
         let epochs: Vec<i64> = spans.iter().map(|s| self.epoch(&s.partition).unwrap_or(0)).collect();
         let starts: Vec<i64> = spans.iter().map(|s| s.start).collect();
         let ends: Vec<i64> = spans.iter().map(|s| s.end).collect();
         let values: [&(dyn ToSql + Sync); 7] = [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends];
-        let moved = client.execute(SQL, &values).await.during(ACTION)?;
-        if usize::try_from(moved).ok() == Some(spans.len()) {
+        let rows = client.query(SQL, &values).await.during(ACTION)?;
+        if rows.len() == spans.len() {
             return Ok(Advance::Now);
         }
+        let moved = rows.iter().map(partition_of).collect::<Result<Vec<_>, _>>()?;
+        let left: Vec<&Span> = spans.iter().filter(|span| !moved.contains(&span.partition)).collect();
         // A batch commits as a whole, so a lost reply leaves nothing to move; a part that moved means a part that is fenced.
-        if moved == 0 && self.committed_earlier(client, spans).await? {
+        if moved.is_empty() && self.committed_earlier(client, spans).await? {
             return Ok(Advance::Earlier);
         }
-        Err(SinkError::Fenced { partitions: spans.iter().map(|s| s.partition.clone()).collect() })
+        Err(SinkError::Fenced { partitions: left.into_iter().map(|span| span.partition.clone()).collect() })
     }
 
     async fn committed_earlier(&self, client: &impl GenericClient, spans: &[Span]) -> Result<bool, DbError> {
@@ -162,6 +239,30 @@ impl Ledger {
             return Ok(());
         }
         Err(SinkError::Fenced { partitions: vec![partition.clone()] })
+    }
+
+    /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a
+    /// topic that was made anew. Never back: what was applied stays applied. Rows of the topic's earlier selves are retired.
+    /// Whoever has the partition now is fenced.
+    pub async fn reset(database: &Database, lane: &str, partition: &Partition, to: i64) -> Result<(), DbError> {
+        const ACTION: &str = "resetting the ledger";
+        const RETIRE: &str = "UPDATE ledger SET retired_at = now(), epoch = epoch + 1 \
+             WHERE lane = $1 AND topic = $3 AND partition = $4 AND source <> $2 AND retired_at IS NULL";
+        const MOVE: &str = "INSERT INTO ledger (lane, source, topic, partition, next_offset, epoch, owner) \
+             VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
+             SET next_offset = excluded.next_offset, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
+             WHERE ledger.retired_at IS NULL AND coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset";
+        let mut client = database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
+        transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
+        let values: [&(dyn ToSql + Sync); 5] = [&lane, &source, &topic, &partition.number, &to];
+        if transaction.execute(MOVE, &values).await.during(ACTION)? == 0 {
+            let why =
+                "the lane has applied what comes after that already: it goes forward only, or would apply it twice";
+            return Err(DbError::new(ACTION, ErrorKind::Permanent, why));
+        }
+        transaction.commit().await.during(ACTION)
     }
 
     /// Every row there is, by lane.

@@ -15,9 +15,11 @@ mod ledger;
 pub mod metric_totals;
 mod notify;
 mod projection;
+pub mod publishing;
 pub mod read_models;
 pub mod rebuild;
 mod source;
+pub mod switching;
 pub mod tokens;
 pub mod verify;
 

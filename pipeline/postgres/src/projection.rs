@@ -239,8 +239,17 @@ impl<P: Projection> Sink for ProjectionSink<P> {
         let claims = self.ledger.claim(&self.database, partitions).await?;
         failpoint::hit("claim.after_ledger");
         self.partitions.retain(|p| !partitions.contains(p));
-        self.partitions.extend_from_slice(partitions);
+        let taken = claims.iter().filter(|claim| claim.refused.is_none());
+        self.partitions.extend(taken.map(|claim| claim.partition.clone()));
         Ok(claims)
+    }
+
+    async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
+        Ok(self.ledger.begin(&self.database, positions).await?)
+    }
+
+    fn release(&mut self, partitions: &[Partition]) {
+        self.partitions.retain(|partition| !partitions.contains(partition));
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {

@@ -9,7 +9,7 @@ use tokio::task::JoinError;
 use tokio_postgres::Row;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
-use weir_engine::{Partition, Record, Source, SourceError, SourceEvent};
+use weir_engine::{Headers, Partition, Record, Source, SourceError, SourceEvent, Started};
 use weir_model::wire::{self, Outgoing, OutgoingMetadata};
 use weir_model::{Metadata, Position, Timestamp};
 
@@ -21,6 +21,9 @@ use crate::notify::AppendSignal;
 /// The topic name under which the event store stands in the ledger.
 pub const EVENT_STORE_TOPIC: &str = "events";
 
+/// Positions begin here.
+const FIRST_POSITION: i64 = 1;
+
 /// How long a poll may sleep without a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -29,6 +32,7 @@ pub struct EventStoreSource {
     database: Database,
     partition: Partition,
     signal: AppendSignal,
+    headers: bool,
     assigned: bool,
     next: Option<i64>,
     ahead: Option<Ahead>,
@@ -50,8 +54,8 @@ struct Page {
 }
 
 impl Ahead {
-    fn start(database: &Database, partition: &Partition, rows: Rows, from: i64, limit: i64) -> Self {
-        let (database, partition) = (database.clone(), partition.clone());
+    fn start(source: &EventStoreSource, rows: Rows, from: i64, limit: i64) -> Self {
+        let (database, partition, headers) = (source.database.clone(), source.partition.clone(), source.headers);
         let page = tokio::spawn(async move {
             let rows = rows.await.map_err(gone)??;
             let full = usize::try_from(limit).is_ok_and(|limit| rows.len() == limit);
@@ -61,7 +65,8 @@ impl Ahead {
                 None => None,
             };
             // On a thread of its own: here it would hold up the very task that was just started.
-            let converting = move || rows.iter().map(|row| row_to_record(&partition, row)).collect::<Result<_, _>>();
+            let converting =
+                move || rows.iter().map(|row| row_to_record(&partition, row, headers)).collect::<Result<_, _>>();
             let records = tokio::task::spawn_blocking(converting).await.map_err(gone)??;
             Ok(Page { records, further })
         });
@@ -84,7 +89,20 @@ impl EventStoreSource {
     /// Reads the event store's id; nothing else happens until the lane asks.
     pub async fn open(database: Database, signal: AppendSignal) -> Result<Self, DbError> {
         let partition = Self::partition(&database).await?;
-        Ok(Self { database, partition, signal, assigned: false, next: None, ahead: None })
+        Ok(Self { database, partition, signal, headers: false, assigned: false, next: None, ahead: None })
+    }
+
+    /// Gives records the specification's five headers, as they go to a broker.
+    #[must_use]
+    pub fn with_headers(mut self) -> Self {
+        self.headers = true;
+        self
+    }
+
+    /// This event store's only partition.
+    #[must_use]
+    pub fn identity(&self) -> &Partition {
+        &self.partition
     }
 
     /// The event store's only partition.
@@ -98,14 +116,14 @@ impl EventStoreSource {
         let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
         if self.ahead.as_ref().is_none_or(|ahead| (ahead.from, ahead.limit) != (from, limit)) {
             let rows = fetch(&self.database, from, limit);
-            self.ahead = Some(Ahead::start(&self.database, &self.partition, rows, from, limit));
+            self.ahead = Some(Ahead::start(self, rows, from, limit));
         }
         let Some(ahead) = &mut self.ahead else { return Ok(Vec::new()) };
         let page = (&mut ahead.page).await;
         self.ahead = None;
         let Page { records, further } = page.map_err(gone)??;
         if let (Some(rows), Some(last)) = (further, records.last()) {
-            self.ahead = Some(Ahead::start(&self.database, &self.partition, rows, last.offset + 1, limit));
+            self.ahead = Some(Ahead::start(self, rows, last.offset + 1, limit));
         }
         Ok(records)
     }
@@ -125,12 +143,12 @@ pub(crate) async fn records_from(
     from: i64,
     limit: i64,
 ) -> Result<Vec<Record>, DbError> {
-    rows_from(database, from, limit).await?.iter().map(|row| row_to_record(partition, row)).collect()
+    rows_from(database, from, limit).await?.iter().map(|row| row_to_record(partition, row, false)).collect()
 }
 
 /// The row as a record, as it would stand in a topic: nothing of an event that is only passed on is taken apart on the way.
-/// It has no headers: a broker's consumers route by them, and here everything stands in the payload.
-fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
+/// Headers are for a broker's consumers, which route by them; here everything stands in the payload.
+fn row_to_record(partition: &Partition, row: &Row, with_headers: bool) -> Result<Record, DbError> {
     let broken =
         |what: String| DbError::new(TAILING, ErrorKind::Permanent, format!("a stored event is broken: {what}"));
     let text = |column: &str| row.try_get::<_, &str>(column).during(TAILING);
@@ -159,6 +177,16 @@ fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
         metadata: OutgoingMetadata { metadata: &metadata, tenant_id: text("tenant")?, source: text("source")? },
     });
     let mut payload = payload.map_err(|e| broken(e.to_string()))?;
+    let headers = match with_headers {
+        true => headers([
+            ("eventType", event_type),
+            ("version", schema_version),
+            ("source", text("source")?),
+            ("correlationId", metadata.correlation_id.as_deref().unwrap_or_default()),
+            ("timestamp", &time("timestamp")?.to_string()),
+        ]),
+        false => Headers::default(),
+    };
     // It grew by doubling, and is kept for as long as its batch.
     payload.shrink_to_fit();
     Ok(Record {
@@ -166,9 +194,13 @@ fn row_to_record(partition: &Partition, row: &Row) -> Result<Record, DbError> {
         offset: position.0,
         key: Some(Arc::from(aggregate_id)),
         payload: payload.into(),
-        headers: Vec::new(),
+        headers,
         recorded_at: Some(recorded_at),
     })
+}
+
+fn headers(pairs: [(&str, &str); 5]) -> Headers {
+    pairs.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
 }
 
 #[async_trait]
@@ -198,13 +230,13 @@ impl Source for EventStoreSource {
         }
     }
 
-    async fn start(&mut self, positions: &[(Partition, i64)]) -> Result<(), SourceError> {
-        for (partition, offset) in positions {
-            if *partition == self.partition {
-                self.next = Some(*offset);
-            }
-        }
-        Ok(())
+    async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
+        let Some((partition, next)) = positions.iter().find(|(partition, _)| *partition == self.partition) else {
+            return Ok(Vec::new());
+        };
+        let offset = next.unwrap_or(FIRST_POSITION);
+        self.next = Some(offset);
+        Ok(vec![Started::At { partition: partition.clone(), offset }])
     }
 
     async fn end(&mut self, _: &Partition) -> Result<i64, SourceError> {

@@ -17,12 +17,18 @@ use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{TABLES, reference_page};
 
-use crate::{Cut, HISTORY, METRICS, READ_MODELS, VerifyError};
+use weir_kafka::TopicLog;
+
+use crate::{Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, VerifyError};
 
 const PAGE: i64 = 2000;
 
 /// Items that the external sort holds in memory at a time.
 const SORT_SEGMENT: usize = 40_000;
+
+/// A key's records come from one place after the other: first the event store, and from topics once the lane was moved over.
+const EVENT_STORE_RANK: u8 = 0;
+const TOPICS_RANK: u8 = 1;
 
 /// Items between the reader and the sorter.
 const QUEUE_MAX: usize = 1000;
@@ -41,8 +47,9 @@ pub(crate) struct Expected {
 impl Expected {
     pub(crate) async fn read(
         database: &Database,
-        partition: &Partition,
-        cuts: &HashMap<&'static str, Cut>,
+        event_store: &Partition,
+        topics: Option<&TopicLog>,
+        cuts: &Cuts,
         units: Units,
         spill: &Path,
     ) -> Result<Self, VerifyError> {
@@ -50,14 +57,27 @@ impl Expected {
         let path = spill.to_owned();
         let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, path));
         let mut expected = Self::default();
-        let end = cuts.values().map(|cut| cut.below).max().unwrap_or(0);
+        let mut below: BTreeMap<Partition, i64> = BTreeMap::new();
+        for ((_, partition), cut) in cuts {
+            let end = below.entry(partition.clone()).or_default();
+            *end = cut.below.max(*end);
+        }
+        let end = below.get(event_store).copied().unwrap_or(0);
         let mut from = 0;
         while from < end {
-            let records = reference_page(database, partition, from, PAGE).await?;
+            let records = reference_page(database, event_store, from, PAGE).await?;
             let Some(last) = records.last() else { break };
             from = last.offset + 1;
             for record in records {
-                expected.take(record, cuts, units, &sender).await?;
+                expected.take(record, EVENT_STORE_RANK, cuts, units, &sender).await?;
+            }
+        }
+        if let Some(topics) = topics {
+            let mut chunks = topics.read(&below);
+            while let Some(chunk) = chunks.recv().await {
+                for record in chunk? {
+                    expected.take(record, TOPICS_RANK, cuts, units, &sender).await?;
+                }
             }
         }
         drop(sender);
@@ -70,11 +90,17 @@ impl Expected {
     async fn take(
         &mut self,
         record: Record,
-        cuts: &HashMap<&'static str, Cut>,
+        rank: u8,
+        cuts: &Cuts,
         units: Units,
         sorter: &mpsc::Sender<Item>,
     ) -> Result<(), VerifyError> {
-        let cut = |lane| cuts.get(lane).filter(|cut| cut.below > 0);
+        let of_lane: HashMap<&str, &Cut> = LANES
+            .into_iter()
+            .filter_map(|lane| Some((lane, cuts.get(&(lane, record.partition.clone()))?)))
+            .filter(|(_, cut)| cut.below > 0)
+            .collect();
+        let cut = |lane| of_lane.get(lane);
         let holds = |lane| cut(lane).is_some_and(|cut| cut.holds(record.offset));
         let is_dead = |lane| cut(lane).is_some_and(|cut| cut.is_dead(record.offset));
         let event = match wire::decode(&record.payload) {
@@ -85,8 +111,8 @@ impl Expected {
                         *self.dead.entry((lane, claimed_type(&record))).or_default() += 1;
                     } else if holds(lane) {
                         self.differences.push(format!(
-                            "{lane}: offset {} is no event ({error}), and no dead letter",
-                            record.offset
+                            "{lane}: offset {} of {} is no event ({error}), and no dead letter",
+                            record.offset, record.partition
                         ));
                     }
                 }
@@ -114,6 +140,7 @@ impl Expected {
             if holds(READ_MODELS) {
                 let item = Item {
                     table: u8::try_from(table).unwrap_or(u8::MAX),
+                    rank,
                     tenant,
                     key,
                     offset: record.offset,
@@ -161,6 +188,7 @@ fn targets(event: &Event, units: Units) -> Vec<(usize, String, String)> {
 #[derive(Debug)]
 struct Item {
     table: u8,
+    rank: u8,
     tenant: String,
     key: String,
     offset: i64,
@@ -173,13 +201,13 @@ impl Item {
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        (self.row(), self.offset).cmp(&(other.row(), other.offset))
+        (self.row(), self.rank, self.offset).cmp(&(other.row(), other.rank, other.offset))
     }
 }
 
 impl Sortable for Item {
     fn encode<W: Write>(&self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(&[self.table])?;
+        writer.write_all(&[self.table, self.rank])?;
         writer.write_all(&self.offset.to_le_bytes())?;
         for bytes in [self.tenant.as_bytes(), self.key.as_bytes(), &self.payload] {
             writer.write_all(&u64::try_from(bytes.len()).unwrap_or(0).to_le_bytes())?;
@@ -189,7 +217,7 @@ impl Sortable for Item {
     }
 
     fn decode<R: Read>(reader: &mut R) -> std::io::Result<Self> {
-        let (mut table, mut offset) = ([0], [0; 8]);
+        let (mut table, mut offset) = ([0; 2], [0; 8]);
         reader.read_exact(&mut table)?;
         reader.read_exact(&mut offset)?;
         let mut part = || -> std::io::Result<Vec<u8>> {
@@ -203,6 +231,7 @@ impl Sortable for Item {
         let text = |bytes| String::from_utf8(bytes).map_err(std::io::Error::other);
         Ok(Self {
             table: table[0],
+            rank: table[1],
             tenant: text(tenant)?,
             key: text(key)?,
             offset: i64::from_le_bytes(offset),

@@ -4,22 +4,26 @@
 //! each sink's own columns the same is rebuilt; counts and order-independent hashes are compared. Nothing compares a stored
 //! hash. Memory is bounded: pages from the source, an external sort for what must be folded by key, streams from the sinks.
 //!
+//! The source of a lane's records is the event store, or topics, or one after the other where a lane was moved over.
+//!
 //! Cuts: Postgres sinks are read in one REPEATABLE READ snapshot together with their ledger rows. History is read at one
 //! Delta version, whose own transaction says how far it goes.
 
 mod expected;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use weir_engine::{BoxError, Partition};
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
+use weir_kafka::{KafkaError, KafkaOptions, TopicLog};
 use weir_model::EventType;
 use weir_model::canonical::SetHash;
+use weir_model::event::TOPICS;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{SinkSnapshot, TABLES};
-use weir_postgres::{Database, DbError, EventStoreSource, dead_letters};
+use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters};
 
 use expected::Expected;
 
@@ -41,6 +45,9 @@ pub enum VerifyError {
     /// History.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     /// The sort's spill files.
     #[error("sorting what the read models should hold failed; its temporary files are in {}, which needs room for them", path.display())]
     Sort {
@@ -115,40 +122,47 @@ impl Cut {
     }
 }
 
-/// Compares every sink with the event store. Lanes may run meanwhile. `spill` takes the sort's temporary files.
-pub async fn verify(
-    database: &Database,
-    history: &HistoryRoot,
-    units: Units,
-    spill: &Path,
-) -> Result<Report, VerifyError> {
-    let partition = EventStoreSource::partition(database).await?;
+/// Where everything is that is compared.
+#[derive(Clone, Copy)]
+pub struct Stores<'a> {
+    /// Event store, ledger, read models, metrics.
+    pub database: &'a Database,
+    /// The Delta table.
+    pub history: &'a HistoryRoot,
+    /// The topics, where lanes read them.
+    pub kafka: Option<&'a KafkaOptions>,
+}
+
+/// How far each lane goes in each partition.
+pub(crate) type Cuts = HashMap<(&'static str, Partition), Cut>;
+
+/// Compares every sink with its sources. Lanes may run meanwhile. `spill` takes the sort's temporary files.
+pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Report, VerifyError> {
+    let Stores { database, history, kafka } = stores;
     let mut report = Report::default();
     let sinks = SinkSnapshot::open(database).await?;
-    let ledger: HashMap<String, i64> = sinks
-        .ledger()
-        .await?
-        .into_iter()
-        .filter(|row| row.partition == partition)
-        .filter_map(|row| row.next_offset.map(|next| (row.lane, next)))
-        .collect();
-    let mut cuts: HashMap<&'static str, Cut> = HashMap::new();
-    for lane in [READ_MODELS, METRICS] {
-        let below = ledger.get(lane).copied().unwrap_or(0);
-        cuts.insert(lane, Cut { below, dead: sinks.dead_offsets(lane, &partition).await? });
+    let rows = sinks.ledger().await?;
+    let mut cuts = Cuts::new();
+    for row in &rows {
+        if let Some(lane) = [READ_MODELS, METRICS].into_iter().find(|lane| *lane == row.lane) {
+            let dead = sinks.dead_offsets(lane, &row.partition).await?;
+            cuts.insert((lane, row.partition.clone()), Cut { below: row.next_offset.unwrap_or(0), dead });
+        }
     }
-    let (table, cut) = history_cut(database, history, &partition).await?;
-    let history_ledger = ledger.get(HISTORY).copied().unwrap_or(0);
-    if history_ledger > cut.below {
-        report.differences.push(format!(
-            "history: the ledger says everything below {history_ledger} is there, but the table's log ends at {}",
-            cut.below
-        ));
+    let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
+    let (table, history_cuts) = history_cuts(database, history, partitions).await?;
+    report.differences.extend(ahead_of_history(&rows, &history_cuts));
+    cuts.extend(history_cuts.into_iter().map(|(partition, cut)| ((HISTORY, partition), cut)));
+    for ((lane, _), cut) in &cuts {
+        *report.cuts.entry(lane).or_default() += cut.below;
     }
-    cuts.insert(HISTORY, cut);
-    report.cuts = cuts.iter().map(|(lane, cut)| (*lane, cut.below)).collect();
-
-    let expected = Expected::read(database, &partition, &cuts, units, spill).await?;
+    let event_store = EventStoreSource::partition(database).await?;
+    let topics = match kafka {
+        Some(kafka) => Some(TopicLog::open(kafka, &TOPICS).await?),
+        None => None,
+    };
+    report.differences.extend(beyond_reach(&cuts, &event_store, topics.as_ref()));
+    let expected = Expected::read(database, &event_store, topics.as_ref(), &cuts, units, spill).await?;
     report.differences.extend(expected.differences.iter().cloned());
     compare_read_models(&mut report, &expected, &sinks.read_models().await?);
     compare_metrics(&mut report, &expected, &sinks.metrics().await?);
@@ -156,41 +170,102 @@ pub async fn verify(
     Ok(report)
 }
 
+/// Where the ledger says more than the table's log.
+fn ahead_of_history(rows: &[LedgerRow], cuts: &HashMap<Partition, Cut>) -> Vec<String> {
+    let of_history = rows.iter().filter(|row| row.lane == HISTORY);
+    let below = |partition| cuts.get(partition).map_or(0, |cut: &Cut| cut.below);
+    of_history
+        .filter(|row| row.next_offset.unwrap_or(0) > below(&row.partition))
+        .map(|row| {
+            format!(
+                "history: the ledger says everything below {} of {} is there, but the table's log ends at {}",
+                row.next_offset.unwrap_or(0),
+                row.partition,
+                below(&row.partition)
+            )
+        })
+        .collect()
+}
+
+/// What a sink holds and no source can show any more.
+fn beyond_reach(cuts: &Cuts, event_store: &Partition, topics: Option<&TopicLog>) -> Vec<String> {
+    let mut words = Vec::new();
+    for ((lane, partition), cut) in cuts {
+        if cut.below == 0 || partition == event_store {
+            continue;
+        }
+        match topics.and_then(|topics| topics.ranges().get(partition)) {
+            None => words.push(format!(
+                "{lane}: holds records of {partition} ({}), which cannot be read: is `kafka.brokers` set, and the topic still the \
+                 same?",
+                partition.source
+            )),
+            Some((_, high)) if cut.below > *high => words.push(format!(
+                "{lane}: the ledger stands at {} of {partition}, which ends at {high}: the topic was truncated",
+                cut.below
+            )),
+            Some((low, _)) if *low > 0 => words.push(format!(
+                "{lane}: the records of {partition} below {low} were removed by retention and cannot be compared"
+            )),
+            Some(_) => {}
+        }
+    }
+    words.sort();
+    words
+}
+
 /// A version of the table, how far it goes, and the dead letters that belong to it. Those are kept before the commit that
 /// passes them and removed after the commit that redrives them, so a set that stands still around the reading fits.
-async fn history_cut(
+async fn history_cuts(
     database: &Database,
     history: &HistoryRoot,
-    partition: &Partition,
-) -> Result<(Option<HistoryTable>, Cut), VerifyError> {
+    partitions: Vec<Partition>,
+) -> Result<(Option<HistoryTable>, HashMap<Partition, Cut>), VerifyError> {
     let read_dead = || async {
         let client = database.get().await?;
-        dead_letters::offsets(&**client, HISTORY, partition).await
+        let mut dead = HashMap::new();
+        for partition in &partitions {
+            dead.insert(partition.clone(), dead_letters::offsets(&**client, HISTORY, partition).await?);
+        }
+        Ok::<_, DbError>(dead)
     };
     let mut attempts = 0;
     loop {
         let before = read_dead().await?;
         let table = HistoryTable::open(history).await?;
-        let below = match &table {
-            Some(table) => table.transaction(&transaction_id(HISTORY, partition)).await?.unwrap_or(0),
-            None => 0,
-        };
+        let mut cuts = HashMap::new();
+        for partition in &partitions {
+            let below = match &table {
+                Some(table) => table.transaction(&transaction_id(HISTORY, partition)).await?.unwrap_or(0),
+                None => 0,
+            };
+            cuts.insert(partition.clone(), Cut { below, dead: HashSet::new() });
+        }
         let after = read_dead().await?;
         attempts += 1;
-        let within = |dead: &HashMap<i64, bool>| dead.keys().copied().filter(|o| *o < below).collect::<HashSet<_>>();
-        if within(&before) != within(&after) && attempts < ATTEMPTS_MAX {
+        let within = |dead: &HashMap<Partition, HashMap<i64, bool>>| -> BTreeSet<(Partition, i64)> {
+            let of = |(p, offsets): (&Partition, &HashMap<i64, bool>)| {
+                let below = cuts.get(p).map_or(0, |cut| cut.below);
+                offsets.keys().filter(|o| **o < below).map(|o| (p.clone(), *o)).collect::<Vec<_>>()
+            };
+            dead.iter().flat_map(of).collect()
+        };
+        let dead = within(&after);
+        if within(&before) != dead && attempts < ATTEMPTS_MAX {
             continue;
         }
-        let mut dead = within(&after);
-        // A redrive that died after its commit left the dead letter behind; the table says that it is one no longer.
-        if let Some(table) = &table {
-            for (offset, _) in after.iter().filter(|(_, redriven)| **redriven) {
-                if table.transaction(&redrive_id(HISTORY, partition, *offset)).await?.is_some() {
-                    dead.remove(offset);
-                }
+        for (partition, offset) in dead {
+            // A redrive that died after its commit left the dead letter behind; the table says that it is one no longer.
+            let asked = after.get(&partition).and_then(|offsets| offsets.get(&offset)).copied().unwrap_or(false);
+            let redriven = match &table {
+                Some(table) if asked => table.transaction(&redrive_id(HISTORY, &partition, offset)).await?.is_some(),
+                Some(_) | None => false,
+            };
+            if !redriven && let Some(cut) = cuts.get_mut(&partition) {
+                cut.dead.insert(offset);
             }
         }
-        return Ok((table, Cut { below, dead }));
+        return Ok((table, cuts));
     }
 }
 

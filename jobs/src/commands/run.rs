@@ -1,0 +1,61 @@
+//! `weir run LANE…`: lanes alone, which share partitions with every other process that runs them.
+
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weir_engine::{BoxError, StatusBoard};
+
+use super::{end_at_second_signal, told_to_stop};
+use crate::instance::{Attached, Place, handlers, start_lanes};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which lanes: read-models, metrics, history
+    #[arg(required = true, value_name = "LANE")]
+    lanes: Vec<String>,
+}
+
+pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
+    let attached = place.attach().await?;
+    let ran = run_lanes(&attached, &args.lanes).await;
+    attached.detach().await?;
+    ran.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run_lanes(attached: &Attached, names: &[String]) -> Result<(), BoxError> {
+    // Without brokers the lanes of `weir up` have the only source to themselves.
+    attached.settings.kafka.required()?;
+    let (stop, board) = (CancellationToken::new(), StatusBoard::default());
+    let listener = TcpListener::bind(&attached.settings.run.listen).await?;
+    let address = listener.local_addr()?;
+    let mut lanes = start_lanes(attached, names, &board, &stop).await?;
+    let commands = attached.commands(&stop);
+    let http = tokio::spawn(weir_api::serve(listener, handlers(attached, commands, board)?, stop.clone()));
+    tracing::info!(metrics = %format_args!("http://{address}/metrics"), lanes = names.join(" "), "running");
+    let told = told_to_stop();
+    tokio::pin!(told);
+    let mut failure: Option<BoxError> = None;
+    loop {
+        tokio::select! {
+            stopped = &mut told => { stopped?; break }
+            ended = lanes.join_next() => match ended {
+                Some(ended) => {
+                    if let Err(error) = ended? {
+                        failure.get_or_insert(error.into());
+                    }
+                }
+                None => break,
+            }
+        }
+    }
+    end_at_second_signal();
+    stop.cancel();
+    while let Some(ended) = lanes.join_next().await {
+        if let Err(error) = ended? {
+            failure.get_or_insert(error.into());
+        }
+    }
+    http.await??;
+    failure.map_or(Ok(()), Err)
+}

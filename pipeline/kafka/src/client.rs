@@ -1,0 +1,134 @@
+//! How the brokers are reached: one place where every client's configuration is made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// How to reach the brokers. The maps take any librdkafka option by its own name, and win over what stands here.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaOptions {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// For every client: security, names, addresses.
+    pub client: BTreeMap<String, String>,
+    /// For consumers.
+    pub consumer: BTreeMap<String, String>,
+    /// For the publisher's producer.
+    pub producer: BTreeMap<String, String>,
+}
+
+/// A call to the brokers that takes longer counts as failed.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
+const FETCHED_AHEAD_KIB: &str = "16384";
+
+/// Bytes of one fetch's answer.
+const FETCH_BYTES_MAX: &str = "8388608";
+
+impl KafkaOptions {
+    fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "weir");
+        // A broker that was away is tried again soon.
+        config.set("reconnect.backoff.max.ms", "2000").set("topic.metadata.refresh.interval.ms", "10000");
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        extend(&mut config, &self.client);
+        config
+    }
+
+    /// For questions and administration.
+    pub(crate) fn admin(&self) -> ClientConfig {
+        self.common()
+    }
+
+    /// For a lane: the specification's settings, and what exactness asks for.
+    pub(crate) fn lane_consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.reader();
+        config
+            .set("group.id", group)
+            .set("session.timeout.ms", "30000")
+            .set("heartbeat.interval.ms", "3000")
+            .set("max.poll.interval.ms", "300000")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // Where a lane begins stands in the ledger; an offset that the broker does not have is never skipped over.
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.offset.store", "false")
+            .set("statistics.interval.ms", "500");
+        extend(&mut config, &self.consumer);
+        config
+    }
+
+    /// For reading partitions to their end, without a group.
+    pub(crate) fn reader(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            .set("queued.max.messages.kbytes", FETCHED_AHEAD_KIB)
+            .set("fetch.max.bytes", FETCH_BYTES_MAX)
+            .set("fetch.message.max.bytes", "2097152")
+            .set("fetch.queue.backoff.ms", "20")
+            .set("fetch.wait.max.ms", "100");
+        config
+    }
+
+    /// For the publisher: the specification's settings, in transactions.
+    pub(crate) fn publisher(&self, transactional_id: &str, transaction_timeout: Duration) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", transaction_timeout.as_millis().to_string())
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("retries", "2147483647")
+            .set("max.in.flight.requests.per.connection", "1")
+            .set("compression.type", "snappy")
+            .set("batch.size", "16384")
+            .set("linger.ms", "5")
+            .set("queue.buffering.max.kbytes", "32768")
+            .set("message.max.bytes", "2097152")
+            // The same key in the same partition as Java's and JavaScript's producers.
+            .set("partitioner", "murmur2_random");
+        extend(&mut config, &self.producer);
+        config
+    }
+}
+
+fn extend(config: &mut ClientConfig, options: &BTreeMap<String, String>) {
+    for (name, value) in options {
+        config.set(name, value);
+    }
+}
+
+/// Sends librdkafka's log lines where ours go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+/// librdkafka warns of each broker that it does not reach, again and again; a lane that waits says so itself.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+            tracing::debug!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::trace!(facility, "librdkafka: {message}"),
+    }
+}

@@ -1,0 +1,19 @@
+//! Kafka: topics, the publisher that fills them from the event store, and the source that lanes read them through.
+
+mod client;
+mod error;
+mod log;
+mod poll;
+mod progress;
+mod publisher;
+mod source;
+mod topic_ids;
+mod topics;
+
+pub use client::KafkaOptions;
+pub use error::KafkaError;
+pub use log::TopicLog;
+pub use progress::Progress;
+pub use publisher::{PublisherOptions, publish, recover};
+pub use source::KafkaSource;
+pub use topics::{Change, TopicSpec, Topics};

@@ -1,0 +1,394 @@
+//! The thread that polls one lane's consumer. It never waits for the lane for long: rebalances are answered and the group
+//! hears from us while a sink is away (`max.poll.interval.ms` is about this thread, not about the lane).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::{mpsc, oneshot};
+use weir_engine::{Headers, Partition, Record};
+use weir_model::Timestamp;
+
+use crate::client;
+use crate::error::{During, KafkaError};
+
+/// A partition as Kafka names it.
+pub(crate) type Place = (Arc<str>, i32);
+
+/// Records handed over at once.
+const CHUNK_RECORDS: usize = 500;
+
+/// Bytes handed over at once; one record may exceed it.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Chunks that may wait for the lane.
+pub(crate) const CHUNKS_WAITING: usize = 2;
+
+/// How long the lane may leave chunks standing before fetching is paused.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the thread tells the lane, in order.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// These are ours now; they stay paused until told where to start.
+    Assigned(Vec<Place>),
+    /// These are no longer ours.
+    Revoked(Vec<Place>),
+    /// Records, and the generation in which they were read: what was read before a restart is not for the lane any more.
+    Records { generation: u64, records: Vec<Record> },
+    /// A partition's next offset is not there: truncated by retention or by hand, or its topic was deleted.
+    OutOfRange,
+    /// The client cannot go on.
+    Failed(KafkaError),
+}
+
+/// What the lane asks of the thread.
+pub(crate) enum Asked {
+    /// Start, or restart, these at these offsets. Answers with what is still assigned, and so was started, and the generation
+    /// from which on records are meant.
+    Start(Vec<(Place, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<Place>), KafkaError>>),
+    /// For lag displays only.
+    CommitGroup(Vec<(Place, i64)>),
+}
+
+/// A partition's ends as the broker last told them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ends {
+    /// The end for those who read committed.
+    pub(crate) stable: i64,
+    /// Up to here everything was fetched, when the fetcher last came to the end.
+    pub(crate) fetched: i64,
+}
+
+/// What callbacks leave behind, on whatever thread they run.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// What goes to the lane after the records that were read before it.
+    waiting: Mutex<Vec<Said>>,
+    ends: Mutex<HashMap<Place, Ends>>,
+    lane: String,
+}
+
+impl Shared {
+    pub(crate) fn new(lane: &str) -> Self {
+        Self { lane: lane.to_owned(), ..Self::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Said>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ends of a partition.
+    pub(crate) fn ends(&self, place: &Place) -> Option<Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
+    }
+}
+
+/// The consumer's context.
+#[derive(Clone)]
+pub(crate) struct Context(pub(crate) Arc<Shared>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: RdError, reason: &str) {
+        tracing::debug!(lane = self.0.lane, %error, reason, "librdkafka");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, topic) in statistics.topics {
+            let name: Arc<str> = name.into();
+            for (number, partition) in topic.partitions {
+                if partition.desired && number >= 0 {
+                    let stable = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+                    ends.insert((name.clone(), number), Ends { stable, fetched: partition.eof_offset });
+                }
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    /// The default flow would assign at the group's offset and fetch at once; here partitions are assigned paused, at an
+    /// offset that nobody reads from, and wait for their claim in the ledger.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let places: Vec<Place> =
+            list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect();
+        metrics::counter!("weir_kafka_rebalances_total", "lane" => self.0.lane.clone()).increment(1);
+        let (done, said) = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let placed = list.set_all_offsets(Offset::Offset(0));
+            let done = placed.and_then(|()| consumer.incremental_assign(list)).and_then(|()| consumer.pause(list));
+            (done, Said::Assigned(places))
+        } else {
+            (consumer.incremental_unassign(list), Said::Revoked(places))
+        };
+        tracing::debug!(lane = self.0.lane, ?said, "rebalanced");
+        if let Err(error) = done {
+            tracing::warn!(lane = self.0.lane, %error, "a rebalance was not taken up");
+        }
+        self.0.waiting().push(said);
+    }
+}
+
+/// The thread's state.
+pub(crate) struct Poller {
+    pub(crate) consumer: Arc<BaseConsumer<Context>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) said: mpsc::Sender<Said>,
+    pub(crate) asked: mpsc::Receiver<Asked>,
+    pub(crate) started: HashMap<Arc<str>, HashMap<i32, Partition>>,
+    pub(crate) generation: u64,
+    pub(crate) chunk: Chunk,
+    pub(crate) waiting_since: Option<Instant>,
+    pub(crate) paused: bool,
+}
+
+/// Records on their way into one hand-over. Their bytes share one allocation.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    bytes: BytesMut,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    partition: Partition,
+    offset: i64,
+    recorded_at: Option<Timestamp>,
+    has_key: bool,
+    /// Where the key begins, and where key, payload and headers end.
+    bounds: [usize; 4],
+}
+
+impl Chunk {
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows.len() >= CHUNK_RECORDS || self.bytes.len() >= CHUNK_BYTES
+    }
+
+    pub(crate) fn push(&mut self, partition: &Partition, message: &BorrowedMessage<'_>) {
+        let mut bounds = [self.bytes.len(); 4];
+        self.bytes.extend_from_slice(message.key().unwrap_or_default());
+        bounds[1] = self.bytes.len();
+        self.bytes.extend_from_slice(message.payload().unwrap_or_default());
+        bounds[2] = self.bytes.len();
+        for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+            Headers::write(&mut self.bytes, header.key, header.value.unwrap_or_default());
+        }
+        bounds[3] = self.bytes.len();
+        self.rows.push(Row {
+            partition: partition.clone(),
+            offset: message.offset(),
+            recorded_at: message.timestamp().to_millis().and_then(|millis| Timestamp::from_millis(millis).ok()),
+            has_key: message.key().is_some(),
+            bounds,
+        });
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Record> {
+        let capacity = self.bytes.len();
+        let bytes = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(capacity)).freeze();
+        let record = |row: Row| {
+            let [key, payload, headers, end] = row.bounds;
+            let text = || String::from_utf8_lossy(&bytes[key..payload]);
+            Record {
+                partition: row.partition,
+                offset: row.offset,
+                // Keys are text in the specification; whatever else stands there still orders records.
+                key: row.has_key.then(|| Arc::from(text())),
+                payload: bytes.slice(payload..headers),
+                headers: Headers::from_written(bytes.slice(headers..end)),
+                recorded_at: row.recorded_at,
+            }
+        };
+        self.rows.drain(..).map(record).collect()
+    }
+}
+
+impl Poller {
+    /// Until the lane is gone.
+    pub(crate) fn run(mut self) {
+        loop {
+            while let Ok(asked) = self.asked.try_recv() {
+                self.answer(asked);
+            }
+            if self.said.is_closed() {
+                return self.leave();
+            }
+            if !self.hand_over() {
+                // The lane has enough. Waiting a little is cheaper than pausing, which throws away what was fetched.
+                let patient = self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
+                if patient {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                self.pause(true);
+            } else {
+                self.waiting_since = None;
+                self.pause(false);
+            }
+            self.poll();
+        }
+    }
+
+    /// Sends on what there is; `false` when the lane has no room for it.
+    fn hand_over(&mut self) -> bool {
+        let mut waiting = self.shared.waiting();
+        // What was read before a rebalance goes before it.
+        if !self.chunk.rows.is_empty() && (self.chunk.is_full() || !waiting.is_empty() || self.said.capacity() > 0) {
+            let Ok(permit) = self.said.try_reserve() else { return !self.chunk.is_full() && waiting.is_empty() };
+            permit.send(Said::Records { generation: self.generation, records: self.chunk.take() });
+        }
+        while !waiting.is_empty() {
+            let Ok(permit) = self.said.try_reserve() else { return false };
+            let said = waiting.remove(0);
+            if let Said::Assigned(places) | Said::Revoked(places) = &said {
+                for (topic, number) in places {
+                    self.started.get_mut(topic).map(|numbers| numbers.remove(number));
+                }
+            }
+            permit.send(said);
+        }
+        true
+    }
+
+    /// Polls until there is a chunk, a rebalance, or nothing for now; at least once, for callbacks run here and nowhere else.
+    fn poll(&mut self) {
+        let no_hurry = self.chunk.rows.is_empty() || self.paused || self.said.capacity() == 0;
+        let mut wait = if no_hurry { POLL } else { Duration::ZERO };
+        loop {
+            match self.consumer.poll(wait) {
+                None => return,
+                Some(Ok(message)) => {
+                    let of_topic = self.started.get(message.topic());
+                    if let Some(partition) = of_topic.and_then(|numbers| numbers.get(&message.partition())) {
+                        self.chunk.push(partition, &message);
+                    }
+                }
+                Some(Err(RdError::PartitionEOF(_))) => {}
+                Some(Err(error)) => self.fail(error),
+            }
+            wait = Duration::ZERO;
+            if self.chunk.is_full() || !self.shared.waiting().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn fail(&mut self, error: RdError) {
+        let code = error.rdkafka_error_code();
+        if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+            self.shared.waiting().push(Said::OutOfRange);
+        } else if let RdError::MessageConsumptionFatal(_) = error {
+            self.shared.waiting().push(Said::Failed(KafkaError::permanent("consuming", error)));
+        } else {
+            tracing::debug!(lane = self.shared.lane, %error, "consuming");
+        }
+    }
+
+    /// Leaves the group, so that others need not wait for the session's end.
+    fn leave(&self) {
+        self.consumer.unsubscribe();
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && self.consumer.assignment().is_ok_and(|list| list.count() > 0) {
+            drop(self.consumer.poll(POLL));
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        if self.paused == pause {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, numbers) in &self.started {
+            for number in numbers.keys() {
+                list.add_partition(topic, *number);
+            }
+        }
+        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = done {
+            tracing::warn!(lane = self.shared.lane, %error, pause, "pausing or resuming failed");
+        }
+        self.paused = pause;
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        match asked {
+            Asked::Start(positions, answer) => {
+                let started = self.start(positions);
+                // A lane that went away needs no answer.
+                drop(answer.send(started));
+            }
+            Asked::CommitGroup(offsets) => {
+                let assigned: BTreeSet<Place> = self
+                    .started
+                    .iter()
+                    .flat_map(|(topic, numbers)| numbers.keys().map(|number| (topic.clone(), *number)))
+                    .collect();
+                let mut list = TopicPartitionList::new();
+                for ((topic, number), offset) in offsets.into_iter().filter(|(place, _)| assigned.contains(place)) {
+                    drop(list.add_partition_offset(&topic, number, Offset::Offset(offset)));
+                }
+                if list.count() > 0
+                    && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+                {
+                    tracing::debug!(lane = self.shared.lane, %error, "the group's offsets are late");
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, mut positions: Vec<(Place, Partition, i64)>) -> Result<(u64, BTreeSet<Place>), KafkaError> {
+        const ACTION: &str = "starting partitions";
+        let assignment = self.consumer.assignment().during(ACTION)?;
+        let assigned: BTreeSet<Place> =
+            assignment.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect();
+        // What was revoked meanwhile: the lane reads of it in its turn.
+        positions.retain(|(place, ..)| assigned.contains(place));
+        self.generation += 1;
+        // Read before the restart: no longer meant.
+        self.chunk.rows.retain(|row| !positions.iter().any(|(_, partition, _)| *partition == row.partition));
+        let mut sought = TopicPartitionList::new();
+        for ((topic, number), _, offset) in &positions {
+            sought.add_partition_offset(topic, *number, Offset::Offset(*offset)).during(ACTION)?;
+        }
+        if sought.count() == 0 {
+            return Ok((self.generation, BTreeSet::new()));
+        }
+        let answers = self.consumer.seek_partitions(sought, client::CALL_TIMEOUT).during(ACTION)?;
+        // A partition whose offset was out of range does not fetch any more, and cannot be sought: it is assigned anew.
+        let mut stopped = TopicPartitionList::new();
+        let mut resumed = TopicPartitionList::new();
+        for element in answers.elements() {
+            let to = if element.error().is_err() { &mut stopped } else { &mut resumed };
+            to.add_partition_offset(element.topic(), element.partition(), element.offset()).during(ACTION)?;
+        }
+        if stopped.count() > 0 {
+            self.consumer.incremental_unassign(&stopped).during(ACTION)?;
+            self.consumer.incremental_assign(&stopped).during(ACTION)?;
+        }
+        if self.paused {
+            self.consumer.pause(&stopped).during(ACTION)?;
+        } else {
+            self.consumer.resume(&resumed).during(ACTION)?;
+        }
+        let mut started = BTreeSet::new();
+        for ((topic, number), partition, _) in positions {
+            started.insert((topic.clone(), number));
+            self.started.entry(topic).or_default().insert(number, partition);
+        }
+        Ok((self.generation, started))
+    }
+}

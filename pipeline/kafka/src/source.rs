@@ -1,0 +1,344 @@
+//! Topics as a lane's source: partitions by consumer group, offsets by the ledger.
+//!
+//! The group says who reads a partition, the ledger says from where; the group's own offsets are written for lag displays and
+//! never read. A thread of its own polls (`poll.rs`); what it says arrives here in order.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
+
+use crate::client::{CALL_TIMEOUT, KafkaOptions};
+use crate::error::{During, KafkaError};
+use crate::poll::{Asked, CHUNKS_WAITING, Chunk, Context, Place, Poller, Said, Shared};
+use crate::topic_ids::topic_ids;
+
+/// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made anew as if nothing
+/// had happened.
+const IDS_EVERY: Duration = Duration::from_secs(5);
+
+/// Before ids are asked for again that could not be had.
+const IDS_AGAIN: Duration = Duration::from_secs(1);
+
+/// One lane's view of the topics.
+pub struct KafkaSource {
+    /// `None` once closed.
+    consumer: Option<Arc<BaseConsumer<Context>>>,
+    polling: Option<std::thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+    said: mpsc::Receiver<Said>,
+    asks: mpsc::Sender<Asked>,
+    lane: String,
+    /// Assigned, but whose topic's id is not known yet.
+    arriving: BTreeSet<Place>,
+    /// Ids that are on the way.
+    asking: Option<JoinHandle<Result<Ids, KafkaError>>>,
+    asked_at: Instant,
+    /// To be said next.
+    pending: VecDeque<SourceEvent>,
+    owned: HashMap<Place, Owned>,
+}
+
+struct Owned {
+    partition: Partition,
+    /// What was read before this generation is not meant any more; `None` before the first start.
+    valid_from: Option<u64>,
+    /// The next offset to be handed on.
+    next: i64,
+}
+
+struct Ids {
+    cluster: String,
+    topics: HashMap<String, String>,
+}
+
+impl KafkaSource {
+    /// Joins the lane's group; partitions arrive through [`Source::next`].
+    pub fn open(options: &KafkaOptions, lane: &str, group: &str, topics: &[&str]) -> Result<Self, KafkaError> {
+        const ACTION: &str = "joining the consumer group";
+        let shared = Arc::new(Shared::new(lane));
+        let config = options.lane_consumer(group);
+        let consumer = BaseConsumer::from_config_and_context(&config, Context(shared.clone())).during(ACTION)?;
+        consumer.subscribe(topics).during(ACTION)?;
+        let consumer = Arc::new(consumer);
+        let (sender, said) = mpsc::channel(CHUNKS_WAITING);
+        let (asks, asked) = mpsc::channel(16);
+        let poller = Poller {
+            consumer: consumer.clone(),
+            shared: shared.clone(),
+            said: sender,
+            asked,
+            started: HashMap::new(),
+            generation: 0,
+            chunk: Chunk::default(),
+            waiting_since: None,
+            paused: false,
+        };
+        let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
+        Ok(Self {
+            consumer: Some(consumer),
+            polling: Some(thread.map_err(|e| KafkaError::permanent(ACTION, e))?),
+            shared,
+            said,
+            asks,
+            lane: lane.to_owned(),
+            arriving: BTreeSet::new(),
+            asking: None,
+            asked_at: Instant::now(),
+            pending: VecDeque::new(),
+            owned: HashMap::new(),
+        })
+    }
+
+    fn place(partition: &Partition) -> Place {
+        (partition.topic.clone(), partition.number)
+    }
+
+    fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, KafkaError> {
+        self.consumer.clone().ok_or_else(|| KafkaError::permanent("consuming", "the consumer is closed"))
+    }
+
+    /// Asks for the ids of all topics that this lane has to do with, after a while.
+    fn ask_for_ids(&mut self, after: Duration) -> Result<(), KafkaError> {
+        let consumer = self.consumer()?;
+        let topics: BTreeSet<Arc<str>> =
+            self.arriving.iter().chain(self.owned.keys()).map(|(topic, _)| topic.clone()).collect();
+        self.asked_at = Instant::now();
+        self.asking = Some(tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            ids_of(consumer, topics).await
+        }));
+        Ok(())
+    }
+
+    /// Takes up what is known now: partitions that waited for it, and topics that are not what they were.
+    fn take_ids(&mut self, ids: &Ids) {
+        let source = |topic: &str| ids.topics.get(topic).map(|id| Arc::from(format!("{}/{id}", ids.cluster)));
+        let mut gone = Vec::new();
+        for (place, owned) in &self.owned {
+            if source(&place.0).is_some_and(|source: Arc<str>| source != owned.partition.source) {
+                tracing::warn!(lane = self.lane, partition = %owned.partition, "the topic was deleted and made anew");
+                gone.push(owned.partition.clone());
+                self.arriving.insert(place.clone());
+            }
+        }
+        self.owned.retain(|_, owned| !gone.contains(&owned.partition));
+        if !gone.is_empty() {
+            self.pending.push_back(SourceEvent::Revoked(gone));
+        }
+        let mut partitions = Vec::new();
+        self.arriving.retain(|(topic, number)| {
+            let Some(source) = source(topic) else { return true };
+            let partition = Partition { source, topic: topic.clone(), number: *number };
+            let owned = Owned { partition: partition.clone(), valid_from: None, next: 0 };
+            self.owned.insert((topic.clone(), *number), owned);
+            partitions.push(partition);
+            false
+        });
+        if !partitions.is_empty() {
+            self.pending.push_back(SourceEvent::Assigned(partitions));
+        }
+    }
+
+    fn take(&mut self, said: Said) -> Result<Option<SourceEvent>, SourceError> {
+        match said {
+            Said::Assigned(places) => {
+                self.arriving.extend(places);
+                if !self.arriving.is_empty() {
+                    self.ask_for_ids(Duration::ZERO)?;
+                }
+                Ok(None)
+            }
+            Said::Revoked(places) => {
+                self.arriving.retain(|place| !places.contains(place));
+                let gone = places.iter().filter_map(|place| self.owned.remove(place));
+                Ok(Some(SourceEvent::Revoked(gone.map(|owned| owned.partition).collect())))
+            }
+            Said::Records { generation, mut records } => {
+                // A record is looked up by its partition's coordinates, which change only with the partition.
+                records.retain(|record| {
+                    let owned = self.owned.get_mut(&(record.partition.topic.clone(), record.partition.number));
+                    let Some(owned) = owned.filter(|owned| owned.partition == record.partition) else { return false };
+                    let meant = owned.valid_from.is_some_and(|from| from <= generation) && record.offset >= owned.next;
+                    if meant {
+                        owned.next = record.offset + 1;
+                    }
+                    meant
+                });
+                Ok((!records.is_empty()).then_some(SourceEvent::Records(records)))
+            }
+            Said::OutOfRange => {
+                self.ask_for_ids(Duration::ZERO)?;
+                let started = self.owned.values().filter(|owned| owned.valid_from.is_some());
+                Ok(Some(SourceEvent::OutOfRange(started.map(|owned| owned.partition.clone()).collect())))
+            }
+            Said::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Low and high watermark, for those who read committed.
+    async fn watermarks(&self, partition: &Partition) -> Result<(i64, i64), KafkaError> {
+        const ACTION: &str = "asking for a partition's ends";
+        let (consumer, (topic, number)) = (self.consumer()?, Self::place(partition));
+        let asked = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, number, CALL_TIMEOUT));
+        asked.await.map_err(|e| KafkaError::unavailable(ACTION, e))?.during(ACTION)
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn next(&mut self, _records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError> {
+        if let Some(event) = self.pending.pop_front() {
+            return Ok(event);
+        }
+        if self.asking.is_none() && self.asked_at.elapsed() >= IDS_EVERY && !self.owned.is_empty() {
+            self.ask_for_ids(Duration::ZERO)?;
+        }
+        // Whatever is dropped here leaves its place as it was.
+        let asking = async {
+            match &mut self.asking {
+                Some(asking) => asking.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            said = self.said.recv() => match said {
+                Some(said) => Ok(self.take(said)?.unwrap_or(SourceEvent::Idle)),
+                None => Err(KafkaError::permanent("consuming", "the polling thread ended").into()),
+            },
+            ids = asking => {
+                self.asking = None;
+                let ids = ids.map_err(|e| KafkaError::unavailable("asking for topic ids", e)).and_then(|ids| ids);
+                match ids {
+                    Ok(ids) => self.take_ids(&ids),
+                    Err(error) => tracing::debug!(lane = self.lane, %error, "no topic ids"),
+                }
+                if !self.arriving.is_empty() {
+                    self.ask_for_ids(IDS_AGAIN)?;
+                }
+                Ok(self.pending.pop_front().unwrap_or(SourceEvent::Idle))
+            }
+            () = tokio::time::sleep(wait) => Ok(SourceEvent::Idle),
+        }
+    }
+
+    async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
+        let mut begun = Vec::with_capacity(positions.len());
+        let mut starts = Vec::new();
+        for (partition, next) in positions {
+            let place = Self::place(partition);
+            if self.owned.get(&place).is_none_or(|owned| owned.partition != *partition) {
+                continue;
+            }
+            let (low, high) = self.watermarks(partition).await?;
+            match refusal(&self.lane, partition, *next, low, high) {
+                Some(reason) => begun.push(Started::Refused { partition: partition.clone(), reason }),
+                None => {
+                    let offset = next.unwrap_or(low);
+                    starts.push((place, partition.clone(), offset));
+                    begun.push(Started::At { partition: partition.clone(), offset });
+                }
+            }
+        }
+        if starts.is_empty() {
+            return Ok(begun);
+        }
+        let (sender, answer) = oneshot::channel();
+        let gone = || KafkaError::permanent("starting partitions", "the polling thread ended");
+        self.asks.send(Asked::Start(starts.clone(), sender)).await.map_err(|_| gone())?;
+        let (generation, started) = answer.await.map_err(|_| gone())??;
+        for (place, _, offset) in starts {
+            if let Some(owned) = self.owned.get_mut(&place).filter(|_| started.contains(&place)) {
+                (owned.valid_from, owned.next) = (Some(generation), offset);
+            }
+        }
+        begun.retain(|begun| match begun {
+            Started::At { partition, .. } => started.contains(&Self::place(partition)),
+            Started::Refused { .. } => true,
+        });
+        Ok(begun)
+    }
+
+    async fn end(&mut self, partition: &Partition) -> Result<i64, SourceError> {
+        let place = Self::place(partition);
+        let next = self.owned.get(&place).map_or(0, |owned| owned.next);
+        let Some(ends) = self.shared.ends(&place) else { return Ok(next) };
+        // A commit marker can end a partition: where the fetcher came to the end and nothing is on the way, the next
+        // offset to be read is the end.
+        let everything = ends.fetched >= ends.stable && self.said.is_empty();
+        Ok(if everything { next } else { ends.stable.max(next) })
+    }
+
+    async fn close(&mut self) {
+        self.said.close();
+        let (polling, consumer) = (self.polling.take(), self.consumer.take());
+        // Closing a consumer waits for the brokers.
+        let closing = tokio::task::spawn_blocking(move || {
+            drop(polling.map(std::thread::JoinHandle::join));
+            drop(consumer);
+        });
+        if tokio::time::timeout(CALL_TIMEOUT, closing).await.is_err() {
+            tracing::warn!(
+                lane = self.lane,
+                "leaving the consumer group takes too long; its session will end by itself"
+            );
+        }
+    }
+
+    async fn committed(&mut self, spans: &[Span]) {
+        let offsets = spans.iter().map(|span| (Self::place(&span.partition), span.end)).collect();
+        // Only for displays: what finds no room is written with the next batch.
+        drop(self.asks.try_send(Asked::CommitGroup(offsets)));
+    }
+}
+
+async fn ids_of(consumer: Arc<BaseConsumer<Context>>, topics: BTreeSet<Arc<str>>) -> Result<Ids, KafkaError> {
+    const ACTION: &str = "asking for topic ids";
+    let asking = tokio::task::spawn_blocking(move || {
+        let cluster = consumer.client().fetch_cluster_id(CALL_TIMEOUT);
+        let cluster = cluster.ok_or_else(|| KafkaError::unavailable(ACTION, "no broker answers"))?;
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        Ok(Ids { cluster, topics: topic_ids(consumer.client(), &names, CALL_TIMEOUT)? })
+    });
+    asking.await.map_err(|e| KafkaError::unavailable(ACTION, e))?
+}
+
+/// Why a partition cannot be read from where the ledger stands.
+fn refusal(lane: &str, partition: &Partition, next: Option<i64>, low: i64, high: i64) -> Option<String> {
+    let next = next?;
+    let cure = format!(
+        "look at `weir ledger show`, and decide with `weir ledger reset {lane} --topic {} --partition {} --to earliest|latest|OFFSET --yes`",
+        partition.topic, partition.number
+    );
+    if next < low {
+        return Some(format!(
+            "{partition}: the ledger stands at {next}, but the topic begins at {low}: {} records were removed before this lane \
+             read them; {cure}",
+            low - next
+        ));
+    }
+    (next > high).then(|| {
+        format!("{partition}: the ledger stands at {next}, but the topic ends at {high}: it was truncated behind this lane; {cure}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_never_skipped() {
+        let partition = Partition { source: "c/t".into(), topic: "user_events".into(), number: 3 };
+        let refusal = |next, low, high| refusal("history", &partition, next, low, high);
+        assert_eq!((refusal(None, 5, 9), refusal(Some(5), 5, 9), refusal(Some(9), 5, 9)), (None, None, None));
+        let words = refusal(Some(4), 5, 9).unwrap_or_default();
+        assert!(words.contains("1 records were removed") && words.contains("weir ledger reset history"), "{words}");
+        assert!(refusal(Some(10), 5, 9).unwrap_or_default().contains("ends at 9"));
+    }
+}

@@ -1,0 +1,182 @@
+//! A real Apache Kafka (KRaft) of the tests' own, of one broker or more. Its jars come from Maven Central into the user's
+//! cache directory at first use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::postgres::free_port;
+
+const VERSION: &str = "4.1.1";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion><groupId>weir</groupId><artifactId>kafka</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>VERSION</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>VERSION</version></dependency>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.25.1</version></dependency>
+  </dependencies>
+</project>
+"#;
+
+const LOG4J: &str = "rootLogger.level=warn\nrootLogger.appenderRef.c.ref=c\nappender.c.type=Console\nappender.c.name=c\n\
+     appender.c.layout.type=PatternLayout\nappender.c.layout.pattern=%d %p %m%n\n";
+
+/// The classpath, fetched once.
+fn jars() -> &'static PathBuf {
+    static JARS: OnceLock<PathBuf> = OnceLock::new();
+    JARS.get_or_init(|| {
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
+        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+        let dir = cache.join("weir").join(format!("kafka-{VERSION}"));
+        if !dir.join("complete").exists() {
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("pom.xml"), POM.replace("VERSION", VERSION)).unwrap();
+            fs::write(dir.join("log4j2.properties"), LOG4J).unwrap();
+            let output = Command::new("mvn")
+                .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"])
+                .current_dir(&dir)
+                .output()
+                .expect("mvn runs; install Debian's maven and default-jre-headless");
+            assert!(
+                output.status.success(),
+                "Kafka's jars cannot be had; see that Maven Central is reached:\n{}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+            fs::write(dir.join("complete"), "").unwrap();
+        }
+        dir
+    })
+}
+
+/// One of Kafka's programs, by its main class.
+#[must_use]
+pub fn tool(main: &str) -> Command {
+    let mut command = Command::new("java");
+    // Small, and quick to start rather than quick in the end.
+    command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    command.arg(format!("{}/libs/*", jars().display()));
+    command.arg(format!("-Dlog4j2.configurationFile=file:{}/log4j2.properties", jars().display()));
+    command.arg(main).stdin(Stdio::null());
+    command
+}
+
+struct Broker {
+    child: Option<Child>,
+    port: u16,
+    dir: PathBuf,
+}
+
+/// A running cluster; ends with it.
+pub struct Kafka {
+    brokers: Vec<Broker>,
+    _dir: TempDir,
+}
+
+impl Kafka {
+    /// One broker.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_cluster(1)
+    }
+
+    /// So many brokers, each of which is a controller too.
+    #[must_use]
+    pub fn start_cluster(count: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-kafka-").tempdir().unwrap();
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let voters: Vec<String> =
+            ports.iter().enumerate().map(|(n, (_, port))| format!("{}@127.0.0.1:{port}", n + 1)).collect();
+        let replicas = count.min(3);
+        let mut cluster = Self { brokers: Vec::new(), _dir: dir };
+        for (n, (port, controller)) in ports.iter().enumerate() {
+            let dir = cluster._dir.path().join(format!("broker-{}", n + 1));
+            fs::create_dir(&dir).unwrap();
+            let properties = format!(
+                "process.roles=broker,controller\nnode.id={}\ncontroller.quorum.voters={}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={}\n\
+                 offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
+                 transaction.state.log.replication.factor={replicas}\ntransaction.state.log.num.partitions=4\n\
+                 transaction.state.log.min.isr={}\ngroup.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n\
+                 broker.session.timeout.ms=6000\n",
+                n + 1,
+                voters.join(","),
+                dir.join("data").display(),
+                replicas.min(2),
+            );
+            fs::write(dir.join("server.properties"), properties).unwrap();
+            let formatted = tool("kafka.tools.StorageTool")
+                .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
+                .arg(dir.join("server.properties"))
+                .output()
+                .expect("java runs; install Debian's default-jre-headless");
+            assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+            cluster.brokers.push(Broker { child: None, port: *port, dir });
+        }
+        for n in 0..count {
+            cluster.start_broker(n);
+        }
+        cluster.wait();
+        cluster
+    }
+
+    /// `host:port`, comma-separated.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        let addresses: Vec<String> = self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect();
+        addresses.join(",")
+    }
+
+    /// Starts a broker that was killed.
+    pub fn start_broker(&mut self, n: usize) {
+        let broker = &mut self.brokers[n];
+        let log = fs::OpenOptions::new().create(true).append(true).open(broker.dir.join("kafka.log")).unwrap();
+        let mut kafka = tool("kafka.Kafka");
+        kafka.arg(broker.dir.join("server.properties")).stdout(log.try_clone().unwrap()).stderr(log);
+        broker.child = Some(kafka.spawn().unwrap());
+    }
+
+    /// As `kill -9` does.
+    pub fn kill_broker(&mut self, n: usize) {
+        if let Some(mut child) = self.brokers[n].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stops a broker's process, or lets it go on.
+    pub fn signal_broker(&self, n: usize, signal: Signal) {
+        let child = self.brokers[n].child.as_ref().unwrap();
+        rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
+    /// Waits until every broker that runs answers.
+    pub fn wait(&mut self) {
+        let started = Instant::now();
+        for broker in &mut self.brokers {
+            let Some(child) = &mut broker.child else { continue };
+            let words = |dir: &Path| fs::read_to_string(dir.join("kafka.log")).unwrap_or_default();
+            while std::net::TcpStream::connect(("127.0.0.1", broker.port)).is_err() {
+                assert!(child.try_wait().unwrap().is_none(), "{}", words(&broker.dir));
+                assert!(started.elapsed() < PATIENCE, "{}", words(&broker.dir));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        for n in 0..self.brokers.len() {
+            self.kill_broker(n);
+        }
+    }
+}
