@@ -58,7 +58,7 @@ async fn drive(database: &Database, lane: Lane, mut sink: impl Sink + 'static, e
 async fn decoded(database: &Database, events: i64) -> Vec<Located> {
     let signal = AppendSignal::start(database.clone(), CancellationToken::new());
     let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
-    source.start(&[(EventStoreSource::partition(database).await.unwrap(), 1)]).await.unwrap();
+    source.start(&[(EventStoreSource::partition(database).await.unwrap(), Some(1))]).await.unwrap();
     let mut all = Vec::new();
     while (all.len() as i64) < events {
         if let SourceEvent::Records(records) = source.next(2000, Duration::from_secs(1)).await.unwrap() {

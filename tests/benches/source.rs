@@ -17,7 +17,7 @@ async fn ours(database: &Database) -> f64 {
     let signal = AppendSignal::start(database.clone(), stop.clone());
     let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
     let partition = EventStoreSource::partition(database).await.unwrap();
-    source.start(&[(partition, 1)]).await.unwrap();
+    source.start(&[(partition, Some(1))]).await.unwrap();
     let started = std::time::Instant::now();
     let mut records = 0;
     while records < EVENTS {

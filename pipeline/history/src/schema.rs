@@ -35,6 +35,10 @@ const ENVELOPE: &[(&str, ColumnType, bool)] = &[
 /// Columns after the typed ones: the fields that have none, and the whole canonical payload.
 const REST: &[(&str, ColumnType, bool)] = &[("extra", ColumnType::Json, false), ("data", ColumnType::Json, false)];
 
+/// The columns whose least and greatest values stand in the log, for readers to leave files out by. Of all other columns they
+/// would say little, and each commit's every file would carry them for ever.
+pub(crate) const STATS_COLUMNS: &str = "timestamp,recorded_at,position,partition,offset";
+
 fn all() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
     let typed = COLUMNS.iter().map(|column| (column.name, column.column_type, true));
     ENVELOPE.iter().copied().chain(typed).chain(REST.iter().copied())

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deltalake_core::kernel::Add;
 use deltalake_core::protocol::SaveMode;
+use deltalake_core::table::config::TableProperty;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use url::Url;
 use weir_engine::{BoxError, Partition};
@@ -105,6 +106,7 @@ impl HistoryTable {
                 .with_comment("Every event, once. Written by Weir; read it with any Delta reader.")
                 .with_columns(schema::delta_columns())
                 .with_partition_columns(schema::PARTITION_COLUMNS)
+                .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(schema::STATS_COLUMNS))
                 .with_save_mode(SaveMode::Ignore)
                 .await
                 .map_err(during("creating the history table"))?;

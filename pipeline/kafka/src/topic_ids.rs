@@ -74,15 +74,16 @@ pub(crate) fn topic_ids<C: ClientContext>(
         for index in 0..count {
             let description = *described.add(index);
             let error = sys::rd_kafka_TopicDescription_error(description);
-            match if error.is_null() { RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) } {
-                RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    let id = sys::rd_kafka_TopicDescription_topic_id(description);
-                    let id = text(sys::rd_kafka_Uuid_base64str(id));
-                    ids.insert(text(sys::rd_kafka_TopicDescription_name(description)), id);
-                }
-                RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {}
-                _ => return Err(KafkaError::unavailable(ACTION, text(sys::rd_kafka_error_string(error)))),
+            let code = if error.is_null() { RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) };
+            if code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART {
+                continue;
             }
+            if code != RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(KafkaError::unavailable(ACTION, text(sys::rd_kafka_error_string(error))));
+            }
+            let id = sys::rd_kafka_TopicDescription_topic_id(description);
+            let name = text(sys::rd_kafka_TopicDescription_name(description));
+            ids.insert(name, text(sys::rd_kafka_Uuid_base64str(id)));
         }
         Ok(ids)
     }
