@@ -1,6 +1,8 @@
 //! Does the whole path hold through real brokers: event store, publisher, topics, lanes (P3 to P6)?
 
-use std::process::{Child, Command};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -213,4 +215,139 @@ async fn a_used_data_directory_moves_over_and_no_number_changes() {
     weir.verify();
     up.terminate();
     weir.verify();
+}
+
+/// Two processes share each lane's partitions. One is stopped beyond its session's end, the other takes over, the first goes on
+/// (P6); then one is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_was_stopped_goes_on_after_another_took_its_partitions() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka);
+    let fixture = Fixture::new(ROWS, seed("kafka::stopped"));
+    let facts = Facts::of_input(fixture.path());
+    apply_topics(&weir);
+    let run = || weir.start(&["run", "read-models", "metrics", "history"]);
+    let (first, mut second) = (run(), run());
+    let published = weir.start(&["publish"]);
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let signal = |signal| rustix::process::kill_process(Pid::from_child(&first), signal).unwrap();
+    signal(Signal::STOP);
+    // Past the session's 6 s: its partitions are the other's now.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    signal(Signal::CONT);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert!(import.wait().unwrap().success(), "{}", weir.log());
+    terminate(published);
+    terminate(first);
+    agrees(&weir, &facts).await;
+}
+
+fn kcat(kafka: &Kafka, args: &[&str], input: &str) -> String {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", &kafka.brokers()]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = kcat.spawn().expect("kcat runs; install Debian's kcat");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Other services publish straight to the topics; so do their mistakes (P7).
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_letters() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka);
+    apply_topics(&weir);
+    let up = weir.up();
+    let event = |id: &str, version: serde_json::Value| {
+        let mut data = samples::one(EventType::LearningSessionStarted);
+        data["sessionId"] = json!(id);
+        json!({"eventId": format!("e-{id}"), "eventType": "LearningSessionStarted", "version": version, "source": "lms",
+            "timestamp": "2024-01-15T10:30:00Z", "data": data, "schema": "theirs"})
+    };
+    let mut wrong = event("w", json!("1.0.0"));
+    wrong["data"]["userId"] = json!(7);
+    let good = [event("a", json!("1.0.0")), event("b", json!(1))].map(|e| e.to_string()).join("\n");
+    let produce = |extra: &[&str], input: &str| {
+        let args: Vec<&str> = ["-P", "-t", "learning_events"].iter().chain(extra).copied().collect();
+        kcat(&kafka, &args, input);
+    };
+    // First, in between and last of its partition.
+    produce(&["-p", "3"], "no json");
+    produce(&["-p", "3"], &good);
+    produce(&["-p", "3", "-H", "eventType=TaskAssigned"], &event("h", json!("1.0.0")).to_string());
+    produce(&["-p", "3", "-H", "eventType=LearningSessionStarted", "-k", "k"], &event("c", json!("1.0.0")).to_string());
+    produce(&["-p", "3"], &wrong.to_string());
+    produce(&["-p", "3", "-Z", "-k", "nothing", "-D", "|"], "|");
+    produce(&["-p", "3"], "{\"eventType\":\"LearningSessionStarted\",");
+    let started = Instant::now();
+    let expected = 15;
+    loop {
+        let letters = weir.json(&["dead-letters", "list"]);
+        let history = weir.json(&["sql", "SELECT count(*) AS n FROM events"])[0]["n"].as_i64().unwrap();
+        let found = letters.as_array().unwrap().len();
+        if (found, history) == (expected, 3) {
+            let reasons: Vec<&str> = letters.as_array().unwrap().iter().filter_map(|l| l["reason"].as_str()).collect();
+            for words in ["not JSON", "/userId", "no value", "the header eventType says `TaskAssigned`"] {
+                assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:?}");
+            }
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{found} {history}: {letters}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    weir.verify();
+    up.terminate();
+    weir.verify();
+}
+
+/// Java's producers put a key where ours do.
+#[test]
+fn the_same_key_is_in_the_same_partition_as_java_puts_it() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka);
+    apply_topics(&weir);
+    let fixture = Fixture::new(600, seed("kafka::partitioner"));
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let read = |topic: &str| -> BTreeMap<String, String> {
+        let args = [
+            "-C",
+            "-t",
+            topic,
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+            "-f",
+            "%k\t%p\n",
+            "-X",
+            "isolation.level=read_committed",
+        ];
+        let lines = kcat(&kafka, &args, "");
+        lines.lines().map(|line| line.split_once('\t').unwrap()).map(|(k, p)| (k.to_owned(), p.to_owned())).collect()
+    };
+    let ours = read("user_events");
+    assert!(ours.len() > 20, "{ours:?}");
+    // As many partitions as ours, but none of the lanes'.
+    let made = tool("org.apache.kafka.tools.TopicCommand")
+        .args(["--bootstrap-server", &kafka.brokers(), "--create", "--topic", "probe", "--partitions", "12"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    let mut producer = tool("org.apache.kafka.tools.ConsoleProducer")
+        .args(["--bootstrap-server", &kafka.brokers(), "--topic", "probe"])
+        .args(["--property", "parse.key=true", "--property", "key.separator=|"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines: String = ours.keys().map(|key| format!("{key}|x\n")).collect();
+    producer.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(producer.wait().unwrap().success());
+    assert_eq!(read("probe"), ours);
 }
