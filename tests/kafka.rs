@@ -281,7 +281,7 @@ async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_lette
     produce(&["-p", "3", "-H", "eventType=TaskAssigned"], &event("h", json!("1.0.0")).to_string());
     produce(&["-p", "3", "-H", "eventType=LearningSessionStarted", "-k", "k"], &event("c", json!("1.0.0")).to_string());
     produce(&["-p", "3"], &wrong.to_string());
-    produce(&["-p", "3", "-Z", "-k", "nothing", "-D", "|"], "|");
+    produce(&["-p", "3", "-Z", "-K", ":"], "nothing:\n");
     produce(&["-p", "3"], "{\"eventType\":\"LearningSessionStarted\",");
     let started = Instant::now();
     let expected = 15;
