@@ -53,12 +53,12 @@ async fn postgres_is_slow() {
     futures::future::join_all(sending).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     // So slow that a new connection takes longer than anyone waits for one: nobody's data is at fault, here neither.
-    proxy.delay(Duration::from_secs(3));
+    proxy.delay(Duration::from_secs(6));
     proxy.go_away();
     proxy.come_back();
     let (connecting, ()) = tokio::join!(start_session_at_last(&up, &token, "connecting"), async {
         trouble_of(&up, "read-models", "failed").await;
-        tokio::time::sleep(Duration::from_secs(7)).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
         proxy.delay(Duration::ZERO);
     });
     assert_eq!(connecting["version"], 1, "{connecting}");
