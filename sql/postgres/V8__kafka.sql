@@ -13,12 +13,3 @@ GRANT SELECT ON publisher TO weir_reader;
 
 -- A row that is retired is history: its source is read by this lane no more, and what it says stays true.
 ALTER TABLE ledger ADD COLUMN retired_at timestamptz;
-
--- Events of services that publish straight to Kafka, which may repeat them: what a lane has taken, for a window of days.
-CREATE TABLE seen (
-    lane text NOT NULL,
-    event_id text NOT NULL,
-    seen_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (lane, event_id)
-);
-CREATE INDEX seen_by_time ON seen USING brin (seen_at);
