@@ -229,7 +229,8 @@ fn each_failpoint_has_its_test() {
         include_str!("crash.rs"),
         include_str!("dead_letters.rs"),
         include_str!("jobs.rs"),
-        include_str!("kafka.rs")
+        include_str!("kafka.rs"),
+        include_str!("kafka/faults.rs")
     );
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
@@ -240,6 +241,7 @@ fn each_failpoint_has_its_test() {
         "postgres/src/projection.rs",
         "postgres/src/rebuild.rs",
         "history/src/sink.rs",
+        "kafka/src/poll.rs",
         "kafka/src/publisher.rs",
     ];
     for file in files {

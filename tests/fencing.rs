@@ -13,7 +13,7 @@ use weir_model::project::Units;
 use weir_model::wire::samples;
 use weir_postgres::{
     AppendSignal, Database, DatabaseOptions, EventStoreSource, Ledger, ProjectionSink, ReadModelsProjection,
-    RetryPolicy,
+    RecordPolicy,
 };
 use weir_tests::Weir;
 
@@ -82,7 +82,7 @@ async fn read_models_refuse_an_old_owner() {
     let sink = |owner: &str| {
         let units = Units::default();
         let ledger = Ledger::new("fenced", owner);
-        ProjectionSink::new(database.clone(), ledger, ReadModelsProjection { units }, RetryPolicy::default())
+        ProjectionSink::new(database.clone(), ledger, ReadModelsProjection { units }, RecordPolicy::default())
     };
     an_old_owner_is_out(&mut sink("old"), &mut sink("new")).await;
     let count = "SELECT count(*) FROM learning_session_read_model";
@@ -97,7 +97,7 @@ async fn history_refuses_an_old_owner() {
     let dir = tempfile::tempdir().unwrap();
     let root = Url::from_directory_path(dir.path()).unwrap();
     let sink = |owner: &str| {
-        HistorySink::new(root.clone(), database.clone(), Ledger::new("fenced", owner), RetryPolicy::default())
+        HistorySink::new(root.clone(), database.clone(), Ledger::new("fenced", owner), RecordPolicy::default())
     };
     an_old_owner_is_out(&mut sink("old"), &mut sink("new")).await;
     let hashes = HistoryTable::open(&root.clone().into()).await.unwrap().unwrap().hashes().await.unwrap();
@@ -116,7 +116,7 @@ async fn a_lane_that_is_fenced_claims_again_and_goes_on() {
     let ledger = Ledger::new("fenced", "lane");
     let dir = tempfile::tempdir().unwrap();
     let root = Url::from_directory_path(dir.path()).unwrap();
-    let mut sink = HistorySink::new(root.clone(), database.clone(), ledger, RetryPolicy::default());
+    let mut sink = HistorySink::new(root.clone(), database.clone(), ledger, RecordPolicy::default());
     let limits = BatchLimits { records_max: 7, bytes_max: 1 << 20, flush_interval: Duration::from_millis(5) };
     let lane = Lane { name: "fenced".to_owned(), limits, poll_records_max: 7, filter: None };
     let running = tokio::spawn({

@@ -10,7 +10,7 @@ use weir_engine::{BatchLimits, Lane, StatusBoard, run_lane};
 use weir_model::{Event, EventType};
 use weir_postgres::{
     AppendSignal, ApplyError, Database, DatabaseOptions, During, EventStoreSource, Handler, Handlers, Ledger,
-    ProjectionSink, RetryPolicy,
+    ProjectionSink, RecordPolicy,
 };
 use weir_tests::{Facts, Fixture, Weir, seed};
 
@@ -70,7 +70,7 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
             database.clone(),
             Ledger::new("congratulations", "test"),
             handlers,
-            RetryPolicy::default(),
+            RecordPolicy::default(),
         );
         let running = tokio::spawn({
             let stop = stop.clone();

@@ -10,9 +10,120 @@ use serde_json::json;
 use weir_model::EventType;
 use weir_model::wire::samples;
 use weir_tests::kafka::tool;
+use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Kafka, Up, Weir, seed};
 
+mod faults;
+mod records;
+mod rounds;
+mod security;
+mod topics;
+
 const ROWS: usize = 6_000;
+
+/// Brokers with their topics, a data directory, input for it, and what must come of it.
+struct Stream {
+    kafka: Kafka,
+    weir: Weir,
+    fixture: Fixture,
+    facts: Facts,
+}
+
+impl Stream {
+    /// On one broker.
+    fn new(name: &str) -> Self {
+        Self::on(Kafka::start(), name)
+    }
+
+    fn on(kafka: Kafka, name: &str) -> Self {
+        let weir = on(&kafka);
+        Self::with(kafka, weir, name)
+    }
+
+    fn with(kafka: Kafka, weir: Weir, name: &str) -> Self {
+        let fixture = Fixture::new(ROWS, seed(name));
+        let facts = Facts::of_input(fixture.path());
+        apply_topics(&weir);
+        Self { kafka, weir, fixture, facts }
+    }
+
+    /// Everything into the event store.
+    fn import(&self) {
+        self.weir.ok(&["import", "oulad", self.fixture.arg()]);
+    }
+
+    /// The same beside what else happens.
+    fn start_import(&self) -> Child {
+        self.weir.start(&["import", "oulad", self.fixture.arg()])
+    }
+
+    fn run_lanes(&self) -> Child {
+        self.weir.start(&["run", "read-models", "metrics", "history"])
+    }
+
+    async fn agrees(&self) {
+        agrees(&self.weir, &self.facts).await;
+    }
+
+    /// One of Kafka's own tools, on these brokers.
+    fn tool(&self, main: &str, args: &[&str]) -> String {
+        let brokers = self.kafka.brokers();
+        let output = tool(main).args(["--bootstrap-server", &brokers]).args(args).output().unwrap();
+        assert!(output.status.success(), "{main} {args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+const TOPIC_TOOL: &str = "org.apache.kafka.tools.TopicCommand";
+const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Waits until a condition holds, and says what was seen last when it does not.
+async fn until<T: std::fmt::Debug>(weir: &Weir, seconds: u64, mut look: impl AsyncFnMut() -> Result<(), T>) {
+    let started = Instant::now();
+    while let Err(seen) = look().await {
+        assert!(started.elapsed() < Duration::from_secs(seconds), "{seen:?}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Another service's event.
+fn session_of(id: &str) -> serde_json::Value {
+    let mut data = samples::one(EventType::LearningSessionStarted);
+    data["sessionId"] = json!(id);
+    json!({"eventId": format!("e-{id}"), "eventType": "LearningSessionStarted", "version": "1.0.0", "source": "lms",
+        "timestamp": "2024-01-15T10:30:00Z", "data": data, "schema": "theirs"})
+}
+
+/// How many sessions the read models, the counters and history have.
+async fn sessions(weir: &Weir) -> [i64; 3] {
+    // Processes that were only just started may not be that far.
+    if !weir.path().join("secrets.json").exists() {
+        return [-1; 3];
+    }
+    let Ok(owner) = try_connect(&weir.owner_url()).await else { return [-2; 3] };
+    let sql = "SELECT coalesce((SELECT value FROM metric_counters WHERE name = 'learning_sessions_started_total'), 0), \
+               (SELECT count(*) FROM learning_session_read_model)";
+    let Ok(row) = owner.query_one(sql, &[]).await else { return [-3; 3] };
+    let history = "SELECT count(*) AS n FROM events WHERE event_type = 'LearningSessionStarted'";
+    [row.get(0), row.get(1), weir.json(&["sql", history])[0]["n"].as_i64().unwrap()]
+}
+
+async fn sessions_are(weir: &Weir, expected: i64) {
+    until(weir, 90, async || {
+        let found = sessions(weir).await;
+        if found == [expected; 3] { Ok(()) } else { Err((found, expected)) }
+    })
+    .await;
+}
 
 /// On these brokers, with small batches and transactions: many commits, so many places to die.
 fn on(kafka: &Kafka) -> Weir {

@@ -305,7 +305,7 @@ pub(crate) async fn start_lanes(
     let owner = format!("{}-{}", std::process::id(), Uuid::now_v7());
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
     let settings = &attached.settings;
-    let policy = settings.retry_policy();
+    let policy = settings.record_policy();
     let units = settings.durations;
     let mut lanes = JoinSet::new();
     for name in names {

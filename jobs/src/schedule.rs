@@ -15,7 +15,7 @@ use weir_history::HistoryRoot;
 use weir_kafka::KafkaOptions;
 use weir_model::project::Units;
 use weir_postgres::job_runs::{Outcome, RunningJob};
-use weir_postgres::{Database, EventStoreSource, RetryPolicy, rebuild};
+use weir_postgres::{Database, EventStoreSource, RecordPolicy, rebuild};
 use weir_verify::Stores;
 
 use crate::data_dir::DataDir;
@@ -68,7 +68,7 @@ pub(crate) struct Runner {
     kafka: Option<KafkaOptions>,
     dir: DataDir,
     units: Units,
-    policy: RetryPolicy,
+    policy: RecordPolicy,
     owner: Arc<str>,
 }
 
@@ -80,7 +80,7 @@ impl Runner {
             kafka: attached.settings.kafka.options(),
             dir: attached.dir.clone(),
             units: attached.settings.durations,
-            policy: attached.settings.retry_policy(),
+            policy: attached.settings.record_policy(),
             owner: format!("process {}", std::process::id()).into(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod kafka;
 mod layers;
+mod references;
 mod schema;
 
 pub(crate) use layers::{Layers, SettingsError};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use weir_engine::BatchLimits;
 use weir_model::project::Units;
-use weir_postgres::{GroupCommitLimits, RetryPolicy};
+use weir_postgres::{GroupCommitLimits, RecordPolicy};
 
 /// Every setting with its default.
 pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
@@ -138,6 +139,7 @@ struct Append {
 struct DeadLetters {
     retry_delays_ms: Vec<u64>,
     parked_max: i64,
+    repeats_window_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -182,10 +184,11 @@ impl Settings {
         }
     }
 
-    pub(crate) fn retry_policy(&self) -> RetryPolicy {
-        RetryPolicy {
+    pub(crate) fn record_policy(&self) -> RecordPolicy {
+        RecordPolicy {
             delays: self.dead_letters.retry_delays_ms.iter().copied().map(Duration::from_millis).collect(),
             parked_max: self.dead_letters.parked_max,
+            repeats_window: Duration::from_secs(self.dead_letters.repeats_window_s),
         }
     }
 

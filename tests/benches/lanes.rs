@@ -14,7 +14,7 @@ use weir_history::{HistorySink, rows};
 use weir_model::project::Units;
 use weir_model::wire;
 use weir_postgres::{
-    AppendSignal, Database, EventStoreSource, Ledger, ProjectionSink, ReadModelsProjection, RetryPolicy,
+    AppendSignal, Database, EventStoreSource, Ledger, ProjectionSink, ReadModelsProjection, RecordPolicy,
 };
 use weir_tests::weir::connect;
 
@@ -84,7 +84,7 @@ pub(crate) fn read_models() {
             merge::empty(&server.url()).await;
             let projection = ReadModelsProjection { units: Units::default() };
             let ledger = Ledger::new(name.clone(), "bench");
-            let sink = ProjectionSink::new(database.clone(), ledger, projection, RetryPolicy::default());
+            let sink = ProjectionSink::new(database.clone(), ledger, projection, RecordPolicy::default());
             drive(&database, lane(&name, READ_MODELS_BATCH), sink, READ_MODELS_EVENTS).await
         })
     };
@@ -133,7 +133,7 @@ pub(crate) fn history() {
         let root = Url::from_directory_path(dir.path()).unwrap();
         runtime.block_on(async {
             let ledger = Ledger::new(name.clone(), "bench");
-            let sink = HistorySink::new(root, database.clone(), ledger, RetryPolicy::default());
+            let sink = HistorySink::new(root, database.clone(), ledger, RecordPolicy::default());
             drive(&database, lane(&name, HISTORY_BATCH), sink, HISTORY_EVENTS).await
         })
     };

@@ -11,6 +11,10 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::postgres::free_port;
+use crate::tls::Certificates;
+
+/// The password of `weir` on brokers that want one.
+pub const PASSWORD: &str = "correct-horse-7";
 
 const VERSION: &str = "4.1.1";
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -89,6 +93,16 @@ impl Kafka {
     /// So many brokers, each of which is a controller too.
     #[must_use]
     pub fn start_cluster(count: usize) -> Self {
+        Self::start_with(count, None)
+    }
+
+    /// One broker that wants TLS and a password from everybody, PLAIN or SCRAM-SHA-512.
+    #[must_use]
+    pub fn start_secure(certificates: &Certificates) -> Self {
+        Self::start_with(1, Some(certificates))
+    }
+
+    fn start_with(count: usize, certificates: Option<&Certificates>) -> Self {
         let dir = tempfile::Builder::new().prefix("weir-kafka-").tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> =
@@ -112,10 +126,17 @@ impl Kafka {
                 dir.join("data").display(),
                 replicas.min(2),
             );
+            let properties = match certificates {
+                Some(certificates) => secured(properties, &dir, *port, certificates),
+                None => properties,
+            };
             fs::write(dir.join("server.properties"), properties).unwrap();
-            let formatted = tool("kafka.tools.StorageTool")
-                .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
-                .arg(dir.join("server.properties"))
+            let mut format = tool("kafka.tools.StorageTool");
+            format.args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(dir.join("server.properties"));
+            if certificates.is_some() {
+                format.args(["--add-scram", &format!("SCRAM-SHA-512=[name=weir,password={PASSWORD}]")]);
+            }
+            let formatted = format
                 .output()
                 .expect("java runs; install Debian's default-jre-headless");
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
@@ -171,6 +192,24 @@ impl Kafka {
             }
         }
     }
+}
+
+/// A listener of its own for the broker itself; everybody else comes through TLS, with a password.
+fn secured(properties: String, dir: &Path, port: u16, certificates: &Certificates) -> String {
+    let keystore = dir.join("keystore.pem");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    fs::write(&keystore, read(certificates.key()) + &read(certificates.certificate())).unwrap();
+    let properties = properties
+        .replace(&format!("listeners=PLAINTEXT://127.0.0.1:{port},"), &format!("listeners=INTERNAL://127.0.0.1:{},SASL_SSL://127.0.0.1:{port},", free_port()))
+        .replace(&format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"), &format!("advertised.listeners=SASL_SSL://127.0.0.1:{port}\ninter.broker.listener.name=INTERNAL\n"))
+        .replace("PLAINTEXT:PLAINTEXT,CONTROLLER", "INTERNAL:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER");
+    let login = "org.apache.kafka.common.security";
+    format!(
+        "{properties}sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\nssl.keystore.type=PEM\nssl.keystore.location={}\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={login}.plain.PlainLoginModule required user_weir=\"{PASSWORD}\";\n\
+         listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={login}.scram.ScramLoginModule required;\n",
+        keystore.display()
+    )
 }
 
 impl Drop for Kafka {

@@ -11,6 +11,7 @@ pub mod oracle;
 pub mod postgres;
 pub mod proxy;
 pub mod python;
+pub mod tls;
 pub mod weir;
 
 pub use fixture::Fixture;

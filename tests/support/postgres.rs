@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::tls::Certificates;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server with an empty database.
@@ -73,6 +75,44 @@ impl Postgres {
         let mut server = Self::start_in(dir.path(), None, environment);
         server._dir = Some(dir);
         server
+    }
+
+    /// One that wants TLS and a password from everybody.
+    #[must_use]
+    pub fn start_secure(certificates: &Certificates, password: &str) -> Self {
+        let mut server = Self::start();
+        let dir = server._dir.take().unwrap();
+        let cluster = dir.path().join("cluster");
+        drop(server);
+        for (from, to) in [(certificates.certificate(), "server.crt"), (certificates.key(), "server.key")] {
+            let to = cluster.join(to);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = user() {
+                chown(&to, Some(uid), Some(gid)).unwrap();
+            }
+        }
+        let mut single = command("postgres");
+        single.args(["--single", "-D"]).arg(&cluster).arg("postgres").stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut single = single.spawn().unwrap();
+        let sql = format!("ALTER ROLE weir PASSWORD '{password}'\n");
+        std::io::Write::write_all(&mut single.stdin.take().unwrap(), sql.as_bytes()).unwrap();
+        assert!(single.wait().unwrap().success());
+        fs::write(cluster.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+        let config = cluster.join("postgresql.conf");
+        let text = fs::read_to_string(&config).unwrap() + "\nssl = on\n";
+        fs::write(config, text).unwrap();
+        fs::remove_file(cluster.join("postmaster.pid")).ok();
+        let mut server = Self::start_in(dir.path(), None, &[]);
+        server._dir = Some(dir);
+        server
+    }
+
+    /// Makes a database on a server that [`Self::start_secure`] started.
+    pub async fn create_database(&self, password: &str, name: &str) {
+        let url = format!("postgres://weir:{password}@127.0.0.1:{}/postgres?sslmode=require", self.port);
+        let client = crate::weir::connect(&url).await;
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
     }
 
     /// Starts one below a directory, its write-ahead log below another.

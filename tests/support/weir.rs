@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -55,6 +57,14 @@ impl Weir {
     pub fn on(mut self, url: &str) -> Self {
         self.postgres = Some(url.to_owned());
         self.with(&format!("postgres.url={url}")).with(&format!("postgres.reader_url={url}"))
+    }
+
+    /// On a server whose URL for weir is not the one for the tests' own connections.
+    #[must_use]
+    pub fn on_secured(self, url: &str, tests_url: &str) -> Self {
+        let mut weir = self.with(&format!("postgres.url={url}")).with(&format!("postgres.reader_url={tests_url}"));
+        weir.postgres = Some(tests_url.to_owned());
+        weir
     }
 
     /// One more variable for every command.
@@ -234,9 +244,16 @@ impl Weir {
 
 /// A connection that lives as long as its client.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    try_connect(url).await.unwrap()
+}
+
+/// [`connect`] to a server that may not be there yet. Over TLS where the server has it, whoever it is.
+pub async fn try_connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    let (client, connection) = tokio_postgres::connect(url, MakeTlsConnector::new(builder.build())).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
 }
 
 fn kill_server(data: &Path) -> bool {

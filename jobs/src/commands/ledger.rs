@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, Partition};
 use weir_kafka::TopicLog;
 use weir_postgres::Ledger;
 use weir_verify::LANES;
@@ -31,8 +31,9 @@ pub(crate) struct Reset {
     lane: String,
     #[arg(long)]
     topic: String,
+    /// All of the topic's without it
     #[arg(long)]
-    partition: i32,
+    partition: Option<i32>,
     /// earliest (the first record that is there), latest (the next one to come), or an offset
     #[arg(long, value_name = "earliest|latest|OFFSET")]
     to: String,
@@ -52,10 +53,26 @@ pub(crate) async fn run(place: &Place, command: LedgerCommand, format: Format) -
 }
 
 async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
-    let Reset { lane, topic, partition: number, to, yes } = reset;
-    let log = TopicLog::open(&attached.settings.kafka.required()?, &[topic]).await?;
-    let found = log.ranges().iter().find(|(partition, _)| partition.number == *number);
-    let (partition, &(low, high)) = found.ok_or_else(|| format!("there is no partition {number} of {topic}"))?;
+    let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
+    let wanted = log.ranges().iter().filter(|(partition, _)| reset.partition.is_none_or(|n| n == partition.number));
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() {
+        let number = reset.partition.map_or_else(String::new, |number| format!("partition {number} of "));
+        return Err(format!("there is no {number}{}", reset.topic).into());
+    }
+    for (partition, range) in wanted {
+        reset_one(attached, reset, partition, *range).await?;
+    }
+    Ok(())
+}
+
+async fn reset_one(
+    attached: &Attached,
+    reset: &Reset,
+    partition: &Partition,
+    (low, high): (i64, i64),
+) -> Result<(), BoxError> {
+    let Reset { lane, to, yes, .. } = reset;
     let offset = match to.as_str() {
         "earliest" => low,
         "latest" => high,

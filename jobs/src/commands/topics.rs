@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use weir_engine::BoxError;
-use weir_kafka::{Change, Topics};
+use weir_engine::{BoxError, Partition};
+use weir_kafka::{Change, KafkaOptions, TopicLog, Topics};
+use weir_postgres::Ledger;
+use weir_postgres::publishing::Publishing;
+use weir_verify::LANES;
 
-use crate::instance::Place;
+use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
 
 #[derive(Debug, clap::Subcommand)]
@@ -31,6 +34,7 @@ pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -
             changes
         }
         TopicsCommand::Apply => {
+            let changes = at_rest(place, &kafka, changes).await?;
             table(&changes).print(format)?;
             topics.apply(&changes).await?
         }
@@ -45,6 +49,52 @@ pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -
     }
     let failed = matches!(command, TopicsCommand::Apply) && !left.is_empty();
     Ok(if stuck.is_empty() && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// More partitions move keys to other ones, where a later event could overtake an earlier one: a topic that has records grows
+/// only while nobody publishes and every lane has read all of them.
+async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) -> Result<Vec<Change>, BoxError> {
+    let mut growing = Vec::new();
+    for change in changes.iter_mut().filter(|change| change.what == "partitions" && change.obstacle.is_none()) {
+        let log = TopicLog::open(kafka, &[&change.topic]).await?;
+        if log.ranges().values().any(|(low, high)| low < high) {
+            growing.push((change, log));
+        }
+    }
+    if growing.is_empty() {
+        return Ok(changes);
+    }
+    let attached = place.attach().await?;
+    let looked = async {
+        for (change, log) in growing {
+            change.obstacle = obstacle(&attached, &log).await?;
+        }
+        Ok::<_, BoxError>(())
+    };
+    let looked = looked.await;
+    attached.detach().await?;
+    looked?;
+    Ok(changes)
+}
+
+async fn obstacle(attached: &Attached, log: &TopicLog) -> Result<Option<String>, BoxError> {
+    const WHY: &str = "keys would move, and later events of a key could overtake earlier ones";
+    if let Some(owner) = Publishing::new(attached.database.clone()).await?.at_work(attached.settings.publisher_options()?.takeover_after).await? {
+        return Ok(Some(format!("{owner} publishes: stop it first, and let the lanes drain; {WHY}")));
+    }
+    let rows = Ledger::rows(&**attached.database.get().await?).await?;
+    for lane in LANES {
+        let from = |partition: &Partition, low: i64| {
+            let row = rows.iter().find(|row| row.lane == lane && row.partition == *partition);
+            row.and_then(|row| row.next_offset).unwrap_or(low)
+        };
+        let starts = log.ranges().iter().map(|(partition, (low, _))| (partition.clone(), from(partition, *low)));
+        if let Some(partition) = log.first_unread(starts.collect()).await? {
+            let cure = "run it until it has caught up";
+            return Ok(Some(format!("the lane {lane} is behind in {partition}: {cure}; {WHY}")));
+        }
+    }
+    Ok(None)
 }
 
 fn table(changes: &[Change]) -> Rows {

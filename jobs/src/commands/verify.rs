@@ -29,6 +29,9 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
     for difference in &report.differences {
         complain(&format!("different: {difference}"));
     }
+    for note in &report.notes {
+        complain(&format!("note: {note}"));
+    }
     let cuts: Vec<_> = report.cuts.iter().map(|(lane, below)| format!("{lane} below {below}")).collect();
     let verdict = if report.is_equal() { "all equal" } else { "NOT EQUAL" };
     complain(&format!("{verdict}; compared {}", cuts.join(", ")));
@@ -37,7 +40,7 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
 
 fn table(report: &Report) -> Rows {
     let columns =
-        ["lane", "subject", "source_count", "sink_count", "source_hash", "sink_hash", "dead_letters", "equal"];
+        ["lane", "subject", "source_count", "sink_count", "source_hash", "sink_hash", "dead_letters", "repeats", "equal"];
     let mut rows = Rows::new(&columns);
     for c in &report.comparisons {
         // 32 digits twice would not fit a screen; 16 of them differ as surely.
@@ -50,6 +53,7 @@ fn table(report: &Report) -> Rows {
             json!(short(&c.expected_hash)),
             json!(short(&c.actual_hash)),
             json!(c.dead_letters),
+            json!(c.repeats),
             json!(c.is_equal()),
         ]);
     }

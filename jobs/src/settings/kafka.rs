@@ -9,9 +9,6 @@ use weir_kafka::{KafkaOptions, PublisherOptions, TopicSpec};
 
 use super::{Passed, Settings};
 
-/// The topic of the publisher's progress.
-const PROGRESS_TOPIC: &str = "weir_progress";
-
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kafka {
@@ -106,7 +103,6 @@ impl Settings {
         Ok(PublisherOptions {
             kafka: self.kafka.required()?,
             transactional_id: self.publisher.transactional_id.clone(),
-            progress_topic: PROGRESS_TOPIC.to_owned(),
             transaction_timeout: Duration::from_millis(self.publisher.transaction_timeout_ms),
             records_max: self.publisher.records_max.max(1),
             takeover_after: Duration::from_millis(self.publisher.takeover_after_ms),
@@ -117,6 +113,8 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use weir_kafka::PROGRESS_TOPIC;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Value};
 
-use super::{DEFAULTS, Settings};
+use super::{DEFAULTS, Settings, references};
 use crate::schedule;
 
 /// Environment variables of ours that are no settings.
@@ -39,6 +39,9 @@ pub(crate) enum SettingsError {
     /// A value of the wrong type; figment names key and place.
     #[error("a setting is wrong: {0}; `weir config show` lists all of them, jobs/default.toml explains them")]
     Wrong(#[from] Box<figment::Error>),
+    /// A value that refers to something that is not there.
+    #[error("the setting `{key}` refers to {reference}, which cannot be read: {reason}")]
+    Reference { key: String, reference: String, reason: String },
     /// A value of the right type that means nothing.
     #[error("the setting `{key}` is wrong: {reason}")]
     Meaningless { key: &'static str, reason: String },
@@ -101,7 +104,7 @@ impl Layers {
 
     /// The settings, checked.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
-        let settings: Settings = self.figment.extract().map_err(Box::new)?;
+        let settings: Settings = self.resolved()?.extract().map_err(Box::new)?;
         let meaningless = |key, reason: String| Err(SettingsError::Meaningless { key, reason });
         if settings.api.listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             return meaningless("api.listen", "it is no address and port, such as 127.0.0.1:8626".to_owned());
@@ -143,6 +146,20 @@ impl Layers {
         Ok(shown)
     }
 
+    /// With what the values refer to in their place. Only here, so that nobody is shown it.
+    fn resolved(&self) -> Result<Figment, SettingsError> {
+        let mut figment = self.figment.clone();
+        for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
+            if let Some(text) = value.as_str()
+                && let Some(resolved) = references::resolve(&key, text)?
+            {
+                let path: Vec<&str> = key.split('.').collect();
+                figment = figment.merge(Named { name: self.origin(&key), data: nested(&path, resolved.into()) });
+            }
+        }
+        Ok(figment)
+    }
+
     fn origin(&self, key: &str) -> String {
         self.figment.find_metadata(key).map_or_else(String::new, |metadata| metadata.name.to_string())
     }
@@ -168,6 +185,13 @@ fn named(name: &str, provider: &impl figment::Provider) -> Result<Named, Setting
         Box::new(error)
     })?;
     Ok(Named { name: name.to_owned(), data })
+}
+
+/// One value at its place.
+fn nested(path: &[&str], value: Value) -> figment::value::Map<figment::Profile, Dict> {
+    let value = path.iter().skip(1).rev().fold(value, |inner, name| Dict::from([((*name).to_owned(), inner)]).into());
+    let name = path.first().copied().unwrap_or_default().to_owned();
+    [(figment::Profile::Default, Dict::from([(name, value)]))].into()
 }
 
 struct Named {

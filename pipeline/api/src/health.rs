@@ -8,23 +8,31 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use serde_json::json;
 use weir_engine::{LanePhase, LaneStatus};
 use weir_postgres::metric_totals::MetricTotals;
-use weir_postgres::{dead_letters, job_runs};
+use weir_postgres::{dead_letters, job_runs, repeats};
 
 use crate::Api;
 
 /// A lane with a lag that has not moved for this long is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
+/// A gauge that nobody has set for so long is not shown any more.
+const GAUGES_KEPT: Duration = Duration::from_secs(60);
+
 /// Installs this process's recorder. Histograms get buckets; without, the exporter would make summaries of them.
 pub fn exporter() -> Result<PrometheusHandle, BuildError> {
     const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+    const RECORDS: [f64; 8] = [1.0, 10.0, 100.0, 500.0, 1000.0, 5000.0, 20_000.0, 100_000.0];
     const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_commands".to_owned()), &COMMANDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), &RECORDS)?
+        // A partition that another process took over is no longer this one's to report.
+        .idle_timeout(MetricKindMask::GAUGE, Some(GAUGES_KEPT))
         .install_recorder()
 }
 
@@ -63,9 +71,12 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let totals = async {
         let client = api.database.get().await?;
         let letters = dead_letters::counts(&**client).await?;
+        let repeated = repeats::counts(&**client).await?;
         for lane in names {
             let kept = letters.get(&lane).copied().unwrap_or(0);
-            metrics::gauge!("weir_dead_letters", "lane" => lane).set(as_double(kept));
+            metrics::gauge!("weir_dead_letters", "lane" => lane.clone()).set(as_double(kept));
+            let left_out = repeated.get(&lane).copied().unwrap_or(0);
+            metrics::counter!("weir_lane_repeats_total", "lane" => lane).absolute(u64::try_from(left_out).unwrap_or(0));
         }
         for run in job_runs::last(&**client).await? {
             let labels = [("name", run.job.clone())];

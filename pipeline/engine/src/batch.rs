@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_model::wire::DecodeError;
-use weir_model::{Event, EventType, wire};
+use weir_model::wire::{DecodeError, Decoded};
+use weir_model::{Event, EventType, OtherEvent, Timestamp, wire};
 
 use crate::source::{Partition, Record, Span};
 
@@ -29,6 +29,15 @@ pub struct Located {
     pub event: Event,
 }
 
+/// An event of a type that this build does not know.
+#[derive(Debug, Clone)]
+pub struct LocatedOther {
+    /// Coordinates and bytes.
+    pub record: Record,
+    /// As far as it can be told.
+    pub event: OtherEvent,
+}
+
 /// A record that no lane can apply.
 #[derive(Debug, Clone)]
 pub struct DeadRecord {
@@ -38,12 +47,34 @@ pub struct DeadRecord {
     pub reason: String,
 }
 
+/// What is in hand of one partition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stretch {
+    start: i64,
+    end: i64,
+    /// When the first record in hand was appended.
+    oldest: Option<Timestamp>,
+    /// When the last record was appended that is in hand, or was committed.
+    newest: Option<Timestamp>,
+}
+
+/// How far a partition is, for those who measure lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Everything below is committed.
+    pub next_offset: i64,
+    /// When the first record that is not committed was appended; if none is in hand, the last one that is.
+    pub since: Option<Timestamp>,
+}
+
 /// What one commit makes durable.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    spans: BTreeMap<Partition, (i64, i64)>,
+    spans: BTreeMap<Partition, Stretch>,
     /// To apply, in order within each partition.
     pub events: Vec<Located>,
+    /// Of unknown types: for lanes that keep everything; to all others they mean nothing.
+    pub others: Vec<LocatedOther>,
     /// To keep as dead letters.
     pub dead: Vec<DeadRecord>,
     bytes: usize,
@@ -53,25 +84,28 @@ pub struct Batch {
 impl Batch {
     /// Starts a span at the offset that a claim or the last commit gave.
     pub fn begin(&mut self, partition: Partition, start: i64) {
-        self.spans.insert(partition, (start, start));
+        self.spans.insert(partition, Stretch { start, end: start, ..Stretch::default() });
     }
 
     /// Takes a record in: decodes it, or keeps it as dead. Events of types that `filter` leaves out only move the span.
     pub fn push(&mut self, record: Record, filter: Option<&HashSet<EventType>>) {
-        let Some((_, end)) = self.spans.get_mut(&record.partition) else {
+        let Some(stretch) = self.spans.get_mut(&record.partition) else {
             tracing::debug!(partition = %record.partition, offset = record.offset, "a record of a partition not claimed");
             return;
         };
-        if record.offset < *end {
+        if record.offset < stretch.end {
             return;
         }
-        *end = record.offset + 1;
+        stretch.end = record.offset + 1;
+        stretch.newest = record.recorded_at.or(stretch.newest);
+        stretch.oldest = stretch.oldest.or(record.recorded_at);
         self.bytes += record.payload.len();
         self.oldest.get_or_insert_with(Instant::now);
-        match wire::decode(&record.payload).and_then(|event| agreed(event, &record)) {
-            Ok(event) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
+        match wire::decode_any(&record.payload).and_then(|event| agreed(event, &record)) {
+            Ok(Decoded::Event(event)) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
                 self.events.push(Located { record, event });
             }
+            Ok(Decoded::Other(event)) if filter.is_none() => self.others.push(LocatedOther { record, event }),
             Ok(_) => {}
             Err(error) => self.dead.push(DeadRecord { record, reason: error.to_string() }),
         }
@@ -82,27 +116,34 @@ impl Batch {
     pub fn spans(&self) -> Vec<Span> {
         self.spans
             .iter()
-            .filter(|(_, (start, end))| start < end)
-            .map(|(partition, &(start, end))| Span { partition: partition.clone(), start, end })
+            .filter(|(_, stretch)| stretch.start < stretch.end)
+            .map(|(partition, stretch)| Span { partition: partition.clone(), start: stretch.start, end: stretch.end })
             .collect()
     }
 
     /// The sum of the offsets where the spans start: how far the lane has committed.
     #[must_use]
     pub fn start_offsets(&self) -> i64 {
-        self.spans.values().map(|(start, _)| start).sum()
+        self.spans.values().map(|stretch| stretch.start).sum()
+    }
+
+    /// How far a partition is.
+    #[must_use]
+    pub fn reached(&self, partition: &Partition) -> Option<Reached> {
+        let stretch = self.spans.get(partition)?;
+        Some(Reached { next_offset: stretch.start, since: stretch.oldest.or(stretch.newest) })
     }
 
     /// Whether nothing was read since the last commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spans.values().all(|(start, end)| start == end)
+        self.spans.values().all(|stretch| stretch.start == stretch.end)
     }
 
     /// Records taken in, filtered ones apart.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len() + self.dead.len()
+        self.events.len() + self.others.len() + self.dead.len()
     }
 
     /// Whether a limit is reached.
@@ -120,10 +161,11 @@ impl Batch {
 
     /// Empties the batch; the next one starts where this one ended.
     pub fn advance(&mut self) {
-        for (start, end) in self.spans.values_mut() {
-            *start = *end;
+        for stretch in self.spans.values_mut() {
+            (stretch.start, stretch.oldest) = (stretch.end, None);
         }
         self.events.clear();
+        self.others.clear();
         self.dead.clear();
         self.bytes = 0;
         self.oldest = None;
@@ -133,9 +175,11 @@ impl Batch {
     pub fn forget(&mut self, partitions: &[Partition]) {
         self.spans.retain(|partition, _| !partitions.contains(partition));
         self.events.retain(|located| !partitions.contains(&located.record.partition));
+        self.others.retain(|other| !partitions.contains(&other.record.partition));
         self.dead.retain(|dead| !partitions.contains(&dead.record.partition));
         // Without this an emptied batch would look due for ever, and the lane would never read again.
-        let held = self.events.iter().map(|located| &located.record).chain(self.dead.iter().map(|dead| &dead.record));
+        let others = self.others.iter().map(|other| &other.record).chain(self.dead.iter().map(|dead| &dead.record));
+        let held = self.events.iter().map(|located| &located.record).chain(others);
         self.bytes = held.map(|record| record.payload.len()).sum();
         if self.is_empty() {
             self.oldest = None;
@@ -144,7 +188,7 @@ impl Batch {
 }
 
 /// Consumers route by headers: a record whose headers say something else than its body is nobody's event.
-fn agreed(event: Event, record: &Record) -> Result<Event, DecodeError> {
+fn agreed(event: Decoded, record: &Record) -> Result<Decoded, DecodeError> {
     wire::check_headers(&event, record.headers.iter()).map(|()| event)
 }
 

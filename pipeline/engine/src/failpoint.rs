@@ -1,12 +1,15 @@
 //! Named places where tests let the process die as `kill -9` would.
 //!
-//! `WEIR_FAILPOINT=history.after_delta_commit:3` kills the process when it passes that place for the third time. Without
-//! the variable a failpoint costs one load of a static.
+//! `WEIR_FAILPOINT=history.after_delta_commit:3` kills the process when it passes that place for the third time;
+//! `history.after_delta_commit:3:stop` stops it there, as a machine that hangs, until someone lets it go on. Without the
+//! variable a failpoint costs one load of a static.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names the failpoint and, after a colon, which passage dies (1 by default).
+use rustix::process::Signal;
+
+/// Names the failpoint and, after colons, which passage it is about (1 by default), and `stop` if it is not to die there.
 pub const VARIABLE: &str = "WEIR_FAILPOINT";
 
 /// Every failpoint there is. A test dies at each of them, and another holds this list against the source text.
@@ -29,6 +32,8 @@ pub const ALL: &[&str] = &[
     "publisher.after_begin",
     "publisher.before_commit",
     "publisher.after_commit",
+    "rebalance.assigned",
+    "rebalance.revoked",
     "rebuild.before_commit",
     "rebuild.after_commit",
 ];
@@ -36,6 +41,7 @@ pub const ALL: &[&str] = &[
 struct Armed {
     name: String,
     passages_left: AtomicU64,
+    signal: Signal,
 }
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
@@ -44,13 +50,16 @@ static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 pub fn hit(name: &str) {
     let armed = ARMED.get_or_init(|| {
         let value = std::env::var(VARIABLE).ok()?;
-        let (name, passage) = value.split_once(':').unwrap_or((&value, "1"));
-        Some(Armed { name: name.to_owned(), passages_left: AtomicU64::new(passage.parse().unwrap_or(1)) })
+        let mut parts = value.split(':');
+        let name = parts.next().unwrap_or_default().to_owned();
+        let passage = parts.next().and_then(|passage| passage.parse().ok()).unwrap_or(1);
+        let signal = if parts.next() == Some("stop") { Signal::STOP } else { Signal::KILL };
+        Some(Armed { name, passages_left: AtomicU64::new(passage), signal })
     });
     let Some(armed) = armed else { return };
     if armed.name == name && armed.passages_left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        tracing::warn!(failpoint = name, "killed by a failpoint");
-        if rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).is_err() {
+        tracing::warn!(failpoint = name, signal = ?armed.signal, "stopped by a failpoint");
+        if rustix::process::kill_process(rustix::process::getpid(), armed.signal).is_err() {
             std::process::abort();
         }
     }

@@ -4,13 +4,14 @@
 pub mod batch;
 pub mod failpoint;
 mod headers;
+mod progress;
 pub mod retry;
 mod run;
 mod sink;
 mod source;
 mod status;
 
-pub use batch::{Batch, BatchLimits, DeadRecord, Located};
+pub use batch::{Batch, BatchLimits, DeadRecord, Located, LocatedOther};
 pub use headers::Headers;
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{BoxError, Claim, Sink, SinkError};

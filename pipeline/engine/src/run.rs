@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::EventType;
 
 use crate::batch::{Batch, BatchLimits};
+use crate::progress;
 use crate::retry::{Backoff, chain};
 use crate::sink::{BoxError, Sink, SinkError};
 use crate::source::{Partition, Source, SourceError, SourceEvent, Started};
@@ -223,8 +224,10 @@ impl Runner<'_> {
         }
         let started = Instant::now();
         self.sink.commit(&self.batch).await?;
-        let (applied, dead) = (self.batch.events.len(), self.batch.dead.len());
+        let dead = self.batch.dead.len();
+        let applied = self.batch.len() - dead;
         let labels = [("lane", self.lane.name.clone())];
+        metrics::histogram!("weir_lane_batch_records", &labels).record(progress::double(self.batch.len()));
         metrics::histogram!("weir_lane_commit_seconds", &labels).record(started.elapsed().as_secs_f64());
         metrics::counter!("weir_lane_records_total", &labels).increment(u64::try_from(applied + dead).unwrap_or(0));
         tracing::debug!(lane = self.lane.name, applied, dead, seconds = started.elapsed().as_secs_f64(), "committed");
@@ -253,7 +256,11 @@ impl Runner<'_> {
         self.sink.tick().await?;
         let mut end_offset = 0;
         for partition in &self.owned {
-            end_offset += self.source.end(partition).await?;
+            let end = self.source.end(partition).await?;
+            end_offset += end;
+            if let Some(reached) = self.batch.reached(partition) {
+                progress::report(&self.lane.name, partition, reached, end);
+            }
         }
         let idle = self.batch.is_empty();
         self.board.update(&self.lane.name, |status| {

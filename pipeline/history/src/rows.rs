@@ -8,10 +8,10 @@ use arrow::array::{
     Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::error::ArrowError;
-use weir_engine::Located;
+use weir_engine::{Located, LocatedOther, Record};
 use weir_model::columns::{self, COLUMNS, Cell, ColumnType};
 use weir_model::event::Metadata;
-use weir_model::{Data, Event, EventId, Object, Position, StreamId, TenantId, Timestamp};
+use weir_model::{Data, Event, EventId, OTHER_EVENT, Object, OtherEvent, Position, StreamId, TenantId, Timestamp};
 
 use crate::schema::{arrow_schema, arrow_type};
 
@@ -20,6 +20,17 @@ pub fn to_batch<'a>(events: impl ExactSizeIterator<Item = &'a Located>) -> Resul
     let mut builders = Builders::new(events.len());
     for located in events {
         builders.append(located);
+    }
+    RecordBatch::try_new(arrow_schema(), builders.finish())
+}
+
+/// Events of unknown types as columns: the envelope, and the whole record as their data.
+pub fn others_to_batch<'a>(
+    events: impl ExactSizeIterator<Item = &'a LocatedOther>,
+) -> Result<RecordBatch, ArrowError> {
+    let mut builders = Builders::new(events.len());
+    for located in events {
+        builders.append_other(located);
     }
     RecordBatch::try_new(arrow_schema(), builders.finish())
 }
@@ -129,18 +140,7 @@ impl Builders {
             Some(&record.partition.source),
             Some(&record.partition.topic),
         ];
-        for (builder, text) in self.texts.iter_mut().zip(texts) {
-            builder.append_option(text);
-        }
-        let micros = |at: Timestamp| at.as_millis() * 1000;
-        for (builder, at) in self.times.iter_mut().zip([Some(event.timestamp), event.recorded_at]) {
-            builder.append_option(at.map(micros));
-        }
-        let integers: [Option<i64>; INTEGERS] =
-            [event.version, event.position.map(|p| p.0), Some(record.partition.number.into()), Some(record.offset)];
-        for (builder, n) in self.integers.iter_mut().zip(integers) {
-            builder.append_option(n);
-        }
+        self.append_envelope(texts, [Some(event.timestamp), event.recorded_at], event.version, event.position, record);
         let mut rest = Object::new();
         for (name, column, value) in event.data.iter() {
             match column.and_then(|(index, column)| Some((index, columns::cell(column.column_type, value)?))) {
@@ -155,6 +155,49 @@ impl Builders {
             false => self.extra.append_value(weir_model::canonical::object_text(&rest)),
         }
         self.data.append_value(event.canonical_data());
+    }
+
+    fn append_other(&mut self, LocatedOther { record, event }: &LocatedOther) {
+        let month = event.timestamp.month();
+        let texts: [Option<&str>; TEXTS] = [
+            Some(OTHER_EVENT),
+            Some(&month),
+            Some(event.event_id.as_str()),
+            Some(&event.schema_version),
+            Some(&event.source),
+            Some(event.tenant.as_str()),
+            Some(&event.aggregate_type),
+            Some(&event.aggregate_id),
+            event.metadata.causation_id.as_deref(),
+            event.metadata.correlation_id.as_deref(),
+            event.metadata.user_id.as_deref(),
+            Some(&record.partition.source),
+            Some(&record.partition.topic),
+        ];
+        self.append_envelope(texts, [Some(event.timestamp), event.recorded_at], event.version, event.position, record);
+        self.extra.append_value("{}");
+        self.data.append_value(&*event.document);
+    }
+
+    fn append_envelope(
+        &mut self,
+        texts: [Option<&str>; TEXTS],
+        times: [Option<Timestamp>; 2],
+        version: Option<i64>,
+        position: Option<Position>,
+        record: &Record,
+    ) {
+        for (builder, text) in self.texts.iter_mut().zip(texts) {
+            builder.append_option(text);
+        }
+        for (builder, at) in self.times.iter_mut().zip(times) {
+            builder.append_option(at.map(|at| at.as_millis() * 1000));
+        }
+        let integers: [Option<i64>; INTEGERS] =
+            [version, position.map(|p| p.0), Some(record.partition.number.into()), Some(record.offset)];
+        for (builder, n) in self.integers.iter_mut().zip(integers) {
+            builder.append_option(n);
+        }
     }
 
     /// The arrays in the order of [`crate::schema`].
@@ -325,6 +368,41 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// Whether a row is of a type that whoever wrote it did not know.
+    pub fn is_other(&self, row: usize) -> Result<bool, BrokenRow> {
+        Ok(self.text("event_type", row)? == OTHER_EVENT)
+    }
+
+    /// The event of an unknown type. The columns beside the record must say what it says.
+    pub fn other(&self, row: usize) -> Result<OtherEvent, BrokenRow> {
+        let document = self.text("data", row)?;
+        let event = OtherEvent::decode(document.as_bytes()).map_err(|e| broken("data", e))?;
+        let text = |column| self.optional_text(column, row);
+        let agrees = [
+            ("data", text("data").as_deref() == Some(&*event.document)),
+            ("event_month", text("event_month") == Some(event.timestamp.month())),
+            ("event_id", text("event_id").as_deref() == Some(event.event_id.as_str())),
+            ("schema_version", text("schema_version").as_deref() == Some(&*event.schema_version)),
+            ("timestamp", self.time("timestamp", row)? == Some(event.timestamp)),
+            ("recorded_at", self.time("recorded_at", row)? == event.recorded_at),
+            ("producer", text("producer").as_deref() == Some(&*event.source)),
+            ("tenant", text("tenant").as_deref() == Some(event.tenant.as_str())),
+            ("aggregate_type", text("aggregate_type").as_deref() == Some(&*event.aggregate_type)),
+            ("aggregate_id", text("aggregate_id").as_deref() == Some(&*event.aggregate_id)),
+            ("aggregate_version", self.optional_integer("aggregate_version", row) == event.version),
+            ("position", self.optional_integer("position", row) == event.position.map(|p| p.0)),
+            ("causation_id", text("causation_id").as_deref() == event.metadata.causation_id.as_deref()),
+            ("correlation_id", text("correlation_id").as_deref() == event.metadata.correlation_id.as_deref()),
+            ("actor_id", text("actor_id").as_deref() == event.metadata.user_id.as_deref()),
+        ];
+        match agrees.into_iter().find(|(_, agrees)| !agrees) {
+            Some((column, _)) => Err(broken(column, "is not what the record says")),
+            None => Ok(event),
+        }
+    }
+}
+
 fn broken(column: &str, reason: impl std::fmt::Display) -> BrokenRow {
     BrokenRow { column: column.to_owned(), reason: reason.to_string() }
 }
@@ -370,6 +448,22 @@ mod tests {
             assert_eq!(wire::canonical_document(&event), wire::canonical_document(&located.event));
             assert_eq!(rows.coordinates(row).expect("whole").offset, located.record.offset);
         }
+    }
+
+    #[test]
+    fn an_event_of_an_unknown_type_comes_back_whole() {
+        let payload = r#"{"eventId":"e","eventType":"BadgeAwarded","version":2,"timestamp":"2024-01-15T10:30:00Z","source":"s",
+            "metadata":{"userId":"u"},"data":{"b":[1.0]}}"#;
+        let event = OtherEvent::decode(payload.as_bytes()).expect("an event");
+        let record = located(EventType::TaskAssigned, 9).record;
+        let batch = others_to_batch([LocatedOther { record, event: event.clone() }].iter()).expect("batch");
+        let rows = Rows::new(&batch).expect("rows");
+        assert_eq!((rows.is_other(0), rows.other(0)), (Ok(true), Ok(event)));
+        let index = batch.schema().index_of("actor_id").expect("an actor");
+        let mut columns = batch.columns().to_vec();
+        columns[index] = Arc::new(StringArray::from(vec!["v"]));
+        let changed = RecordBatch::try_new(batch.schema(), columns).expect("batch");
+        assert_eq!(Rows::new(&changed).expect("rows").other(0).expect_err("changed").column, "actor_id");
     }
 
     #[test]

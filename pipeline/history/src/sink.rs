@@ -21,9 +21,11 @@ use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
-use weir_engine::{Batch, Claim, Located, Partition, Sink, SinkError, Span, failpoint};
-use weir_model::{Position, wire};
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RetryPolicy, dead_letters};
+use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, Sink, SinkError, Span, failpoint};
+use weir_model::Position;
+use weir_model::wire::{self, DecodeError, Decoded};
+use weir_postgres::repeats::{self, Candidate, Memory, Places};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RecordPolicy, dead_letters};
 
 use crate::past;
 use crate::rows;
@@ -44,7 +46,8 @@ pub struct HistorySink {
     root: HistoryRoot,
     database: Database,
     ledger: Ledger,
-    policy: RetryPolicy,
+    policy: RecordPolicy,
+    memory: Memory,
     table: Option<HistoryTable>,
     partitions: Vec<Partition>,
     /// Files written for a batch whose commit did not succeed yet.
@@ -63,11 +66,12 @@ enum Standing {
 impl HistorySink {
     /// Nothing happens until the lane claims.
     #[must_use]
-    pub fn new(root: impl Into<HistoryRoot>, database: Database, ledger: Ledger, policy: RetryPolicy) -> Self {
+    pub fn new(root: impl Into<HistoryRoot>, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
         Self {
             root: root.into(),
             database,
             ledger,
+            memory: Memory::new(policy.repeats_window),
             policy,
             table: None,
             partitions: Vec::new(),
@@ -83,32 +87,37 @@ impl HistorySink {
         self.table.as_mut().ok_or_else(|| SinkError::Retry("the table is not open".into()))
     }
 
-    async fn write_files(&mut self, batch: &Batch, spans: &[Span]) -> Result<Vec<Add>, SinkError> {
+    async fn write_files(&mut self, batch: &Batch, spans: &[Span], repeats: &Places) -> Result<Vec<Add>, SinkError> {
         if let Some((written, adds)) = &self.written
             && written == spans
         {
             return Ok(adds.clone());
         }
-        let adds = write(self.table().await?, &batch.events).await.map_err(retry)?;
+        let (events, others) = without(batch, repeats);
+        let adds = write(self.table().await?, &events, &others).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));
         failpoint::hit("history.after_data_files");
         Ok(adds)
     }
 
-    /// Dead letters go to Postgres before the commit: above the ledger they harm nobody, and a crash after the commit must
-    /// not lose them.
-    async fn keep_dead_letters(&self, batch: &Batch) -> Result<(), SinkError> {
+    /// Dead letters and the ids of other services' events go to Postgres before the commit: above the ledger they harm nobody,
+    /// and a crash after the commit must not lose them. Gives the records that the commit leaves out.
+    async fn keep_apart(&self, batch: &Batch, partitions: &[&Partition]) -> Result<Places, SinkError> {
         const ACTION: &str = "keeping dead letters";
-        if batch.dead.is_empty() {
-            return Ok(());
+        let mut candidates = Candidate::of_events(&batch.events);
+        candidates.extend(batch.others.iter().filter_map(Candidate::of_other));
+        if batch.dead.is_empty() && candidates.is_empty() {
+            return Ok(Places::new());
         }
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-        for span in batch.spans() {
-            self.ledger.hold(&*transaction, &span.partition).await?;
+        for partition in partitions {
+            self.ledger.hold(&*transaction, partition).await?;
         }
         dead_letters::insert_undecodable(&*transaction, self.ledger.lane(), &batch.dead).await?;
-        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))
+        let repeats = repeats::notice(&*transaction, self.ledger.lane(), candidates).await?;
+        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
+        Ok(repeats)
     }
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
@@ -265,8 +274,8 @@ impl HistorySink {
             if !self.partitions.contains(&record.partition) {
                 continue;
             }
-            let event = match wire::decode(&record.payload) {
-                Ok(event) => event,
+            let batch = match redriven(record.clone()) {
+                Ok(batch) => batch,
                 Err(error) => {
                     const ACTION: &str = "keeping a dead letter";
                     let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
@@ -282,7 +291,11 @@ impl HistorySink {
             self.check_epoch(&record.partition).await?;
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
-                let adds = write(table, &[Located { record, event }]).await.map_err(retry)?;
+                // Nothing but this record is in the batch, so what is left out is all of it.
+                let repeats = self.keep_apart(&batch, &[&record.partition]).await?;
+                let (events, others) = without(&batch, &repeats);
+                let table = self.table().await?;
+                let adds = write(table, &events, &others).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
                 table.sync(&adds, version).await.map_err(retry)?;
                 failpoint::hit("history.after_redrive_commit");
@@ -324,11 +337,28 @@ fn retry(error: HistoryError) -> SinkError {
     SinkError::Retry(error.into())
 }
 
+/// A dead letter as a batch of its own, if it is an event after all.
+fn redriven(record: Record) -> Result<Batch, DecodeError> {
+    let mut batch = Batch::default();
+    match wire::decode_any(&record.payload)? {
+        Decoded::Event(event) => batch.events.push(Located { record, event }),
+        Decoded::Other(event) => batch.others.push(LocatedOther { record, event }),
+    }
+    Ok(batch)
+}
+
+/// What of a batch is written.
+fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a LocatedOther>) {
+    let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
+    let others = batch.others.iter().filter(|located| !repeats::are_at(repeats, &located.record));
+    (events.collect(), others.collect())
+}
+
 /// The events' indexes in the order in which they are written: one partition of the table after the other, so that no batch
 /// has to be taken apart again, and by time within each, as readers want it. In chunks, so that a large batch is not held
 /// twice over, as events and as columns.
-fn chunks(events: &[Located]) -> Vec<Vec<usize>> {
-    let place = |l: &Located| (l.event.event_type, l.event.timestamp.month());
+fn chunks(events: &[&Located]) -> Vec<Vec<usize>> {
+    let place = |l: &&Located| (l.event.event_type, l.event.timestamp.month());
     let mut keyed: Vec<_> =
         events.iter().enumerate().map(|(n, l)| (place(l), l.event.timestamp, l.record.offset, n)).collect();
     keyed.sort_unstable();
@@ -336,9 +366,13 @@ fn chunks(events: &[Located]) -> Vec<Vec<usize>> {
     parts.map(|chunk| chunk.iter().map(|(.., n)| *n).collect()).collect()
 }
 
-async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, HistoryError> {
+async fn write(
+    table: &HistoryTable,
+    events: &[&Located],
+    others: &[&LocatedOther],
+) -> Result<Vec<Add>, HistoryError> {
     const ACTION: &str = "writing history files";
-    if events.is_empty() {
+    if events.is_empty() && others.is_empty() {
         return Ok(Vec::new());
     }
     let properties = WriterProperties::builder()
@@ -352,13 +386,17 @@ async fn write(table: &HistoryTable, events: &[Located]) -> Result<Vec<Add>, His
     for chunk in chunks(events).into_iter().map(Some).chain([None]) {
         let next = chunk.map(|chunk| {
             // A copy of an event shares its payload.
-            let chunk: Vec<Located> = chunk.into_iter().map(|index| events[index].clone()).collect();
+            let chunk: Vec<Located> = chunk.into_iter().map(|index| Located::clone(events[index])).collect();
             tokio::task::spawn_blocking(move || rows::to_batch(chunk.iter()))
         });
         if let Some(columns) = std::mem::replace(&mut ahead, next) {
             let batch = columns.await.map_err(during(ACTION))?.map_err(during(ACTION))?;
             writer.write(batch).await.map_err(during(ACTION))?;
         }
+    }
+    if !others.is_empty() {
+        let columns = rows::others_to_batch(others.iter().copied()).map_err(during(ACTION))?;
+        writer.write(columns).await.map_err(during(ACTION))?;
     }
     writer.flush().await.map_err(during(ACTION))
 }
@@ -436,8 +474,9 @@ impl Sink for HistorySink {
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
-        let adds = self.write_files(batch, &spans).await?;
-        self.keep_dead_letters(batch).await?;
+        let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
+        let repeats = self.keep_apart(batch, &partitions).await?;
+        let adds = self.write_files(batch, &spans, &repeats).await?;
         let transactions = spans
             .iter()
             .map(|span| Transaction::new(transaction_id(self.ledger.lane(), &span.partition), span.end))
@@ -462,6 +501,7 @@ impl Sink for HistorySink {
 
     async fn tick(&mut self) -> Result<(), SinkError> {
         self.redrive().await?;
+        self.memory.forget(&self.database, self.ledger.lane()).await?;
         self.checkpoint().await
     }
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use deltalake_core::datafusion::execution::context::{SessionConfig, SessionContext};
 use futures::StreamExt;
+use tokio::sync::mpsc;
 use weir_model::canonical::SetHash;
-use weir_model::{Data, Event, contract, wire};
+use weir_model::wire::{self, Decoded};
+use weir_model::{Data, Event, OTHER_EVENT, contract};
 
-use crate::rows::{Coordinates, Rows};
+use crate::rows::{BrokenRow, Coordinates, Rows};
 use crate::table::{HistoryError, HistoryTable, during};
 
 /// Count and hash by event type, and what could not be read as an event.
@@ -18,6 +20,28 @@ pub struct HistoryHashes {
     pub by_type: BTreeMap<String, SetHash>,
     /// Rows that are not what the lane wrote: the first few, in words.
     pub broken: Vec<String>,
+}
+
+impl HistoryHashes {
+    fn add(&mut self, at: &Coordinates, event: &Decoded) {
+        match event {
+            Decoded::Event(event) => {
+                let hash = self.by_type.entry(event.event_type.as_str().to_owned()).or_default();
+                add_record(hash, at, &wire::canonical_document(event));
+            }
+            Decoded::Other(event) => {
+                add_record(self.by_type.entry(OTHER_EVENT.to_owned()).or_default(), at, &event.document);
+            }
+        }
+    }
+
+    fn note_broken(&mut self, at: Result<Coordinates, BrokenRow>, error: &BrokenRow) {
+        self.by_type.entry("(broken rows)".to_owned()).or_default().add(&[b"broken"]);
+        if self.broken.len() < BROKEN_MAX {
+            let words = |at: Coordinates| format!("{}/{} offset {}: ", at.topic, at.partition, at.offset);
+            self.broken.push(format!("{}{error}", at.map_or_else(|_| String::new(), words)));
+        }
+    }
 }
 
 /// Words kept about broken rows.
@@ -41,9 +65,52 @@ fn lift(mut event: Event) -> Event {
     event
 }
 
+fn read(rows: &Rows, row: usize) -> Result<(Coordinates, Decoded), BrokenRow> {
+    let at = rows.coordinates(row)?;
+    if rows.is_other(row)? {
+        return Ok((at, Decoded::Other(rows.other(row)?)));
+    }
+    Ok((at, Decoded::Event(lift(rows.event(row)?))))
+}
+
+/// Decides under which coordinates a row is compared; `None` leaves it out.
+pub trait Place: Sync {
+    /// For one row.
+    fn of(&self, at: Coordinates, event: &Decoded) -> Option<Coordinates>;
+}
+
+struct AsItIs;
+
+impl Place for AsItIs {
+    fn of(&self, at: Coordinates, _: &Decoded) -> Option<Coordinates> {
+        Some(at)
+    }
+}
+
+/// A row that was left out of the hashes.
+pub type LeftOut = (Coordinates, Decoded);
+
+/// Rows left out that may wait for whoever takes them.
+const LEFT_OUT_WAITING: usize = 1000;
+
+/// A channel for rows that are left out.
+#[must_use]
+pub fn left_out() -> (mpsc::Sender<LeftOut>, mpsc::Receiver<LeftOut>) {
+    mpsc::channel(LEFT_OUT_WAITING)
+}
+
 impl HistoryTable {
-    /// Hashes the snapshot at hand.
+    /// Hashes the snapshot at hand, every row under its own coordinates.
     pub async fn hashes(&self) -> Result<HistoryHashes, HistoryError> {
+        self.hashes_at(&AsItIs, left_out().0).await
+    }
+
+    /// Hashes the snapshot at hand. Rows without a place go to `left_out` instead.
+    pub async fn hashes_at(
+        &self,
+        place: &impl Place,
+        left_out: mpsc::Sender<LeftOut>,
+    ) -> Result<HistoryHashes, HistoryError> {
         const ACTION: &str = "reading history for verification";
         let context =
             SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1).with_batch_size(4096));
@@ -55,24 +122,17 @@ impl HistoryTable {
         while let Some(batch) = batches.next().await {
             let rows = Rows::new(&batch.map_err(during(ACTION))?).map_err(during(ACTION))?;
             for row in 0..rows.len {
-                match (rows.coordinates(row), rows.event(row)) {
-                    (Ok(at), Ok(event)) => {
-                        let event = lift(event);
-                        let hash = hashes.by_type.entry(event.event_type.as_str().to_owned()).or_default();
-                        add_record(hash, &at, &wire::canonical_document(&event));
+                let (at, event) = match read(&rows, row) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        hashes.note_broken(rows.coordinates(row), &error);
+                        continue;
                     }
-                    (at, event) => {
-                        hashes.by_type.entry("(broken rows)".to_owned()).or_default().add(&[b"broken"]);
-                        if hashes.broken.len() < BROKEN_MAX {
-                            let place = at.map_or_else(
-                                |e| e.to_string(),
-                                |at| format!("{}/{} offset {}", at.topic, at.partition, at.offset),
-                            );
-                            hashes
-                                .broken
-                                .push(format!("{place}: {}", event.err().map_or_else(String::new, |e| e.to_string())));
-                        }
-                    }
+                };
+                match place.of(at.clone(), &event) {
+                    Some(at) => hashes.add(&at, &event),
+                    // Whoever went away takes no more of them.
+                    None => drop(left_out.send((at, event)).await),
                 }
             }
         }

@@ -13,7 +13,7 @@ mod topics;
 pub use client::KafkaOptions;
 pub use error::KafkaError;
 pub use log::TopicLog;
-pub use progress::Progress;
+pub use progress::{PROGRESS_TOPIC, Progress};
 pub use publisher::{PublisherOptions, publish, recover};
 pub use source::KafkaSource;
 pub use topics::{Change, TopicSpec, Topics};

@@ -70,6 +70,24 @@ impl TopicLog {
         &self.ranges
     }
 
+    /// A partition that has a committed record at or after its start. Offsets alone do not tell: commit markers take some too.
+    pub async fn first_unread(&self, starts: BTreeMap<Partition, i64>) -> Result<Option<Partition>, KafkaError> {
+        let mut rest = self.clone();
+        for (partition, (low, _)) in &mut rest.ranges {
+            *low = starts.get(partition).copied().unwrap_or(*low).max(*low);
+        }
+        let looking = tokio::task::spawn_blocking(move || {
+            let mut found = None;
+            let ends = rest.ranges.iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
+            rest.each(&ends, |partition, _| {
+                found = Some(partition.clone());
+                false
+            })?;
+            Ok(found)
+        });
+        looking.await.map_err(|e| KafkaError::unavailable(ACTION, e))?
+    }
+
     /// Every committed record below these offsets, in order within each partition, in chunks. Ends with the channel, or with
     /// an error.
     #[must_use]

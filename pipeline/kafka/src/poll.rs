@@ -15,7 +15,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
-use weir_engine::{Headers, Partition, Record};
+use weir_engine::{Headers, Partition, Record, failpoint};
 use weir_model::Timestamp;
 
 use crate::client;
@@ -132,8 +132,10 @@ impl ConsumerContext for Context {
         let (done, said) = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let placed = list.set_all_offsets(Offset::Offset(0));
             let done = placed.and_then(|()| consumer.incremental_assign(list)).and_then(|()| consumer.pause(list));
+            failpoint::hit("rebalance.assigned");
             (done, Said::Assigned(places))
         } else {
+            failpoint::hit("rebalance.revoked");
             (consumer.incremental_unassign(list), Said::Revoked(places))
         };
         tracing::debug!(lane = self.0.lane, ?said, "rebalanced");

@@ -11,6 +11,9 @@ use crate::client::KafkaOptions;
 use crate::error::KafkaError;
 use crate::log::TopicLog;
 
+/// The compacted topic that holds it.
+pub const PROGRESS_TOPIC: &str = "weir_progress";
+
 /// Everything up to this event is in the topics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,18 +24,28 @@ pub struct Progress {
     pub event_id: Option<String>,
 }
 
+impl Progress {
+    /// The last progress in the topic; position 0 when there is none.
+    pub async fn read(kafka: &KafkaOptions, event_store: &str) -> Result<Self, KafkaError> {
+        let (kafka, event_store) = (kafka.clone(), event_store.to_owned());
+        let reading = tokio::task::spawn_blocking(move || last(&kafka, &event_store));
+        let found = reading.await.map_err(|e| KafkaError::unavailable("reading the publisher's progress", e))??;
+        Ok(found.unwrap_or(Self { position: 0, event_id: None }))
+    }
+}
+
 fn whole(log: &TopicLog) -> BTreeMap<weir_engine::Partition, i64> {
     log.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect()
 }
 
 /// The last progress record of an event store; `None` when there is none. Blocks.
-pub(crate) fn last(kafka: &KafkaOptions, topic: &str, event_store: &str) -> Result<Option<Progress>, KafkaError> {
+pub(crate) fn last(kafka: &KafkaOptions, event_store: &str) -> Result<Option<Progress>, KafkaError> {
     const ACTION: &str = "reading the publisher's progress";
-    let log = TopicLog::open_blocking(kafka.clone(), &[topic.to_owned()].into())?;
+    let log = TopicLog::open_blocking(kafka.clone(), &[PROGRESS_TOPIC.to_owned()].into())?;
     if log.ranges().is_empty() {
         return Err(KafkaError::unavailable(
             ACTION,
-            format!("there is no topic {topic}; `weir topics apply` makes it"),
+            format!("there is no topic {PROGRESS_TOPIC}; `weir topics apply` makes it"),
         ));
     }
     let mut found = Ok(None);

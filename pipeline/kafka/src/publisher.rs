@@ -21,7 +21,7 @@ use weir_postgres::{AppendSignal, Database, EventStoreSource};
 
 use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
-use crate::progress::{self, Progress};
+use crate::progress::{self, PROGRESS_TOPIC, Progress};
 
 /// What the publisher needs to know.
 #[derive(Debug, Clone)]
@@ -30,8 +30,6 @@ pub struct PublisherOptions {
     pub kafka: KafkaOptions,
     /// Names the publisher to the brokers: of several with one id, one publishes.
     pub transactional_id: String,
-    /// The compacted topic that holds its progress.
-    pub progress_topic: String,
     /// A transaction that takes longer is ended by the brokers.
     pub transaction_timeout: Duration,
     /// Events in one transaction.
@@ -155,9 +153,9 @@ async fn publish_with(
         if let SourceEvent::Records(records) = event {
             let started = Instant::now();
             let count = records.len();
-            let (sender, event_store, topic) = (producer.clone(), event_store.clone(), options.progress_topic.clone());
+            let (sender, event_store) = (producer.clone(), event_store.clone());
             let stopping = stop.clone();
-            let sending = move || transaction(&sender, &topic, &event_store, &records, &stopping);
+            let sending = move || transaction(&sender, &event_store, &records, &stopping);
             match tokio::task::spawn_blocking(sending).await.map_err(|e| KafkaError::unavailable(PUBLISHING, e))? {
                 Ok(progress) => published = progress,
                 Err(error) if is_fenced(producer, &error) => return Ok(Led::UntilFenced),
@@ -165,8 +163,8 @@ async fn publish_with(
             }
             metrics::counter!("weir_publisher_events_total").increment(u64::try_from(count).unwrap_or(0));
             metrics::histogram!("weir_publisher_transaction_seconds").record(started.elapsed().as_secs_f64());
-            metrics::gauge!("weir_publisher_position").set(position_gauge(published.position));
         }
+        metrics::gauge!("weir_publisher_position").set(position_gauge(published.position));
         if sign_of_life.elapsed() >= SIGN_OF_LIFE {
             sign_of_life = Instant::now();
             if !lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)? {
@@ -223,9 +221,9 @@ async fn take_over(options: &PublisherOptions) -> Result<Arc<TransactionalProduc
 /// Where to go on. Stops, naming the cure, where the topics and the event store do not fit together.
 async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> Result<Progress, KafkaError> {
     const ACTION: &str = "reading the publisher's progress";
-    let (kafka, topic) = (options.kafka.clone(), options.progress_topic.clone());
+    let kafka = options.kafka.clone();
     let event_store = publishing.event_store().to_string();
-    let reading = tokio::task::spawn_blocking(move || progress::last(&kafka, &topic, &event_store));
+    let reading = tokio::task::spawn_blocking(move || progress::last(&kafka, &event_store));
     let found = reading.await.map_err(|e| KafkaError::unavailable(ACTION, e))??;
     let bound = publishing.lower_bound().await.during(ACTION)?;
     let progress = match (found, bound) {
@@ -233,10 +231,10 @@ async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> R
         (None, (0, _)) => Progress { position: 0, event_id: None },
         // The first progress after `weir source switch kafka` stands in Postgres alone.
         (None, (position, true)) => Progress { position, event_id: None },
-        (None, (position, false)) => return Err(lost(&options.progress_topic, None, position)),
+        (None, (position, false)) => return Err(lost(None, position)),
     };
     if progress.position < bound.0 {
-        return Err(lost(&options.progress_topic, Some(progress.position), bound.0));
+        return Err(lost(Some(progress.position), bound.0));
     }
     let stored = publishing.event_id_at(progress.position).await.during(ACTION)?;
     if progress.event_id.is_some() && progress.event_id != stored {
@@ -244,8 +242,8 @@ async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> R
             ACTION,
             format!(
                 "the topics hold event {} at position {}, where the event store has {}: Postgres was restored to an older copy \
-                 than the topics. Restore the newer Postgres; or, if that past is lost for good, begin with new topics \
-                 (`kafka.topics`, `publisher.progress_topic`) and rebuild the sinks",
+                 than the topics. Restore the newer Postgres; or, if that past is lost for good, delete the topics, make them \
+                 anew, and rebuild the sinks",
                 progress.event_id.unwrap_or_default(),
                 progress.position,
                 stored.unwrap_or_else(|| "nothing".to_owned())
@@ -255,12 +253,12 @@ async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> R
     Ok(progress)
 }
 
-fn lost(topic: &str, found: Option<i64>, bound: i64) -> KafkaError {
+fn lost(found: Option<i64>, bound: i64) -> KafkaError {
     let found = found.map_or_else(|| "nothing".to_owned(), |position| position.to_string());
     KafkaError::permanent(
         "reading the publisher's progress",
         format!(
-            "the topic {topic} says {found}, but everything up to position {bound} was published: the topic was deleted or lost \
+            "the topic {PROGRESS_TOPIC} says {found}, but everything up to position {bound} was published: the topic was deleted or lost \
              its end. Nothing is published twice: `weir publish --recover` reads the position of the last event in the \
              topics and goes on from there"
         ),
@@ -272,16 +270,16 @@ pub async fn recover(options: &PublisherOptions, database: &Database) -> Result<
     const ACTION: &str = "recovering the publisher's progress";
     let publishing = Publishing::new(database.clone()).await.during(ACTION)?;
     let producer = take_over(options).await?;
-    let (kafka, topic) = (options.kafka.clone(), options.progress_topic.clone());
+    let kafka = options.kafka.clone();
     let event_store = publishing.event_store().to_string();
     let recovering = tokio::task::spawn_blocking(move || {
         let mut found = progress::recover(&kafka)?;
-        if let Some(last) = progress::last(&kafka, &topic, &event_store)?.filter(|last| last.position > found.position)
+        if let Some(last) = progress::last(&kafka, &event_store)?.filter(|last| last.position > found.position)
         {
             found = last;
         }
         producer.begin_transaction().during(ACTION)?;
-        send_progress(&producer, &topic, &event_store, &found).during(ACTION)?;
+        send_progress(&producer, &event_store, &found).during(ACTION)?;
         producer.commit_transaction(CALL_TIMEOUT).during(ACTION)?;
         Ok(found)
     });
@@ -291,7 +289,6 @@ pub async fn recover(options: &PublisherOptions, database: &Database) -> Result<
 /// One transaction: the events and the progress.
 fn transaction(
     producer: &TransactionalProducer,
-    progress_topic: &str,
     event_store: &str,
     records: &[Record],
     stop: &CancellationToken,
@@ -302,7 +299,7 @@ fn transaction(
         send(producer, record)?;
     }
     let progress = progress_of(records);
-    send_progress(producer, progress_topic, event_store, &progress)?;
+    send_progress(producer, event_store, &progress)?;
     failpoint::hit("publisher.before_commit");
     loop {
         match producer.commit_transaction(CALL_TIMEOUT) {
@@ -348,12 +345,11 @@ fn send(producer: &TransactionalProducer, record: &Record) -> Result<(), RdError
 
 fn send_progress(
     producer: &TransactionalProducer,
-    topic: &str,
     event_store: &str,
     progress: &Progress,
 ) -> Result<(), RdError> {
     let payload = serde_json::to_vec(progress).unwrap_or_default();
-    enqueue(producer, BaseRecord::<str, [u8]>::to(topic).key(event_store).payload(&payload))
+    enqueue(producer, BaseRecord::<str, [u8]>::to(PROGRESS_TOPIC).key(event_store).payload(&payload))
 }
 
 /// Waits while the producer's queue, which bounds its memory, is full.

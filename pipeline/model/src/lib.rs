@@ -12,6 +12,7 @@ pub mod data;
 pub mod decide;
 pub mod event;
 pub mod ids;
+pub mod other;
 pub mod project;
 pub mod upcast;
 pub mod wire;
@@ -22,6 +23,7 @@ pub use contract::{ContractViolation, Violation};
 pub use data::{Data, FieldValue};
 pub use event::{AggregateType, Event, EventType, Metadata};
 pub use ids::{EventId, InvalidId, Position, StreamId, TenantId};
+pub use other::{OTHER_EVENT, OtherEvent};
 
 /// A JSON object; event data is always one.
 pub type Object = serde_json::Map<String, serde_json::Value>;

@@ -12,6 +12,7 @@ use crate::contract::{self, ContractViolation, Violation};
 use crate::data::Data;
 use crate::event::{Event, EventType, Metadata, UnknownName};
 use crate::ids::{EventId, ID_LENGTH_MAX, Position, StreamId, TenantId};
+use crate::other::OtherEvent;
 use crate::{Object, canonical};
 
 mod fast;
@@ -113,6 +114,24 @@ pub fn decode(payload: &Bytes) -> Result<Event, DecodeError> {
     event.map_or_else(|| decode_slowly(payload), Ok)
 }
 
+/// What a record turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// An event of a type that has a contract.
+    Event(Event),
+    /// Another service's event, of a type that this build does not know.
+    Other(OtherEvent),
+}
+
+/// [`decode`], and what a lane that keeps everything keeps besides.
+pub fn decode_any(payload: &Bytes) -> Result<Decoded, DecodeError> {
+    match decode(payload) {
+        Ok(event) => Ok(Decoded::Event(event)),
+        Err(DecodeError::UnknownType(_)) => OtherEvent::decode(payload).map(Decoded::Other),
+        Err(error) => Err(error),
+    }
+}
+
 /// [`decode`] by way of a tree and the JSON Schema library: the authority on what an event is, and on the words for what
 /// is wrong.
 pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
@@ -130,18 +149,22 @@ pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
 
 /// Headers may be missing, for the body decides; those that are there must say the same. The version is not among them: the
 /// event has been lifted to the newest.
-pub fn check_headers<'a>(event: &Event, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), DecodeError> {
+pub fn check_headers<'a>(event: &Decoded, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), DecodeError> {
+    let (event_type, source, at, metadata) = match event {
+        Decoded::Event(event) => (event.event_type.as_str(), &event.source, event.timestamp, &event.metadata),
+        Decoded::Other(event) => (&*event.event_type, &event.source, event.timestamp, &event.metadata),
+    };
     for (name, value) in headers {
         let (name, agrees, body) = match name {
-            "eventType" => ("eventType", value == event.event_type.as_str().as_bytes(), event.event_type.to_string()),
-            "source" => ("source", value == event.source.as_bytes(), event.source.to_string()),
+            "eventType" => ("eventType", value == event_type.as_bytes(), event_type.to_owned()),
+            "source" => ("source", value == source.as_bytes(), source.to_string()),
             "timestamp" => {
                 let said = std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
-                ("timestamp", said == Some(event.timestamp), event.timestamp.to_string())
+                ("timestamp", said == Some(at), at.to_string())
             }
             "correlationId" => {
                 // The specification writes an empty one where there is none.
-                let said = event.metadata.correlation_id.as_deref().unwrap_or_default();
+                let said = metadata.correlation_id.as_deref().unwrap_or_default();
                 ("correlationId", value.is_empty() || value == said.as_bytes(), said.to_owned())
             }
             _ => continue,
@@ -154,8 +177,8 @@ pub fn check_headers<'a>(event: &Event, headers: impl Iterator<Item = (&'a str, 
     Ok(())
 }
 
-struct Envelope<'a> {
-    fields: &'a Object,
+pub(crate) struct Envelope<'a> {
+    pub(crate) fields: &'a Object,
 }
 
 impl Envelope<'_> {
@@ -187,7 +210,7 @@ impl Envelope<'_> {
         })
     }
 
-    fn optional(&self, field: &str) -> Result<Option<&str>, DecodeError> {
+    pub(crate) fn optional(&self, field: &str) -> Result<Option<&str>, DecodeError> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -195,12 +218,12 @@ impl Envelope<'_> {
         }
     }
 
-    fn required(&self, field: &str) -> Result<&str, DecodeError> {
+    pub(crate) fn required(&self, field: &str) -> Result<&str, DecodeError> {
         self.optional(field)?.ok_or_else(|| broken(format!("/{field}"), "is missing"))
     }
 
     /// `"1.0.0"` as the specification has it, or a bare number, as some services send it.
-    fn version(&self) -> Result<String, DecodeError> {
+    pub(crate) fn version(&self) -> Result<String, DecodeError> {
         match self.fields.get("version") {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Number(number)) => Ok(number.to_string()),
@@ -209,12 +232,12 @@ impl Envelope<'_> {
         }
     }
 
-    fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
+    pub(crate) fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
         let text = self.optional(field)?;
         text.map(|t| t.parse().map_err(|e| broken(format!("/{field}"), format!("{e}")))).transpose()
     }
 
-    fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
+    pub(crate) fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_i64() {
@@ -241,7 +264,7 @@ impl Envelope<'_> {
         StreamId::new(aggregate_type, id.to_owned()).map_err(|e| broken("/aggregateId", e.to_string()))
     }
 
-    fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
+    pub(crate) fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
         let fields = match self.fields.get("metadata") {
             None | Some(Value::Null) => return Ok((Metadata::default(), TenantId::default())),
             Some(Value::Object(fields)) => fields,
@@ -262,7 +285,7 @@ impl Envelope<'_> {
     }
 }
 
-fn broken(pointer: impl Into<String>, reason: impl Into<String>) -> DecodeError {
+pub(crate) fn broken(pointer: impl Into<String>, reason: impl Into<String>) -> DecodeError {
     DecodeError::Envelope(Violation::new(pointer, reason))
 }
 
@@ -276,7 +299,7 @@ fn clean(pointer: &str, text: &str) -> Result<(), DecodeError> {
     }
 }
 
-fn cleaned(pointer: &str, text: &str) -> Result<ByteString, DecodeError> {
+pub(crate) fn cleaned(pointer: &str, text: &str) -> Result<ByteString, DecodeError> {
     clean(pointer, text).map(|()| ByteString::from(text.to_owned()))
 }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{Config, NoTls};
+use postgres_openssl::{MakeTlsConnector, TlsStream};
+use tokio_postgres::{Client, Config, Connection, Socket};
 
 use crate::error::{DbError, During, ErrorKind, kind_of_cause};
+use crate::tls;
 
 mod embedded {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
@@ -35,13 +37,13 @@ pub struct DatabaseOptions {
 pub struct Database {
     pool: Pool,
     config: Config,
+    tls: MakeTlsConnector,
 }
 
 impl Database {
     /// Prepares the pool; the first use connects.
     pub fn open(options: &DatabaseOptions) -> Result<Self, DbError> {
-        const ACTION: &str = "reading the Postgres URL";
-        let mut config: Config = options.url.parse::<Config>().during(ACTION)?;
+        let (mut config, connector) = tls::read(&options.url)?;
         let limits = format!(
             "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c TimeZone=UTC",
             options.statement_timeout.as_millis(),
@@ -60,19 +62,19 @@ impl Database {
             let named = options.session.iter().find(|(name, _)| name == "application_name");
             config.application_name(named.map_or("weir", |(_, value)| value));
         }
-        Self::pool(config, options.connections_max)
+        Self::pool(config, connector, options.connections_max)
     }
 
-    fn pool(config: Config, connections_max: usize) -> Result<Self, DbError> {
+    fn pool(config: Config, tls: MakeTlsConnector, connections_max: usize) -> Result<Self, DbError> {
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager_config))
+        let pool = Pool::builder(Manager::from_config(config.clone(), tls.clone(), manager_config))
             .max_size(connections_max)
             .wait_timeout(Some(Duration::from_secs(5)))
             .create_timeout(Some(Duration::from_secs(5)))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| DbError::new("preparing the pool", ErrorKind::Permanent, e))?;
-        Ok(Self { pool, config })
+        Ok(Self { pool, config, tls })
     }
 
     /// The same database through a pool of its own, whose connections look into another schema first.
@@ -80,7 +82,7 @@ impl Database {
         let mut config = self.config.clone();
         let given = config.get_options().unwrap_or_default().to_owned();
         config.options(format!("{given} -c search_path={schema},public"));
-        Self::pool(config, 2)
+        Self::pool(config, self.tls.clone(), 2)
     }
 
     /// A connection; back to the pool when dropped.
@@ -88,9 +90,9 @@ impl Database {
         self.pool.get().await.during("connecting to Postgres")
     }
 
-    /// For connections outside the pool.
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
+    /// A connection outside the pool, and what carries it.
+    pub(crate) async fn connect(&self) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), DbError> {
+        self.config.connect(self.tls.clone()).await.during("connecting to Postgres")
     }
 
     /// Brings the schema up to this build's version. Refuses a schema that someone else changed.
@@ -100,7 +102,7 @@ impl Database {
         let (group, number) = MIGRATION_LOCK;
         client.execute("SELECT pg_advisory_lock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
-        let plain: &mut tokio_postgres::Client = &mut client;
+        let plain: &mut Client = &mut client;
         let report = runner.run_async(plain).await;
         let unlocked = client.execute("SELECT pg_advisory_unlock($1, $2)", &[&group, &number]).await;
         let report = report.map_err(|e| DbError::new(ACTION, kind_of_cause(&e), e))?;

@@ -12,29 +12,36 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 use weir_engine::retry::chain;
 use weir_engine::{DeadRecord, Headers, Located, Partition, Record, SinkError};
-use weir_model::wire;
+use weir_model::wire::{self, Decoded};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::Ledger;
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
+use crate::repeats::{self, Candidate};
 
-/// When a parked key is tried again, and how many records may be parked.
+/// What a lane does about records that it cannot just apply.
 #[derive(Debug, Clone)]
-pub struct RetryPolicy {
+pub struct RecordPolicy {
     /// Waits before each further try; when they are used up, the record is dead.
     pub delays: Vec<Duration>,
     /// Records that a lane may have parked; beyond it the lane stops loudly (P8).
     pub parked_max: i64,
+    /// For so long the event ids of other services' records are remembered, and what comes again is left out.
+    pub repeats_window: Duration,
 }
 
-impl Default for RetryPolicy {
+impl Default for RecordPolicy {
     fn default() -> Self {
-        Self { delays: vec![Duration::from_secs(2), Duration::from_secs(4)], parked_max: 10_000 }
+        Self {
+            delays: vec![Duration::from_secs(2), Duration::from_secs(4)],
+            parked_max: 10_000,
+            repeats_window: Duration::from_secs(7 * 24 * 3600),
+        }
     }
 }
 
-impl RetryPolicy {
+impl RecordPolicy {
     fn delay(&self, attempts: i32) -> Option<f64> {
         let index = usize::try_from(attempts.checked_sub(1)?).ok()?;
         self.delays.get(index).map(Duration::as_secs_f64)
@@ -101,7 +108,7 @@ pub(crate) async fn park(
     client: &impl GenericClient,
     lane: &str,
     unapplied: &[Unapplied<'_>],
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<(), SinkError> {
     if unapplied.is_empty() {
         return Ok(());
@@ -127,7 +134,7 @@ pub(crate) async fn park(
     check_cap(client, lane, policy).await
 }
 
-async fn check_cap(client: &impl GenericClient, lane: &str, policy: &RetryPolicy) -> Result<(), SinkError> {
+async fn check_cap(client: &impl GenericClient, lane: &str, policy: &RecordPolicy) -> Result<(), SinkError> {
     const SQL: &str = "SELECT count(*) FROM dead_letters WHERE lane = $1 AND decodable";
     let row = client.query_one(SQL, &[&lane]).await.during("counting parked records")?;
     let parked: i64 = row.try_get(0).during("counting parked records")?;
@@ -317,7 +324,7 @@ pub async fn fail_again(
     client: &impl GenericClient,
     letter: &DeadLetter,
     reason: &str,
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<(), DbError> {
     const SQL: &str = "UPDATE dead_letters SET attempts = attempts + 1, reason = $2, state = $3, \
          retry_at = now() + make_interval(secs => $4) WHERE id = $1";
@@ -335,7 +342,7 @@ pub(crate) async fn retry_due<P: Projection>(
     ledger: &Ledger,
     partition: &Partition,
     projection: &P,
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<(), SinkError> {
     const ACTION: &str = "looking for parked keys that are due";
     const DUE: &str = "SELECT id, key, decodable FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
@@ -374,17 +381,27 @@ async fn try_again<P: Projection>(
     transaction: &Transaction<'_>,
     letter: &DeadLetter,
     projection: &P,
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<bool, SinkError> {
     let record = to_record(letter);
-    let event = match wire::decode(&record.payload) {
-        Ok(event) => event,
+    let event = match wire::decode_any(&record.payload) {
+        Ok(Decoded::Event(event)) => event,
+        // A build that does not know the type took it for a mistake; such lanes have nothing to do with it.
+        Ok(Decoded::Other(_)) => {
+            resolve(&**transaction, letter.id).await?;
+            return Ok(true);
+        }
         Err(error) => {
             fail_again(&**transaction, letter, &error.to_string(), policy).await?;
             return Ok(false);
         }
     };
     let located = Located { record, event };
+    let candidate = Candidate::of(&located).into_iter().collect();
+    if !repeats::notice(&**transaction, &letter.lane, candidate).await?.is_empty() {
+        resolve(&**transaction, letter.id).await?;
+        return Ok(true);
+    }
     transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
     let error = match projection.apply(transaction, &[&located]).await {
         Ok(()) => {
@@ -402,6 +419,30 @@ async fn try_again<P: Projection>(
     transaction.batch_execute("ROLLBACK TO SAVEPOINT attempt").await.during("returning to a savepoint")?;
     fail_again(&**transaction, letter, &chain(&error), policy).await?;
     Ok(false)
+}
+
+/// The positions in the event store that a lane's dead letters at these offsets name, where they do.
+pub async fn positions(
+    client: &impl GenericClient,
+    lane: &str,
+    partition: &Partition,
+    offsets: &[i64],
+) -> Result<Vec<i64>, DbError> {
+    #[derive(serde::Deserialize)]
+    struct Placed {
+        position: Option<i64>,
+    }
+    const ACTION: &str = "reading dead letters";
+    const SQL: &str = "SELECT payload FROM dead_letters \
+         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND \"offset\" = ANY($5)";
+    let values: [&(dyn ToSql + Sync); 5] =
+        [&lane, &&*partition.source, &&*partition.topic, &partition.number, &offsets];
+    let mut positions = Vec::new();
+    for row in client.query(SQL, &values).await.during(ACTION)? {
+        let payload: &[u8] = row.try_get(0).during(ACTION)?;
+        positions.extend(serde_json::from_slice::<Placed>(payload).ok().and_then(|placed| placed.position));
+    }
+    Ok(positions)
 }
 
 /// Offsets of a lane's dead letters, and whether a redrive was asked for, for `weir verify`: they are not in the sink.

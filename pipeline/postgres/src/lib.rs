@@ -18,15 +18,17 @@ mod projection;
 pub mod publishing;
 pub mod read_models;
 pub mod rebuild;
+pub mod repeats;
 mod source;
 pub mod switching;
+mod tls;
 pub mod tokens;
 pub mod verify;
 
 pub use append::{Append, Appended, Expected, NewStoredEvent};
 pub use commands::{Answer, Caller, CommandError, CommandRequest, CommandService, StreamAppend};
 pub use database::{Database, DatabaseOptions};
-pub use dead_letters::RetryPolicy;
+pub use dead_letters::RecordPolicy;
 pub use error::{DbError, During, ErrorKind};
 pub use event_store::{EventStore, Page, RecordedEvent, Snapshot};
 pub use group_commit::{AppendError, GroupCommit, GroupCommitLimits};

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
 use tokio_util::sync::CancellationToken;
 use weir_engine::retry::Backoff;
 
@@ -51,7 +51,7 @@ impl AppendSignal {
 
 async fn listen(database: &Database, sender: &watch::Sender<u64>) -> Result<(), DbError> {
     const ACTION: &str = "listening for appended events";
-    let (client, mut connection) = database.config().connect(NoTls).await.during(ACTION)?;
+    let (client, mut connection) = database.connect().await?;
     let listening = client.batch_execute("LISTEN weir_events");
     tokio::pin!(listening);
     let mut asked = true;

@@ -10,9 +10,10 @@ use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, f
 use weir_model::{Event, EventType};
 
 use crate::database::Database;
-use crate::dead_letters::{self, RetryPolicy};
+use crate::dead_letters::{self, RecordPolicy};
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Advance, Ledger};
+use crate::repeats::{self, Candidate, Memory, Places};
 
 /// Why events were not applied.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +106,8 @@ pub struct ProjectionSink<P> {
     database: Database,
     ledger: Ledger,
     projection: P,
-    policy: RetryPolicy,
+    policy: RecordPolicy,
+    memory: Memory,
     partitions: Vec<Partition>,
 }
 
@@ -121,8 +123,9 @@ pub(crate) struct Unapplied<'a> {
 
 impl<P: Projection> ProjectionSink<P> {
     /// Nothing happens until the lane claims.
-    pub fn new(database: Database, ledger: Ledger, projection: P, policy: RetryPolicy) -> Self {
-        Self { database, ledger, projection, policy, partitions: Vec::new() }
+    pub fn new(database: Database, ledger: Ledger, projection: P, policy: RecordPolicy) -> Self {
+        let memory = Memory::new(policy.repeats_window);
+        Self { database, ledger, projection, policy, memory, partitions: Vec::new() }
     }
 
     /// One transaction for the batch. `bisecting` looks for the events at fault, at the price of savepoints.
@@ -136,7 +139,8 @@ impl<P: Projection> ProjectionSink<P> {
             return Ok(());
         }
         dead_letters::insert_undecodable(&*transaction, lane, &batch.dead).await?;
-        let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch).await?;
+        let repeats = repeats::notice(&*transaction, lane, Candidate::of_events(&batch.events)).await?;
+        let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch, &repeats).await?;
         if bisecting {
             let mut blocked = HashSet::new();
             self.apply_bisecting(&transaction, &free, &mut blocked, &mut unapplied).await?;
@@ -155,13 +159,15 @@ impl<P: Projection> ProjectionSink<P> {
         &self,
         transaction: &Transaction<'_>,
         batch: &'a Batch,
+        repeats: &Places,
     ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
+        let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
         if !self.projection.ordered() {
-            return Ok((batch.events.iter().collect(), Vec::new()));
+            return Ok((events.collect(), Vec::new()));
         }
         let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), &batch.events).await?;
         let waits = |located: &&Located| key_of(located).is_some_and(|key| parked.contains(&key));
-        let (waiting, free): (Vec<_>, Vec<_>) = batch.events.iter().partition(waits);
+        let (waiting, free): (Vec<_>, Vec<_>) = events.partition(waits);
         Ok((free, waiting.into_iter().map(|located| Unapplied { located, reason: None }).collect()))
     }
 
@@ -267,6 +273,6 @@ impl<P: Projection> Sink for ProjectionSink<P> {
         for partition in &self.partitions {
             dead_letters::retry_due(&self.database, &self.ledger, partition, &self.projection, &self.policy).await?;
         }
-        Ok(())
+        Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
     }
 }

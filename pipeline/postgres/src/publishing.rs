@@ -79,6 +79,15 @@ impl Publishing {
         rows.iter().map(|row| row.try_get(0).during(ACTION)).collect()
     }
 
+    /// Who publishes now: who gave a sign of life within this time.
+    pub async fn at_work(&self, takeover_after: Duration) -> Result<Option<String>, DbError> {
+        const ACTION: &str = "looking for a publisher";
+        const SQL: &str = "SELECT owner FROM publisher WHERE source = $1 AND seen_at > now() - make_interval(secs => $2)";
+        let client = self.database.get().await?;
+        let row = client.query_opt(SQL, &[&self.event_store, &takeover_after.as_secs_f64()]).await.during(ACTION)?;
+        row.map(|row| row.try_get(0)).transpose().during(ACTION)
+    }
+
     /// Everything up to this position was published; and whether that is where the topics begin.
     pub async fn lower_bound(&self) -> Result<(i64, bool), DbError> {
         const ACTION: &str = "reading the publisher's lower bound";

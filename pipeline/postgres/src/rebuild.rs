@@ -15,7 +15,7 @@ use weir_engine::{Batch, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::project::Units;
 
 use crate::database::Database;
-use crate::dead_letters::RetryPolicy;
+use crate::dead_letters::RecordPolicy;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::Ledger;
 use crate::projection::ProjectionSink;
@@ -73,7 +73,7 @@ pub async fn rebuild(
     scratch: &Database,
     partition: &Partition,
     units: Units,
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<Rebuilt, DbError> {
     let mut client = database.get().await?;
     client
@@ -96,7 +96,7 @@ async fn guarded(
     scratch: &Database,
     partition: &Partition,
     units: Units,
-    policy: &RetryPolicy,
+    policy: &RecordPolicy,
 ) -> Result<Rebuilt, DbError> {
     client.batch_execute(&clean()).await.during(ACTION)?;
     client.batch_execute(&make()).await.during(ACTION)?;

@@ -1,7 +1,7 @@
 //! What `weir verify` reads from Postgres: everything from one snapshot, row by row, so that lanes may run meanwhile and
 //! memory stays bounded.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 
 use deadpool_postgres::ClientWrapper;
@@ -16,6 +16,7 @@ use crate::dead_letters;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
+use crate::repeats;
 use crate::read_models::{USER_COLUMNS, some_time, time, user_row};
 
 const ACTION: &str = "reading a sink for verification";
@@ -51,6 +52,11 @@ impl SinkSnapshot {
     /// Offsets that are a lane's dead letters.
     pub async fn dead_offsets(&self, lane: &str, partition: &Partition) -> Result<HashSet<i64>, DbError> {
         Ok(dead_letters::offsets(&*self.client, lane, partition).await?.into_keys().collect())
+    }
+
+    /// What a lane left out of a partition, because it came before: offsets and event ids.
+    pub async fn left_out(&self, lane: &str, partition: &Partition) -> Result<HashMap<i64, String>, DbError> {
+        repeats::left_out(&*self.client, lane, partition).await
     }
 
     /// The metrics at the cut.

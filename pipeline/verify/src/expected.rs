@@ -1,37 +1,65 @@
-//! What every sink should hold, from one pass over the source.
+//! What every sink should hold, from one pass over each source.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
-use extsort::{ExternalSorter, Sortable};
+use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
 use weir_engine::{BoxError, Partition, Record};
+use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
-use weir_history::verify::add_record;
+use weir_history::verify::{HistoryHashes, Place, add_record, left_out};
 use weir_model::canonical::SetHash;
-use weir_model::project::{AssessmentRow, Progress, SessionRow, Units, UserRow, progress_of};
-use weir_model::{Event, wire};
+use weir_model::project::Units;
+use weir_model::wire::{self, Decoded};
+use weir_model::{Event, OTHER_EVENT};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{TABLES, reference_page};
 
-use weir_kafka::TopicLog;
-
-use crate::{Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, VerifyError};
+use crate::fold::{Item, fold_sorted, targets};
+use crate::lost::Lost;
+use crate::{Absent, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
 
 const PAGE: i64 = 2000;
 
-/// Items that the external sort holds in memory at a time.
-const SORT_SEGMENT: usize = 40_000;
-
-/// A key's records come from one place after the other: first the event store, and from topics once the lane was moved over.
+/// Where a key's records come from, one place after the other: first the event store (lanes read it themselves, or it stands
+/// in for what topics hold no longer), then what history alone has of those, then the topics.
 const EVENT_STORE_RANK: u8 = 0;
-const TOPICS_RANK: u8 = 1;
+const HISTORY_RANK: u8 = 1;
+const TOPICS_RANK: u8 = 2;
 
 /// Items between the reader and the sorter.
 const QUEUE_MAX: usize = 1000;
+
+/// What a lane does with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Holds,
+    Dead,
+    Repeat,
+    /// It is not there yet, or reads elsewhere.
+    Beyond,
+}
+
+impl Standing {
+    fn by_cut(cut: Option<&Cut>, offset: i64) -> Self {
+        match cut {
+            Some(cut) if offset >= cut.below => Self::Beyond,
+            Some(cut) if cut.dead.contains(&offset) => Self::Dead,
+            Some(cut) if cut.repeats.contains_key(&offset) => Self::Repeat,
+            Some(_) => Self::Holds,
+            None => Self::Beyond,
+        }
+    }
+}
+
+/// Where a record is, for one place in the order of its key.
+struct At {
+    coordinates: Coordinates,
+    rank: u8,
+}
 
 /// What every sink should hold below its cut.
 #[derive(Default)]
@@ -39,284 +67,339 @@ pub(crate) struct Expected {
     pub(crate) history: BTreeMap<String, SetHash>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
-    /// Dead letters by lane and subject.
-    pub(crate) dead: HashMap<(&'static str, String), u64>,
+    /// By lane and subject.
+    absent: HashMap<(&'static str, String), Absent>,
+    /// What the event store says was published, by event type.
+    pub(crate) published: BTreeMap<String, SetHash>,
+    /// These positions were published, as far as the publisher knows.
+    publishing: Range<i64>,
+    /// What the topics hold of it.
+    pub(crate) in_topics: BTreeMap<String, SetHash>,
+    retained: RoaringTreemap,
+    /// Records that are in history and nowhere else.
+    pub(crate) history_alone: u64,
     pub(crate) differences: Vec<String>,
+    /// Ids of events that some lane left out as repeats, and whether it holds one of them.
+    repeated: HashMap<(&'static str, String), bool>,
 }
 
 impl Expected {
+    /// Reads all sources, and history on the way.
     pub(crate) async fn read(
         database: &Database,
-        event_store: &Partition,
-        topics: Option<&TopicLog>,
+        sources: &Sources,
         cuts: &Cuts,
+        lost: &Lost,
+        table: Option<&HistoryTable>,
         units: Units,
         spill: &Path,
-    ) -> Result<Self, VerifyError> {
+    ) -> Result<(Self, HistoryHashes), VerifyError> {
         let (sender, items) = mpsc::channel(QUEUE_MAX);
         let path = spill.to_owned();
         let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, path));
         let mut expected = Self::default();
-        let mut below: BTreeMap<Partition, i64> = BTreeMap::new();
-        for ((_, partition), cut) in cuts {
-            let end = below.entry(partition.clone()).or_default();
-            *end = cut.below.max(*end);
+        for ((lane, _), cut) in cuts {
+            expected.repeated.extend(cut.repeats.values().map(|id| ((*lane, id.clone()), false)));
         }
-        let end = below.get(event_store).copied().unwrap_or(0);
-        let mut from = 0;
-        while from < end {
-            let records = reference_page(database, event_store, from, PAGE).await?;
-            let Some(last) = records.last() else { break };
-            from = last.offset + 1;
-            for record in records {
-                expected.take(record, EVENT_STORE_RANK, cuts, units, &sender).await?;
-            }
-        }
-        if let Some(topics) = topics {
-            let mut chunks = topics.read(&below);
-            while let Some(chunk) = chunks.recv().await {
-                for record in chunk? {
-                    expected.take(record, TOPICS_RANK, cuts, units, &sender).await?;
-                }
-            }
-        }
+        let of_event_store = cuts.iter().filter(|((_, partition), _)| *partition == sources.event_store);
+        let end = of_event_store.map(|(_, cut)| cut.below).max().unwrap_or(0);
+        expected.publishing = end..(sources.published + 1).max(end);
+        expected.read_topics(sources, cuts, units, &sender).await?;
+        expected.read_event_store(database, sources, cuts, lost, units, &sender).await?;
+        let hashes = expected.read_history(table, sources, cuts, lost, units, &sender).await?;
+        expected.check_repeats();
         drop(sender);
         let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
         let folded = folding.await.map_err(|e| failed(e.into()))?;
         expected.read_models = folded.map_err(|e| failed(e.into()))?;
-        Ok(expected)
+        Ok((expected, hashes))
     }
 
-    async fn take(
+    /// To their ends, for the comparison with the event store; lanes may not be there yet.
+    async fn read_topics(
         &mut self,
-        record: Record,
-        rank: u8,
+        sources: &Sources,
         cuts: &Cuts,
         units: Units,
         sorter: &mpsc::Sender<Item>,
     ) -> Result<(), VerifyError> {
-        let of_lane: HashMap<&str, &Cut> = LANES
-            .into_iter()
-            .filter_map(|lane| Some((lane, cuts.get(&(lane, record.partition.clone()))?)))
-            .filter(|(_, cut)| cut.below > 0)
-            .collect();
-        let cut = |lane| of_lane.get(lane);
-        let holds = |lane| cut(lane).is_some_and(|cut| cut.holds(record.offset));
-        let is_dead = |lane| cut(lane).is_some_and(|cut| cut.is_dead(record.offset));
-        let event = match wire::decode(&record.payload) {
-            Ok(event) => event,
-            Err(error) => {
-                for lane in [HISTORY, METRICS, READ_MODELS] {
-                    if is_dead(lane) {
-                        *self.dead.entry((lane, claimed_type(&record))).or_default() += 1;
-                    } else if holds(lane) {
-                        self.differences.push(format!(
-                            "{lane}: offset {} of {} is no event ({error}), and no dead letter",
-                            record.offset, record.partition
-                        ));
-                    }
-                }
-                return Ok(());
+        let Some(topics) = &sources.topics else { return Ok(()) };
+        let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
+        let mut chunks = topics.read(&ends);
+        while let Some(chunk) = chunks.recv().await {
+            for record in chunk? {
+                let standing = |lane| {
+                    Standing::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset)
+                };
+                self.take(&record, TOPICS_RANK, standing, units, sorter).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn read_event_store(
+        &mut self,
+        database: &Database,
+        sources: &Sources,
+        cuts: &Cuts,
+        lost: &Lost,
+        units: Units,
+        sorter: &mpsc::Sender<Item>,
+    ) -> Result<(), VerifyError> {
+        let partition = &sources.event_store;
+        let of_lane: HashMap<&str, &Cut> =
+            LANES.iter().filter_map(|lane| Some((*lane, cuts.get(&(lane, partition.clone()))?))).collect();
+        let mut from = 0;
+        while from < self.publishing.end {
+            let records = reference_page(database, partition, from, PAGE).await?;
+            let Some(last) = records.last() else { break };
+            from = last.offset + 1;
+            for record in records {
+                let position = record.offset;
+                if position < self.publishing.start {
+                    let standing = |lane: &'static str| Standing::by_cut(of_lane.get(lane).copied(), position);
+                    self.take(&record, EVENT_STORE_RANK, standing, units, sorter).await?;
+                } else if !self.publishing.contains(&position) {
+                    return Ok(());
+                } else if lost.is_empty() || self.is_retained(position) {
+                    count(&mut self.published, &record);
+                } else {
+                    let standing = |lane: &'static str| match lost.lanes.contains(lane) {
+                        true if lost.dead.contains(&(lane, position)) => Standing::Dead,
+                        true => Standing::Holds,
+                        false => Standing::Beyond,
+                    };
+                    self.take(&record, EVENT_STORE_RANK, standing, units, sorter).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_retained(&self, position: i64) -> bool {
+        u64::try_from(position).is_ok_and(|position| self.retained.contains(position))
+    }
+
+    /// Hashes history. Of records that topics hold no longer, ours are compared with the event store; those of other
+    /// services are taken as what the other lanes should hold.
+    async fn read_history(
+        &mut self,
+        table: Option<&HistoryTable>,
+        sources: &Sources,
+        cuts: &Cuts,
+        lost: &Lost,
+        units: Units,
+        sorter: &mpsc::Sender<Item>,
+    ) -> Result<HistoryHashes, VerifyError> {
+        let Some(table) = table else { return Ok(HistoryHashes::default()) };
+        let (sender, mut receiver) = left_out();
+        let places = Places { lost, event_store: &sources.event_store };
+        let hashing = table.hashes_at(&places, sender);
+        let taking = async {
+            while let Some((at, event)) = receiver.recv().await {
+                self.take_from_history(at, event, cuts, units, sorter).await?;
+            }
+            Ok::<_, VerifyError>(())
         };
-        let subject = event.event_type.as_str().to_owned();
-        if holds(HISTORY) {
-            let at = Coordinates {
+        let (hashes, taken) = tokio::join!(hashing, taking);
+        taken?;
+        Ok(hashes?)
+    }
+
+    async fn take_from_history(
+        &mut self,
+        coordinates: Coordinates,
+        event: Decoded,
+        cuts: &Cuts,
+        units: Units,
+        sorter: &mpsc::Sender<Item>,
+    ) -> Result<(), VerifyError> {
+        self.history_alone += 1;
+        let id = match &event {
+            Decoded::Event(event) => event.event_id.as_str(),
+            Decoded::Other(event) => event.event_id.as_str(),
+        };
+        self.note_first(HISTORY, id);
+        let Decoded::Event(event) = event else { return Ok(()) };
+        let (partition, offset) = (partition_of(&coordinates), coordinates.offset);
+        let payload = wire::canonical_document(&event).into_bytes();
+        let standing = |lane: &'static str| match lane {
+            HISTORY => Standing::Beyond,
+            _ => Standing::by_cut(cuts.get(&(lane, partition.clone())), offset),
+        };
+        let at = At { coordinates, rank: HISTORY_RANK };
+        self.take_event(&event, &payload, at, standing, units, sorter).await
+    }
+
+    /// Records of a subject that a lane does not hold.
+    pub(crate) fn absent(&self, lane: &'static str, subject: &str) -> Absent {
+        self.absent.get(&(lane, subject.to_owned())).copied().unwrap_or_default()
+    }
+
+    fn note_absent(&mut self, lane: &'static str, subject: &str, standing: Standing) {
+        let absent = self.absent.entry((lane, subject.to_owned())).or_default();
+        match standing {
+            Standing::Dead => absent.dead += 1,
+            Standing::Repeat => absent.repeats += 1,
+            Standing::Holds | Standing::Beyond => {}
+        }
+    }
+
+    /// What was left out as a repeat must have been there before.
+    fn check_repeats(&mut self) {
+        let alone = self.repeated.iter().filter(|(_, found)| !**found);
+        let mut words: Vec<String> = alone
+            .map(|((lane, id), _)| format!("{lane}: event {id} was left out as a repeat, but no record before it is there"))
+            .collect();
+        words.sort();
+        self.differences.extend(words);
+    }
+
+    async fn take(
+        &mut self,
+        record: &Record,
+        rank: u8,
+        standing: impl Fn(&'static str) -> Standing,
+        units: Units,
+        sorter: &mpsc::Sender<Item>,
+    ) -> Result<(), VerifyError> {
+        let at = At {
+            coordinates: Coordinates {
                 source: record.partition.source.to_string(),
                 topic: record.partition.topic.to_string(),
                 partition: record.partition.number.into(),
                 offset: record.offset,
-            };
-            add_record(self.history.entry(subject.clone()).or_default(), &at, &wire::canonical_document(&event));
-        } else if is_dead(HISTORY) {
-            *self.dead.entry((HISTORY, subject.clone())).or_default() += 1;
-        }
-        if holds(METRICS) {
-            self.metrics.count(&event, units);
-        } else if is_dead(METRICS) {
-            *self.dead.entry((METRICS, subject)).or_default() += 1;
-        }
-        for (table, tenant, key) in targets(&event, units) {
-            if holds(READ_MODELS) {
-                let item = Item {
-                    table: u8::try_from(table).unwrap_or(u8::MAX),
-                    rank,
-                    tenant,
-                    key,
-                    offset: record.offset,
-                    payload: record.payload.to_vec(),
-                };
-                // The receiver ends early only on an error of its own, which is reported when it is joined.
-                if sorter.send(item).await.is_err() {
-                    return Ok(());
+            },
+            rank,
+        };
+        match wire::decode_any(&record.payload) {
+            Ok(Decoded::Event(event)) => {
+                let position = event.position.map(|position| position.0);
+                if rank == TOPICS_RANK && position.is_some_and(|position| self.publishing.contains(&position)) {
+                    count(&mut self.in_topics, record);
+                    self.retained.extend(position.and_then(|position| u64::try_from(position).ok()));
                 }
-            } else if is_dead(READ_MODELS) {
-                *self.dead.entry((READ_MODELS, TABLES[table].to_owned())).or_default() += 1;
+                self.take_event(&event, &record.payload, at, standing, units, sorter).await
+            }
+            Ok(Decoded::Other(event)) => {
+                match standing(HISTORY) {
+                    Standing::Holds => {
+                        self.note_first(HISTORY, event.event_id.as_str());
+                        let hash = self.history.entry(OTHER_EVENT.to_owned()).or_default();
+                        add_record(hash, &at.coordinates, &event.document);
+                    }
+                    absent => self.note_absent(HISTORY, OTHER_EVENT, absent),
+                }
+                Ok(())
+            }
+            Err(error) => {
+                for lane in LANES {
+                    match standing(lane) {
+                        Standing::Holds => self.differences.push(format!(
+                            "{lane}: offset {} of {} is no event ({error}), and no dead letter",
+                            record.offset, record.partition
+                        )),
+                        absent => self.note_absent(lane, &claimed_type(record), absent),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn take_event(
+        &mut self,
+        event: &Event,
+        payload: &[u8],
+        at: At,
+        standing: impl Fn(&'static str) -> Standing,
+        units: Units,
+        sorter: &mpsc::Sender<Item>,
+    ) -> Result<(), VerifyError> {
+        let subject = event.event_type.as_str();
+        for lane in LANES {
+            match standing(lane) {
+                Standing::Holds => self.note_first(lane, event.event_id.as_str()),
+                // Read models are shown by table.
+                absent if lane != READ_MODELS => self.note_absent(lane, subject, absent),
+                _ => {}
+            }
+        }
+        if standing(HISTORY) == Standing::Holds {
+            let hash = self.history.entry(subject.to_owned()).or_default();
+            add_record(hash, &at.coordinates, &wire::canonical_document(event));
+        }
+        if standing(METRICS) == Standing::Holds {
+            self.metrics.count(event, units);
+        }
+        for (table, tenant, key) in targets(event, units) {
+            match standing(READ_MODELS) {
+                Standing::Holds => {
+                    let item = Item {
+                        table: u8::try_from(table).unwrap_or(u8::MAX),
+                        rank: at.rank,
+                        tenant,
+                        key,
+                        offset: at.coordinates.offset,
+                        payload: payload.to_vec(),
+                    };
+                    // The receiver ends early only on an error of its own, which is reported when it is joined.
+                    if sorter.send(item).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                absent => self.note_absent(READ_MODELS, TABLES[table], absent),
             }
         }
         Ok(())
     }
-}
 
-/// The type that a record claims, which may be no event.
-fn claimed_type(record: &Record) -> String {
-    let value: serde_json::Value = serde_json::from_slice(&record.payload).unwrap_or_default();
-    value["eventType"].as_str().unwrap_or_default().to_owned()
-}
-
-/// The rows that an event touches: index into [`TABLES`], tenant, key.
-fn targets(event: &Event, units: Units) -> Vec<(usize, String, String)> {
-    let own = || (event.tenant.to_string(), event.stream.aggregate_id().to_owned());
-    let mut targets = Vec::new();
-    let mut add = |table, (tenant, key): (String, String)| targets.push((table, tenant, key));
-    if UserRow::concerns(event) {
-        add(0, own());
-    }
-    if SessionRow::of(event).is_some() {
-        add(1, own());
-    }
-    if AssessmentRow::of(event, units).is_some() {
-        add(2, own());
-    }
-    if let Some((key, _)) = progress_of(event, units) {
-        add(3, key);
-    }
-    targets
-}
-
-/// An event on its way to the row it touches.
-#[derive(Debug)]
-struct Item {
-    table: u8,
-    rank: u8,
-    tenant: String,
-    key: String,
-    offset: i64,
-    payload: Vec<u8>,
-}
-
-impl Item {
-    fn row(&self) -> (u8, &str, &str) {
-        (self.table, &self.tenant, &self.key)
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        (self.row(), self.rank, self.offset).cmp(&(other.row(), other.rank, other.offset))
-    }
-}
-
-impl Sortable for Item {
-    fn encode<W: Write>(&self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(&[self.table, self.rank])?;
-        writer.write_all(&self.offset.to_le_bytes())?;
-        for bytes in [self.tenant.as_bytes(), self.key.as_bytes(), &self.payload] {
-            writer.write_all(&u64::try_from(bytes.len()).unwrap_or(0).to_le_bytes())?;
-            writer.write_all(bytes)?;
+    fn note_first(&mut self, lane: &'static str, event_id: &str) {
+        if !self.repeated.is_empty()
+            && let Some(found) = self.repeated.get_mut(&(lane, event_id.to_owned()))
+        {
+            *found = true;
         }
-        Ok(())
     }
+}
 
-    fn decode<R: Read>(reader: &mut R) -> std::io::Result<Self> {
-        let (mut table, mut offset) = ([0; 2], [0; 8]);
-        reader.read_exact(&mut table)?;
-        reader.read_exact(&mut offset)?;
-        let mut part = || -> std::io::Result<Vec<u8>> {
-            let mut length = [0; 8];
-            reader.read_exact(&mut length)?;
-            let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).map_err(std::io::Error::other)?];
-            reader.read_exact(&mut bytes)?;
-            Ok(bytes)
-        };
-        let (tenant, key, payload) = (part()?, part()?, part()?);
-        let text = |bytes| String::from_utf8(bytes).map_err(std::io::Error::other);
-        Ok(Self {
-            table: table[0],
-            rank: table[1],
-            tenant: text(tenant)?,
-            key: text(key)?,
-            offset: i64::from_le_bytes(offset),
-            payload,
+/// Where rows of history are compared.
+struct Places<'a> {
+    lost: &'a Lost,
+    event_store: &'a Partition,
+}
+
+impl Place for Places<'_> {
+    fn of(&self, at: Coordinates, event: &Decoded) -> Option<Coordinates> {
+        if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
+            return Some(at);
+        }
+        let Decoded::Event(Event { position: Some(position), .. }) = event else { return None };
+        Some(Coordinates {
+            source: self.event_store.source.to_string(),
+            topic: self.event_store.topic.to_string(),
+            partition: self.event_store.number.into(),
+            offset: position.0,
         })
     }
 }
 
-/// Sorts by row and offset, spilling to disk, and folds each row with the pure projections.
-fn fold_sorted(
-    mut items: mpsc::Receiver<Item>,
-    units: Units,
-    spill: PathBuf,
-) -> std::io::Result<BTreeMap<&'static str, SetHash>> {
-    let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill);
-    let sorted = sorter.sort_by(std::iter::from_fn(move || items.blocking_recv()), Item::order)?;
-    let mut hashes = BTreeMap::new();
-    let mut fold: Option<Fold> = None;
-    for item in sorted {
-        let item = item?;
-        if fold.as_ref().is_none_or(|fold| fold.item.row() != item.row())
-            && let Some(done) = fold.take()
-        {
-            done.finish(&mut hashes);
-        }
-        let event = wire::decode(&item.payload.clone().into()).map_err(std::io::Error::other)?;
-        match &mut fold {
-            Some(fold) => fold.row.apply(&event, units),
-            None => {
-                let mut row = Row::new(item.table, &event);
-                row.apply(&event, units);
-                fold = Some(Fold { item, row });
-            }
-        }
-    }
-    if let Some(done) = fold {
-        done.finish(&mut hashes);
-    }
-    Ok(hashes)
+fn partition_of(at: &Coordinates) -> Partition {
+    let number = i32::try_from(at.partition).unwrap_or(-1);
+    Partition { source: at.source.as_str().into(), topic: at.topic.as_str().into(), number }
 }
 
-struct Fold {
-    item: Item,
-    row: Row,
+/// Adds a record as it is before anyone lifts it: what was published must be what is stored.
+fn count(hashes: &mut BTreeMap<String, SetHash>, record: &Record) {
+    hashes.entry(claimed_type(record)).or_default().add(&[&record.payload]);
 }
 
-enum Row {
-    User(Box<UserRow>),
-    Session(Option<Box<SessionRow>>),
-    Assessment(Option<Box<AssessmentRow>>),
-    Progress(Progress),
-}
-
-impl Row {
-    fn new(table: u8, event: &Event) -> Self {
-        match table {
-            0 => Self::User(Box::new(UserRow::new(event))),
-            1 => Self::Session(None),
-            2 => Self::Assessment(None),
-            _ => Self::Progress(Progress::default()),
-        }
+/// The type that a record claims, which may be no event.
+fn claimed_type(record: &Record) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Claim {
+        event_type: String,
     }
-
-    fn apply(&mut self, event: &Event, units: Units) {
-        match self {
-            Self::User(row) => row.apply(event),
-            Self::Session(row) => *row = SessionRow::of(event).map(Box::new),
-            Self::Assessment(row) => *row = AssessmentRow::of(event, units).map(Box::new),
-            Self::Progress(progress) => {
-                if let Some((_, part)) = progress_of(event, units) {
-                    progress.merge(part);
-                }
-            }
-        }
-    }
-}
-
-impl Fold {
-    fn finish(self, hashes: &mut BTreeMap<&'static str, SetHash>) {
-        let text = match self.row {
-            Row::User(row) => row.canonical(),
-            Row::Session(row) => row.map(|row| row.canonical()).unwrap_or_default(),
-            Row::Assessment(row) => row.map(|row| row.canonical()).unwrap_or_default(),
-            Row::Progress(progress) => progress.canonical(&self.item.tenant, &self.item.key),
-        };
-        hashes.entry(TABLES[usize::from(self.item.table)]).or_default().add(&[text.as_bytes()]);
-    }
+    serde_json::from_slice(&record.payload).map_or_else(|_| String::new(), |claim: Claim| claim.event_type)
 }

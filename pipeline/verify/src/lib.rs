@@ -4,34 +4,41 @@
 //! each sink's own columns the same is rebuilt; counts and order-independent hashes are compared. Nothing compares a stored
 //! hash. Memory is bounded: pages from the source, an external sort for what must be folded by key, streams from the sinks.
 //!
-//! The source of a lane's records is the event store, or topics, or one after the other where a lane was moved over.
+//! The source of a lane's records is the event store, or topics, or one after the other where a lane was moved over; where
+//! topics hold records no longer, the event store stands in for them (`lost.rs`).
 //!
 //! Cuts: Postgres sinks are read in one REPEATABLE READ snapshot together with their ledger rows. History is read at one
 //! Delta version, whose own transaction says how far it goes.
 
 mod expected;
+mod fold;
+mod lost;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use weir_engine::{BoxError, Partition};
+use weir_history::verify::HistoryHashes;
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
-use weir_kafka::{KafkaError, KafkaOptions, TopicLog};
+use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
 use weir_model::EventType;
 use weir_model::canonical::SetHash;
 use weir_model::event::TOPICS;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{SinkSnapshot, TABLES};
-use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters};
+use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters, repeats};
 
 use expected::Expected;
+use lost::Lost;
 
 /// The lanes that are verified.
 pub const LANES: [&str; 3] = [READ_MODELS, METRICS, HISTORY];
 pub(crate) const READ_MODELS: &str = "read-models";
 pub(crate) const METRICS: &str = "metrics";
 pub(crate) const HISTORY: &str = "history";
+/// The topics, in the lanes' column.
+const KAFKA: &str = "kafka";
 
 /// How often a moving set of dead letters is read again before the difference is reported.
 const ATTEMPTS_MAX: usize = 5;
@@ -75,6 +82,8 @@ pub struct Comparison {
     pub actual_hash: String,
     /// Records of this subject that are the lane's dead letters: neither expected nor in the sink.
     pub dead_letters: u64,
+    /// Records of this subject that the lane left out because they had come before.
+    pub repeats: u64,
 }
 
 impl Comparison {
@@ -92,6 +101,8 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Differences that no line can show.
     pub differences: Vec<String>,
+    /// What to know, though it is no difference.
+    pub notes: Vec<String>,
     /// How far each lane was compared.
     pub cuts: BTreeMap<&'static str, i64>,
 }
@@ -109,17 +120,8 @@ impl Report {
 pub(crate) struct Cut {
     pub(crate) below: i64,
     pub(crate) dead: HashSet<i64>,
-}
-
-impl Cut {
-    /// Whether the sink should hold the record at this offset.
-    pub(crate) fn holds(&self, offset: i64) -> bool {
-        offset < self.below && !self.dead.contains(&offset)
-    }
-
-    pub(crate) fn is_dead(&self, offset: i64) -> bool {
-        offset < self.below && self.dead.contains(&offset)
-    }
+    /// What came before, by offset, with its event id.
+    pub(crate) repeats: HashMap<i64, String>,
 }
 
 /// Where everything is that is compared.
@@ -131,6 +133,21 @@ pub struct Stores<'a> {
     pub history: &'a HistoryRoot,
     /// The topics, where lanes read them.
     pub kafka: Option<&'a KafkaOptions>,
+}
+
+/// Where records come from.
+pub(crate) struct Sources {
+    pub(crate) event_store: Partition,
+    pub(crate) topics: Option<TopicLog>,
+    /// Everything up to this position is in the topics, as far as it was not read from the event store itself.
+    pub(crate) published: i64,
+}
+
+/// Records that a lane does not hold, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Absent {
+    pub(crate) dead: u64,
+    pub(crate) repeats: u64,
 }
 
 /// How far each lane goes in each partition.
@@ -146,7 +163,8 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
     for row in &rows {
         if let Some(lane) = [READ_MODELS, METRICS].into_iter().find(|lane| *lane == row.lane) {
             let dead = sinks.dead_offsets(lane, &row.partition).await?;
-            cuts.insert((lane, row.partition.clone()), Cut { below: row.next_offset.unwrap_or(0), dead });
+            let repeats = sinks.left_out(lane, &row.partition).await?;
+            cuts.insert((lane, row.partition.clone()), Cut { below: row.next_offset.unwrap_or(0), dead, repeats });
         }
     }
     let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
@@ -157,16 +175,31 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
         *report.cuts.entry(lane).or_default() += cut.below;
     }
     let event_store = EventStoreSource::partition(database).await?;
-    let topics = match kafka {
-        Some(kafka) => Some(TopicLog::open(kafka, &TOPICS).await?),
-        None => None,
+    let sources = match kafka {
+        Some(kafka) => {
+            // First, so that the topics hold all of it.
+            let published = Progress::read(kafka, &event_store.source).await?;
+            Sources { event_store, topics: Some(TopicLog::open(kafka, &TOPICS).await?), published: published.position }
+        }
+        None => Sources { event_store, topics: None, published: 0 },
     };
-    report.differences.extend(beyond_reach(&cuts, &event_store, topics.as_ref()));
-    let expected = Expected::read(database, &event_store, topics.as_ref(), &cuts, units, spill).await?;
+    let mut lost = Lost::find(&cuts, &sources.event_store, sources.topics.as_ref(), &mut report.differences);
+    if !lost.is_empty() {
+        lost.find_dead(&**database.get().await?, &cuts).await?;
+    }
+    let reading = Expected::read(database, &sources, &cuts, &lost, table.as_ref(), units, spill);
+    let (expected, actual) = Box::pin(reading).await?;
+    if expected.history_alone > 0 {
+        report.notes.push(format!(
+            "{} records of other services are in history alone, since the topics hold them no longer: they are taken as they are",
+            expected.history_alone
+        ));
+    }
     report.differences.extend(expected.differences.iter().cloned());
+    compare_topics(&mut report, &expected);
     compare_read_models(&mut report, &expected, &sinks.read_models().await?);
     compare_metrics(&mut report, &expected, &sinks.metrics().await?);
-    compare_history(&mut report, &expected, table.as_ref()).await?;
+    compare_history(&mut report, &expected, actual);
     Ok(report)
 }
 
@@ -185,33 +218,6 @@ fn ahead_of_history(rows: &[LedgerRow], cuts: &HashMap<Partition, Cut>) -> Vec<S
             )
         })
         .collect()
-}
-
-/// What a sink holds and no source can show any more.
-fn beyond_reach(cuts: &Cuts, event_store: &Partition, topics: Option<&TopicLog>) -> Vec<String> {
-    let mut words = Vec::new();
-    for ((lane, partition), cut) in cuts {
-        if cut.below == 0 || partition == event_store {
-            continue;
-        }
-        match topics.and_then(|topics| topics.ranges().get(partition)) {
-            None => words.push(format!(
-                "{lane}: holds records of {partition} ({}), which cannot be read: is `kafka.brokers` set, and the topic still the \
-                 same?",
-                partition.source
-            )),
-            Some((_, high)) if cut.below > *high => words.push(format!(
-                "{lane}: the ledger stands at {} of {partition}, which ends at {high}: the topic was truncated",
-                cut.below
-            )),
-            Some((low, _)) if *low > 0 => words.push(format!(
-                "{lane}: the records of {partition} below {low} were removed by retention and cannot be compared"
-            )),
-            Some(_) => {}
-        }
-    }
-    words.sort();
-    words
 }
 
 /// A version of the table, how far it goes, and the dead letters that belong to it. Those are kept before the commit that
@@ -239,9 +245,13 @@ async fn history_cuts(
                 Some(table) => table.transaction(&transaction_id(HISTORY, partition)).await?.unwrap_or(0),
                 None => 0,
             };
-            cuts.insert(partition.clone(), Cut { below, dead: HashSet::new() });
+            cuts.insert(partition.clone(), Cut { below, ..Cut::default() });
         }
         let after = read_dead().await?;
+        let client = database.get().await?;
+        for (partition, cut) in &mut cuts {
+            cut.repeats = repeats::left_out(&**client, HISTORY, partition).await?;
+        }
         attempts += 1;
         let within = |dead: &HashMap<Partition, HashMap<i64, bool>>| -> BTreeSet<(Partition, i64)> {
             let of = |(p, offsets): (&Partition, &HashMap<i64, bool>)| {
@@ -275,7 +285,7 @@ fn compare_hashes(
     subject: &str,
     expected: SetHash,
     actual: SetHash,
-    dead_letters: u64,
+    absent: Absent,
 ) {
     report.comparisons.push(Comparison {
         lane,
@@ -284,15 +294,26 @@ fn compare_hashes(
         expected_hash: expected.hex(),
         actual: actual.count(),
         actual_hash: actual.hex(),
-        dead_letters,
+        dead_letters: absent.dead,
+        repeats: absent.repeats,
     });
+}
+
+/// What was published against the event store (P3), up to the publisher's progress.
+fn compare_topics(report: &mut Report, expected: &Expected) {
+    let subjects: BTreeSet<&String> = expected.published.keys().chain(expected.in_topics.keys()).collect();
+    for subject in subjects {
+        let of = |hashes: &BTreeMap<String, SetHash>| hashes.get(subject).copied().unwrap_or_default();
+        let (published, found) = (of(&expected.published), of(&expected.in_topics));
+        compare_hashes(report, KAFKA, subject, published, found, Absent::default());
+    }
 }
 
 fn compare_read_models(report: &mut Report, expected: &Expected, actual: &BTreeMap<&'static str, SetHash>) {
     for table in TABLES {
         let expected_hash = expected.read_models.get(table).copied().unwrap_or_default();
-        let dead = expected.dead.get(&(READ_MODELS, table.to_owned())).copied().unwrap_or(0);
-        compare_hashes(report, READ_MODELS, table, expected_hash, actual.get(table).copied().unwrap_or_default(), dead);
+        let absent = expected.absent(READ_MODELS, table);
+        compare_hashes(report, READ_MODELS, table, expected_hash, actual.get(table).copied().unwrap_or_default(), absent);
     }
 }
 
@@ -306,7 +327,8 @@ fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTota
     keys.extend(actual.counters.keys().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
     for (name, label) in keys {
         let value = |totals: &MetricTotals| u64::try_from(totals.counter(&name, &label)).unwrap_or(u64::MAX);
-        let dead = expected.dead.get(&(METRICS, label.clone())).copied().unwrap_or(0);
+        let counts_events = name == "events_applied_total";
+        let absent = if counts_events { expected.absent(METRICS, &label) } else { Absent::default() };
         report.comparisons.push(Comparison {
             lane: METRICS,
             subject: if label.is_empty() { name.clone() } else { format!("{name}{{{label}}}") },
@@ -314,7 +336,8 @@ fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTota
             expected_hash: String::new(),
             actual: value(actual),
             actual_hash: String::new(),
-            dead_letters: if name == "events_applied_total" { dead } else { 0 },
+            dead_letters: absent.dead,
+            repeats: absent.repeats,
         });
     }
     let buckets = |totals: &MetricTotals| {
@@ -330,23 +353,16 @@ fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTota
         &format!("{} buckets", EXECUTION_TIME.name),
         buckets(&expected.metrics),
         buckets(actual),
-        0,
+        Absent::default(),
     );
 }
 
-async fn compare_history(
-    report: &mut Report,
-    expected: &Expected,
-    table: Option<&HistoryTable>,
-) -> Result<(), VerifyError> {
-    let actual = match table {
-        Some(table) => table.hashes().await?,
-        None => Default::default(),
-    };
+fn compare_history(report: &mut Report, expected: &Expected, actual: HistoryHashes) {
     let mut subjects: Vec<String> = EventType::ALL.map(|t| t.as_str().to_owned()).to_vec();
-    subjects.extend(actual.by_type.keys().filter(|name| !subjects.contains(name)).cloned().collect::<Vec<_>>());
+    let found: BTreeSet<&String> = actual.by_type.keys().chain(expected.history.keys()).collect();
+    subjects.extend(found.into_iter().filter(|name| !subjects.contains(name)).cloned().collect::<Vec<_>>());
     for subject in subjects {
-        let dead = expected.dead.get(&(HISTORY, subject.clone())).copied().unwrap_or(0);
+        let absent = expected.absent(HISTORY, &subject);
         let expected = expected.history.get(&subject).copied().unwrap_or_default();
         compare_hashes(
             report,
@@ -354,9 +370,8 @@ async fn compare_history(
             &subject,
             expected,
             actual.by_type.get(&subject).copied().unwrap_or_default(),
-            dead,
+            absent,
         );
     }
     report.differences.extend(actual.broken.into_iter().map(|words| format!("history: {words}")));
-    Ok(())
 }

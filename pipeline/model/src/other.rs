@@ -1,0 +1,121 @@
+//! Events of types that this build does not know. A platform's services invent types before weir learns of them: such a record
+//! is no mistake, so it is kept whole, in history alone, and means nothing to anyone else here.
+
+use bytestring::ByteString;
+use serde_json::Value;
+
+use crate::canonical;
+use crate::clock::Timestamp;
+use crate::event::{EventType, Metadata};
+use crate::ids::{EventId, Position, TenantId};
+use crate::wire::{DecodeError, Envelope, broken, cleaned};
+
+/// What stands in history where a known event has its type.
+pub const OTHER_EVENT: &str = "other_event";
+
+/// An envelope like any other's around data that nobody has a contract for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherEvent {
+    /// Its own id.
+    pub event_id: EventId,
+    /// What its producer calls it.
+    pub event_type: ByteString,
+    /// The version of a contract that only its producer knows.
+    pub schema_version: ByteString,
+    /// When it happened.
+    pub timestamp: Timestamp,
+    /// When an event store took it.
+    pub recorded_at: Option<Timestamp>,
+    /// The service that said so.
+    pub source: ByteString,
+    /// Whose event it is.
+    pub tenant: TenantId,
+    /// The kind of thing that it is about; empty if its producer does not say.
+    pub aggregate_type: ByteString,
+    /// The thing; empty if its producer does not say.
+    pub aggregate_id: ByteString,
+    /// Its number in the stream.
+    pub version: Option<i64>,
+    /// Its place in an event store.
+    pub position: Option<Position>,
+    /// Cause, correlation, actor.
+    pub metadata: Metadata,
+    /// The whole record, canonical (RFC 8785).
+    pub document: ByteString,
+}
+
+impl OtherEvent {
+    /// Bytes from anywhere. For those of a known type [`crate::wire::decode`] is the authority.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
+        if let Some((pointer, reason)) = canonical::find_unrepresentable(&value) {
+            return Err(broken(pointer, reason));
+        }
+        let document = ByteString::from(canonical::text(&value));
+        let Value::Object(fields) = value else { return Err(broken("", "is no JSON object")) };
+        let envelope = Envelope { fields: &fields };
+        let event_type = cleaned("/eventType", envelope.required("eventType")?)?;
+        if let Ok(known) = event_type.parse::<EventType>() {
+            return Err(broken("/eventType", format!("is {known}, which has a contract")));
+        }
+        let (metadata, tenant) = envelope.metadata()?;
+        let named = |field: &str| match envelope.optional(field)? {
+            Some(text) => cleaned(&format!("/{field}"), text),
+            None => Ok(ByteString::new()),
+        };
+        let event_id = envelope.required("eventId")?.to_owned();
+        let missing = || broken("/timestamp", "is missing");
+        Ok(Self {
+            event_id: EventId::new(event_id).map_err(|e| broken("/eventId", e.to_string()))?,
+            schema_version: cleaned("/version", &envelope.version()?)?,
+            timestamp: envelope.time("timestamp")?.ok_or_else(missing)?,
+            recorded_at: envelope.time("recordedAt")?,
+            source: cleaned("/source", envelope.required("source")?)?,
+            aggregate_type: named("aggregateType")?,
+            aggregate_id: named("aggregateId")?,
+            version: envelope.positive("aggregateVersion")?,
+            position: envelope.positive("position")?.map(Position),
+            event_type,
+            tenant,
+            metadata,
+            document,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn badge() -> Value {
+        json!({"eventId": "e-1", "eventType": "BadgeAwarded", "version": 2, "timestamp": "2024-01-15T10:30:00Z",
+            "source": "badges", "data": {"badge": "gold", "n": 1.0}, "more": [null]})
+    }
+
+    #[test]
+    fn a_type_that_nobody_knows_is_kept_whole() {
+        let event = OtherEvent::decode(badge().to_string().as_bytes()).expect("an event");
+        assert_eq!((&*event.event_type, &*event.schema_version, event.tenant.as_str()), ("BadgeAwarded", "2", "default"));
+        let again = OtherEvent::decode(event.document.as_bytes()).expect("the document is the event");
+        assert_eq!(again, event);
+        assert!(event.document.contains(r#""more":[null]"#) && event.document.contains(r#""n":1"#), "{}", event.document);
+    }
+
+    #[test]
+    fn an_envelope_must_be_whole_all_the_same() {
+        for (field, value, words) in [
+            ("eventId", Value::Null, "/eventId"),
+            ("timestamp", json!("yesterday"), "/timestamp"),
+            ("source", json!("a\0b"), "U+0000"),
+            ("eventType", json!("UserRegistered"), "has a contract"),
+            ("more", json!("a\0b"), "U+0000"),
+        ] {
+            let mut event = badge();
+            event[field] = value;
+            let error = OtherEvent::decode(event.to_string().as_bytes()).expect_err(field).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Records that lanes applied and topics hold no longer: removed by retention, or gone with a topic that was deleted. What came
+//! from the event store is still there, and stands in for them; what other services sent is in history alone.
+
+use std::collections::{BTreeMap, HashSet};
+
+use weir_engine::Partition;
+use weir_kafka::TopicLog;
+use weir_postgres::{DbError, dead_letters};
+
+use crate::Cuts;
+
+/// Stretches of partitions that are gone.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// Everything below is gone; all of it where the partition itself is.
+    below: BTreeMap<Partition, i64>,
+    /// Lanes that read topics.
+    pub(crate) lanes: HashSet<&'static str>,
+    /// Dead letters among what is gone, by lane and position in the event store.
+    pub(crate) dead: HashSet<(&'static str, i64)>,
+}
+
+impl Lost {
+    /// Looks for what is below the topics' beginnings, and adds to `words` what cannot be explained that way.
+    pub(crate) fn find(
+        cuts: &Cuts,
+        event_store: &Partition,
+        topics: Option<&TopicLog>,
+        words: &mut Vec<String>,
+    ) -> Self {
+        let mut lost = Self::default();
+        let mut unreadable = Vec::new();
+        for ((lane, partition), cut) in cuts.iter().filter(|((_, p), cut)| cut.below > 0 && p != event_store) {
+            lost.lanes.insert(lane);
+            let Some(topics) = topics else {
+                unreadable.push(format!("{lane}: holds records of {partition}; set `kafka.brokers` to compare them"));
+                continue;
+            };
+            match topics.ranges().get(partition) {
+                None => drop(lost.below.insert(partition.clone(), i64::MAX)),
+                Some((_, high)) if cut.below > *high => unreadable.push(format!(
+                    "{lane}: the ledger stands at {} of {partition}, which ends at {high}: the topic was truncated",
+                    cut.below
+                )),
+                Some((low, _)) if *low > 0 => drop(lost.below.insert(partition.clone(), *low)),
+                Some(_) => {}
+            }
+        }
+        unreadable.sort();
+        words.extend(unreadable);
+        lost
+    }
+
+    /// Whether nothing is gone.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.below.is_empty()
+    }
+
+    /// Whether this record is gone.
+    pub(crate) fn holds(&self, partition: &Partition, offset: i64) -> bool {
+        self.below.get(partition).is_some_and(|below| offset < *below)
+    }
+
+    /// Where the dead letters among them are in the event store.
+    pub(crate) async fn find_dead(
+        &mut self,
+        client: &impl tokio_postgres::GenericClient,
+        cuts: &Cuts,
+    ) -> Result<(), DbError> {
+        for ((lane, partition), cut) in cuts.iter().filter(|((_, partition), _)| self.below.contains_key(partition)) {
+            let gone: Vec<i64> = cut.dead.iter().copied().filter(|offset| self.holds(partition, *offset)).collect();
+            let positions = dead_letters::positions(client, lane, partition, &gone).await?;
+            self.dead.extend(positions.into_iter().map(|position| (*lane, position)));
+        }
+        Ok(())
+    }
+}
