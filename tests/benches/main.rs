@@ -8,6 +8,7 @@ mod append;
 mod decode;
 mod fill;
 mod http;
+mod kafka;
 mod lanes;
 mod measure;
 mod memory;
@@ -17,7 +18,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 8] = [
+    let benches: [(&str, fn()); 13] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -26,6 +27,11 @@ fn main() {
         ("history", lanes::history),
         ("memory", memory::run),
         ("verify", verify::run),
+        ("publisher", kafka::publisher),
+        ("decode-route", kafka::decode_route),
+        ("ledger", kafka::ledger),
+        ("kafka-memory", kafka::memory),
+        ("two-processes", kafka::two_processes),
     ];
     println!("| what | measured | floor, same run | ratio | goal |\n|---|---|---|---|---|");
     for (name, bench) in benches {

@@ -199,10 +199,11 @@ fn secured(properties: String, dir: &Path, port: u16, certificates: &Certificate
     let keystore = dir.join("keystore.pem");
     let read = |path: PathBuf| fs::read_to_string(path).unwrap();
     fs::write(&keystore, read(certificates.key()) + &read(certificates.certificate())).unwrap();
+    let both = format!("INTERNAL://127.0.0.1:{},SASL_SSL://127.0.0.1:{port}", free_port());
     let properties = properties
-        .replace(&format!("listeners=PLAINTEXT://127.0.0.1:{port},"), &format!("listeners=INTERNAL://127.0.0.1:{},SASL_SSL://127.0.0.1:{port},", free_port()))
-        .replace(&format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n"), &format!("advertised.listeners=SASL_SSL://127.0.0.1:{port}\ninter.broker.listener.name=INTERNAL\n"))
-        .replace("PLAINTEXT:PLAINTEXT,CONTROLLER", "INTERNAL:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER");
+        .replace(&format!("PLAINTEXT://127.0.0.1:{port}"), &both)
+        .replace("listener.security", "inter.broker.listener.name=INTERNAL\nlistener.security")
+        .replace("=PLAINTEXT:PLAINTEXT,CONTROLLER", "=INTERNAL:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER");
     let login = "org.apache.kafka.common.security";
     format!(
         "{properties}sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\nssl.keystore.type=PEM\nssl.keystore.location={}\n\

@@ -60,18 +60,22 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         let number = reset.partition.map_or_else(String::new, |number| format!("partition {number} of "));
         return Err(format!("there is no {number}{}", reset.topic).into());
     }
+    let mut resets = Vec::new();
     for (partition, range) in wanted {
-        reset_one(attached, reset, partition, *range).await?;
+        resets.push((partition.clone(), offset_in(reset, partition, *range)?));
+    }
+    // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
+    if reset.lane == "history" {
+        weir_history::reset(&attached.history, &reset.lane, &resets).await?;
+    }
+    for (partition, offset) in resets {
+        Ledger::reset(&attached.database, &reset.lane, &partition, offset).await?;
+        complain(&format!("{} goes on at {offset} of {partition}", reset.lane));
     }
     Ok(())
 }
 
-async fn reset_one(
-    attached: &Attached,
-    reset: &Reset,
-    partition: &Partition,
-    (low, high): (i64, i64),
-) -> Result<(), BoxError> {
+fn offset_in(reset: &Reset, partition: &Partition, (low, high): (i64, i64)) -> Result<i64, BoxError> {
     let Reset { lane, to, yes, .. } = reset;
     let offset = match to.as_str() {
         "earliest" => low,
@@ -84,13 +88,7 @@ async fn reset_one(
     if !yes {
         return Err(format!("{lane} would go on at {offset} of {partition}, and what it has not read before that is lost for it; say --yes").into());
     }
-    // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
-    if lane == "history" {
-        weir_history::reset(&attached.history, lane, partition, offset).await?;
-    }
-    Ledger::reset(&attached.database, lane, partition, offset).await?;
-    complain(&format!("{lane} goes on at {offset} of {partition}"));
-    Ok(())
+    Ok(offset)
 }
 
 async fn show(attached: &Attached, lane: Option<&str>, format: Format) -> Result<(), BoxError> {

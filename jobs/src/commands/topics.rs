@@ -36,7 +36,12 @@ pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -
         TopicsCommand::Apply => {
             let changes = at_rest(place, &kafka, changes).await?;
             table(&changes).print(format)?;
-            topics.apply(&changes).await?
+            let mut left = topics.apply(&changes).await?;
+            for change in &mut left {
+                let same = changes.iter().find(|c| (&c.topic, &c.what) == (&change.topic, &change.what));
+                change.obstacle = same.and_then(|same| same.obstacle.clone()).or(change.obstacle.take());
+            }
+            left
         }
     };
     let stuck: Vec<&Change> = left.iter().filter(|change| change.obstacle.is_some()).collect();

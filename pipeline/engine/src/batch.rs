@@ -111,6 +111,14 @@ impl Batch {
         }
     }
 
+    /// Moves a span beyond offsets that hold no record.
+    pub fn pass(&mut self, partition: &Partition, offset: i64) {
+        if let Some(stretch) = self.spans.get_mut(partition).filter(|stretch| stretch.end < offset) {
+            stretch.end = offset;
+            self.oldest.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// The stretches that this batch covers, those with nothing in them left out.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {

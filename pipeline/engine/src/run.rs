@@ -159,6 +159,11 @@ impl Runner<'_> {
                     self.batch.push(record, self.lane.filter.as_ref());
                 }
             }
+            SourceEvent::Passed(offsets) => {
+                for (partition, offset) in offsets {
+                    self.batch.pass(&partition, offset);
+                }
+            }
             SourceEvent::Idle => {}
         }
         Ok(())

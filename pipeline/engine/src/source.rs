@@ -66,6 +66,8 @@ pub enum SourceEvent {
     Revoked(Vec<Partition>),
     /// Records in order within each partition.
     Records(Vec<Record>),
+    /// Below these offsets there is nothing left but what was handed over, though the last record may end before.
+    Passed(Vec<(Partition, i64)>),
     /// One of these has no record at its next offset: they are to be claimed again, which finds out which, and why.
     OutOfRange(Vec<Partition>),
     /// Nothing within the wait.

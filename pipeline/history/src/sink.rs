@@ -33,7 +33,7 @@ use crate::schema::PARTITION_COLUMNS;
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
 
 /// Commits between two checkpoints of the log.
-const CHECKPOINT_EVERY: u64 = 100;
+const CHECKPOINT_EVERY: u64 = 20;
 
 /// Rows in a row group at most; with some 1 kB a row this bounds a group to tens of megabytes.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
@@ -423,18 +423,41 @@ async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transa
     Ok(version)
 }
 
-/// Lets the log agree with a ledger that someone set: the lane goes on at `to`. Never back.
-pub async fn reset(root: &HistoryRoot, lane: &str, partition: &Partition, to: i64) -> Result<(), HistoryError> {
-    const ACTION: &str = "resetting history";
-    let mut table = HistoryTable::open_or_create(root).await?;
-    let id = transaction_id(lane, partition);
-    if table.transaction(&id).await?.is_some_and(|version| version > to) {
-        return Err(during(ACTION)(
-            "history holds what comes after that already: it goes forward only, or would hold it twice",
-        ));
+/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Never back. Lanes may run,
+/// and commit in between: then it begins again.
+pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), HistoryError> {
+    const TRIES: usize = 20;
+    let mut tries = 0;
+    loop {
+        match reset_once(root, lane, to).await {
+            Err(Reset::Conflict(_)) if tries < TRIES => tries += 1,
+            Err(Reset::Conflict(error) | Reset::Refused(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
     }
-    let version = commit(&mut table, &[], vec![Transaction::new(&id, to)]).await?;
-    table.sync(&[], version).await
+}
+
+enum Reset {
+    Conflict(HistoryError),
+    Refused(HistoryError),
+}
+
+async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), Reset> {
+    const ACTION: &str = "resetting history";
+    let mut table = HistoryTable::open_or_create(root).await.map_err(Reset::Refused)?;
+    let mut transactions = Vec::new();
+    for (partition, offset) in to {
+        let id = transaction_id(lane, partition);
+        let stands_at = table.transaction(&id).await.map_err(Reset::Refused)?;
+        if stands_at.is_some_and(|version| version > *offset) {
+            return Err(Reset::Refused(during(ACTION)(format!(
+                "history holds what comes after {offset} of {partition} already: it goes forward only, or would hold it twice"
+            ))));
+        }
+        transactions.push(Transaction::new(&id, *offset));
+    }
+    let version = commit(&mut table, &[], transactions).await.map_err(Reset::Conflict)?;
+    table.sync(&[], version).await.map_err(Reset::Refused)
 }
 
 #[async_trait]

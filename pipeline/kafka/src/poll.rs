@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 const POLL: Duration = Duration::from_millis(50);
 
+/// How often an idle thread looks whether there was something behind the last record that is no record.
+const POSITIONS_EVERY: Duration = Duration::from_millis(100);
+
 /// What the thread tells the lane, in order.
 #[derive(Debug)]
 pub(crate) enum Said {
@@ -47,6 +50,8 @@ pub(crate) enum Said {
     Revoked(Vec<Place>),
     /// Records, and the generation in which they were read: what was read before a restart is not for the lane any more.
     Records { generation: u64, records: Vec<Record> },
+    /// Everything below these offsets was handed over before, commit markers and aborted records included.
+    Passed { generation: u64, offsets: Vec<(Partition, i64)> },
     /// A partition's next offset is not there: truncated by retention or by hand, or its topic was deleted.
     OutOfRange,
     /// The client cannot go on.
@@ -157,6 +162,9 @@ pub(crate) struct Poller {
     pub(crate) chunk: Chunk,
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) paused: bool,
+    /// Offsets that the lane knows to be passed.
+    pub(crate) passed: HashMap<Partition, i64>,
+    pub(crate) looked_at: Instant,
 }
 
 /// Records on their way into one hand-over. Their bytes share one allocation.
@@ -242,7 +250,35 @@ impl Poller {
                 self.pause(false);
             }
             self.poll();
+            if self.chunk.rows.is_empty() && self.looked_at.elapsed() >= POSITIONS_EVERY {
+                self.looked_at = Instant::now();
+                self.pass();
+            }
         }
+    }
+
+    /// A commit marker may end a partition, and so may records that were aborted: the client's own position is behind them. Where
+    /// a lane goes on must be too, or it would look as if it missed what retention removes.
+    fn pass(&mut self) {
+        if !self.shared.waiting().is_empty() {
+            return;
+        }
+        let Ok(positions) = self.consumer.position() else { return };
+        let mut offsets = Vec::new();
+        for element in positions.elements() {
+            let of_topic = self.started.get(element.topic());
+            let Some(partition) = of_topic.and_then(|numbers| numbers.get(&element.partition())) else { continue };
+            let Offset::Offset(offset) = element.offset() else { continue };
+            if self.passed.get(partition).is_none_or(|passed| *passed < offset) {
+                offsets.push((partition.clone(), offset));
+            }
+        }
+        if offsets.is_empty() {
+            return;
+        }
+        let Ok(permit) = self.said.try_reserve() else { return };
+        self.passed.extend(offsets.iter().cloned());
+        permit.send(Said::Passed { generation: self.generation, offsets });
     }
 
     /// Sends on what there is; `false` when the lane has no room for it.
@@ -360,6 +396,7 @@ impl Poller {
         // What was revoked meanwhile: the lane reads of it in its turn.
         positions.retain(|(place, ..)| assigned.contains(place));
         self.generation += 1;
+        self.passed.retain(|passed, _| !positions.iter().any(|(_, partition, _)| partition == passed));
         // Read before the restart: no longer meant.
         self.chunk.rows.retain(|row| !positions.iter().any(|(_, partition, _)| *partition == row.partition));
         let mut sought = TopicPartitionList::new();

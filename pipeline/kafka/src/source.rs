@@ -79,6 +79,8 @@ impl KafkaSource {
             chunk: Chunk::default(),
             waiting_since: None,
             paused: false,
+            passed: HashMap::new(),
+            looked_at: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
         Ok(Self {
@@ -172,6 +174,18 @@ impl KafkaSource {
                     meant
                 });
                 Ok((!records.is_empty()).then_some(SourceEvent::Records(records)))
+            }
+            Said::Passed { generation, mut offsets } => {
+                offsets.retain(|(partition, offset)| {
+                    let owned = self.owned.get_mut(&Self::place(partition));
+                    let owned = owned.filter(|owned| owned.partition == *partition && owned.next < *offset);
+                    let Some(owned) = owned.filter(|o| o.valid_from.is_some_and(|from| from <= generation)) else {
+                        return false;
+                    };
+                    owned.next = *offset;
+                    true
+                });
+                Ok((!offsets.is_empty()).then_some(SourceEvent::Passed(offsets)))
             }
             Said::OutOfRange => {
                 self.ask_for_ids(Duration::ZERO)?;

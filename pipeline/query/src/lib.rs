@@ -8,7 +8,7 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use weir_history::{HistoryError, HistoryRoot, HistoryTable};
-use weir_model::EventType;
+use weir_model::{EventType, OTHER_EVENT};
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +61,8 @@ impl History {
                 context.register_table("events", Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))?;
             }
         }
-        for event_type in EventType::ALL {
-            let view = view_name(event_type);
+        let known = EventType::ALL.map(|event_type| (view_name(event_type), event_type.as_str()));
+        for (view, event_type) in known.into_iter().chain([(OTHER_EVENT.to_owned(), OTHER_EVENT)]) {
             let sql = format!("CREATE VIEW {view} AS SELECT * FROM events WHERE event_type = '{event_type}'");
             context.sql(&sql).await?;
         }
