@@ -37,6 +37,9 @@ const OPEN_REQUESTS_WAIT: Duration = Duration::from_secs(10);
 /// How long a server that was just started may be away again.
 const SERVER_WAIT: Duration = Duration::from_secs(60);
 
+/// For so long each try says why it failed; then it has been said.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
+
 /// A data directory with its Postgres at hand.
 pub(crate) struct Attached {
     pub(crate) dir: DataDir,
@@ -65,8 +68,21 @@ impl Place {
     /// Attaches to the running Postgres, or starts it. [`Attached::detach`] stops what nobody else uses.
     pub(crate) async fn attach(&self) -> Result<Attached, BoxError> {
         let (dir, settings) = self.open()?;
-        Attached::new(dir, settings).await
+        Attached::new(dir, settings, Patience::None).await
     }
+
+    /// [`Self::attach`] for what runs until it is told to stop: whatever starts first waits for the other.
+    pub(crate) async fn attach_patiently(&self) -> Result<Attached, BoxError> {
+        let (dir, settings) = self.open()?;
+        Attached::new(dir, settings, Patience::Some).await
+    }
+}
+
+/// Whether a server that is not there is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    None,
+    Some,
 }
 
 /// Where history is.
@@ -79,7 +95,7 @@ pub(crate) fn history_root(dir: &DataDir, settings: &Settings) -> Result<History
 }
 
 impl Attached {
-    pub(crate) async fn new(dir: DataDir, settings: Settings) -> Result<Self, BoxError> {
+    pub(crate) async fn new(dir: DataDir, settings: Settings, patience: Patience) -> Result<Self, BoxError> {
         let (mut server, url) = if settings.postgres.url.is_empty() {
             let server = Server::start(&dir, &settings.postgres.bin_dir).await?;
             let url = server.owner_url();
@@ -94,7 +110,7 @@ impl Attached {
             lock_timeout: settings.postgres.lock_timeout(),
             session: settings.postgres.session.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
         })?;
-        migrate(&database, server.as_mut()).await?;
+        migrate(&database, server.as_mut(), patience).await?;
         let history = history_root(&dir, &settings)?;
         Ok(Self { dir, settings, database, history, server })
     }
@@ -115,9 +131,11 @@ impl Attached {
     }
 }
 
-/// Brings the schema up to date. A server of our own that dies meanwhile is started again; somebody else's must be there.
-async fn migrate(database: &Database, server: Option<&mut Server>) -> Result<(), BoxError> {
-    let Some(server) = server else { return Ok(database.migrate().await?) };
+/// Brings the schema up to date. A server of our own that dies meanwhile is started again.
+async fn migrate(database: &Database, server: Option<&mut Server>, patience: Patience) -> Result<(), BoxError> {
+    if server.is_none() && patience == Patience::None {
+        return Ok(database.migrate().await?);
+    }
     let (started, mut backoff) = (Instant::now(), Backoff::default());
     let migrating = async {
         loop {
@@ -125,10 +143,13 @@ async fn migrate(database: &Database, server: Option<&mut Server>) -> Result<(),
                 Err(error) if error.kind() == ErrorKind::Unavailable && started.elapsed() < SERVER_WAIT => error,
                 done => return done,
             };
-            tracing::debug!(error = chain(&error), "migrating again");
+            if started.elapsed() < FIRST_WORDS {
+                tracing::warn!(error = chain(&error), "waiting for Postgres");
+            }
             backoff.wait(&CancellationToken::new()).await;
         }
     };
+    let Some(server) = server else { return Ok(migrating.await?) };
     tokio::select! {
         done = migrating => Ok(done?),
         error = server.supervise() => Err(error.into()),
@@ -169,7 +190,7 @@ impl Instance {
         let lock = dir.lock_instance()?;
         // What a killed instance said of itself is no longer true.
         dir.clear_running();
-        let mut attached = Attached::new(dir, settings).await?;
+        let mut attached = Attached::new(dir, settings, Patience::Some).await?;
         let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
         let commands = attached.commands(&stop_appending);
         let board = StatusBoard::default();

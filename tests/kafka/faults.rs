@@ -58,8 +58,9 @@ async fn kafka_is_down_for_a_minute_at_the_start() {
 async fn two_publishers_with_one_id() {
     let stream = Stream::new("kafka::publishers");
     let first = stream.weir.start(&["publish"]);
+    let lanes = stream.run_lanes();
     let mut import = stream.start_import();
-    pause(3).await;
+    pause(2).await;
     let second = stream.weir.start(&["publish"]);
     pause(2).await;
     signal(&first, Signal::STOP);
@@ -69,13 +70,12 @@ async fn two_publishers_with_one_id() {
     pause(3).await;
     kill(second);
     assert!(import.wait().unwrap().success(), "{}", stream.weir.log());
-    stream.agrees_beside(first).await;
+    stream.agrees_beside(first, lanes).await;
 }
 
 impl Stream {
-    /// [`Stream::agrees`] while another process publishes.
-    async fn agrees_beside(&self, publisher: Child) {
-        let lanes = self.run_lanes();
+    /// [`Stream::agrees`], once this publisher has published everything.
+    async fn agrees_beside(&self, publisher: Child, lanes: Child) {
         let owner = self.weir.owner().await;
         until(&self.weir, 120, async || {
             let sql = "SELECT (SELECT max(id) FROM events), position FROM publisher";

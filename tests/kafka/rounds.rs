@@ -58,8 +58,11 @@ impl Running {
                 stream.kafka.wait();
             }
             _ => {
-                let child = std::mem::replace(&mut self.lanes[which], stream.run_lanes());
-                terminate(child);
+                let mut child = std::mem::replace(&mut self.lanes[which], stream.run_lanes());
+                signal(&child, Signal::TERM);
+                // One that was only just started may not listen yet.
+                let ended = child.wait().unwrap();
+                assert!(ended.success() || ended.code().is_none(), "{ended}: {}", stream.weir.log());
             }
         }
         tokio::time::sleep(moment(random)).await;

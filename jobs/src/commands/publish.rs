@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+    let attached = place.attach_patiently().await?;
     let done = if args.recover { recover(&attached).await } else { publish(&attached).await };
     attached.detach().await?;
     done.map(|()| ExitCode::SUCCESS)

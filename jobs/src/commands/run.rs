@@ -17,7 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+    let attached = place.attach_patiently().await?;
     let ran = run_lanes(&attached, &args.lanes).await;
     attached.detach().await?;
     ran.map(|()| ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use weir_engine::BoxError;
 use weir_postgres::{EVENT_STORE_TOPIC, Ledger};
 use weir_query::History;
 
-use crate::instance::{Attached, Place, history_root};
+use crate::instance::{Attached, Patience, Place, history_root};
 use crate::output::{Format, Rows};
 
 use prompt::Prompt;
@@ -35,7 +35,7 @@ pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<Exi
     let (dir, settings) = place.open()?;
     let history = history_root(&dir, &settings)?;
     if let Some(position) = args.wait_for {
-        let attached = Attached::new(dir.clone(), settings.clone()).await?;
+        let attached = Attached::new(dir.clone(), settings.clone(), Patience::None).await?;
         let reached = wait_for(&attached, position, Duration::from_secs(args.wait_seconds)).await;
         attached.detach().await?;
         reached?;

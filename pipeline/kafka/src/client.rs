@@ -1,11 +1,13 @@
 //! How the brokers are reached: one place where every client's configuration is made.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
 
 /// How to reach the brokers. The maps take any librdkafka option by its own name, and win over what stands here.
 #[derive(Debug, Clone, Default)]
@@ -115,8 +117,27 @@ impl ClientContext for Quiet {
         log(level, facility, message);
     }
 
-    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "librdkafka");
+    fn error(&self, error: RdError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+/// Of what the client meets by the way, only refusals are for people: nothing but a change of settings ends them.
+pub(crate) fn report(error: &RdError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => refused(&format!("{error}: {reason}")),
+        _ => tracing::debug!(%error, reason, "librdkafka"),
+    }
+}
+
+/// Once a minute, however often it is tried.
+fn refused(words: &str) {
+    const SAID_EVERY: Duration = Duration::from_secs(60);
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+        *said = Some(Instant::now());
+        tracing::warn!("the brokers and `kafka.client` do not agree: {words}");
     }
 }
 
@@ -125,6 +146,10 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, "librdkafka: {message}");
+        }
+        // Who only asks for metadata hears of a refusal nowhere else.
+        RDKafkaLogLevel::Error if message.contains("uthentication") || message.contains("SSL handshake") => {
+            refused(message);
         }
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
             tracing::debug!(facility, "librdkafka: {message}");

@@ -110,7 +110,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: RdError, reason: &str) {
-        tracing::debug!(lane = self.0.lane, %error, reason, "librdkafka");
+        client::report(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

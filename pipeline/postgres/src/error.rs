@@ -84,6 +84,13 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     match error.code() {
         Some(code) => kind_of_state(code),
         None if error.is_closed() => ErrorKind::Unavailable,
+        // A certificate that is not trusted now is not trusted later; a handshake that was cut off may succeed.
+        None if error.to_string().starts_with("error performing TLS handshake") => {
+            match weir_engine::retry::chain(error).contains("certificate") {
+                true => ErrorKind::Permanent,
+                false => ErrorKind::Unavailable,
+            }
+        }
         None => match error.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
             true => ErrorKind::Unavailable,
             // A parameter that does not fit its type is data; it never reached the server.
