@@ -14,6 +14,7 @@ use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Kafka, Up, Weir, seed};
 
 mod faults;
+mod learning_records;
 mod records;
 mod rounds;
 mod security;
@@ -75,6 +76,7 @@ impl Stream {
 }
 
 const TOPIC_TOOL: &str = "org.apache.kafka.tools.TopicCommand";
+const CONSUMER_TOOL: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
 fn signal(child: &Child, signal: Signal) {
@@ -164,7 +166,7 @@ async fn arrived(weir: &Weir, facts: &Facts, up: &Up<'_>) {
             return;
         }
         assert!(
-            started.elapsed() < Duration::from_secs(120),
+            started.elapsed() < Duration::from_secs(240),
             "{applied} applied, {history} in history, {rows} rows, of {}: {}\n{}",
             facts.total(),
             up.status(),
@@ -219,14 +221,53 @@ async fn every_number_agrees_through_one_broker_and_other_clients_read_it() {
     }
     assert!(fields[2].contains(&format!("\"aggregateId\":\"{}\"", fields[0])), "{line}");
 
-    let groups = tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")
-        .args(["--bootstrap-server", &kafka.brokers(), "--list"])
-        .output()
-        .unwrap();
-    let groups = String::from_utf8(groups.stdout).unwrap();
+    let stream = Stream { kafka, weir, fixture, facts };
+    let count = stream.facts.total() - expected;
+    let args = ["--isolation-level", "read_committed", "--from-beginning", "--include", "user_events|content_events|agent_events"];
+    let more = ["--property", "print.headers=true", "--property", "print.key=true", "--max-messages"];
+    let read = stream.tool(CONSUMER_TOOL, &[&args[..], &more[..], &[&count.to_string()]].concat());
+    assert_eq!(read.lines().count(), usize::try_from(count).unwrap(), "{read}");
+    let registered = read.lines().find(|line| line.starts_with("eventType:UserRegistered,")).unwrap();
+    assert!(registered.contains("\tstudent") || registered.contains("\"aggregateType\":\"User\""), "{registered}");
+
+    let groups = stream.tool(GROUP_TOOL, &["--list"]);
     for lane in ["read-models", "metrics", "history"] {
         assert!(groups.contains(&format!("weir-{lane}")), "{groups}");
     }
+    waited_for_and_traced(&stream).await;
+}
+
+/// Whoever wrote can wait until it can read; and an event's way shows in every place.
+async fn waited_for_and_traced(stream: &Stream) {
+    let up = stream.weir.up();
+    let token = up.token("default", "command,read");
+    let client = reqwest::Client::new();
+    for n in 0..5 {
+        let mut data = samples::one(EventType::LearningSessionStarted);
+        data["sessionId"] = json!(format!("mine-{n}"));
+        let post = client.post(format!("{}/v1/commands/StartLearningSession", up.api)).bearer_auth(&token);
+        let answer: serde_json::Value = post.json(&data).send().await.unwrap().json().await.unwrap();
+        for lane in ["read-models", "metrics", "history"] {
+            let url = format!("{}/v1/lanes/{lane}?wait_for={}", up.api, answer["position"]);
+            let reached: serde_json::Value =
+                client.get(url).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
+            assert_eq!(reached["reached"], true, "{lane} {answer}\n{}", stream.weir.log());
+        }
+        let sql = format!("SELECT count(*) FROM learning_session_read_model WHERE id = 'mine-{n}'");
+        assert_eq!(stream.weir.owner().await.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0), 1);
+        if n == 4 {
+            let sql = format!("SELECT event_id::text FROM events WHERE id = {}", answer["position"]);
+            let id: String = stream.weir.owner().await.query_one(&sql, &[]).await.unwrap().get(0);
+            let trace = stream.weir.json(&["trace", &id]);
+            let state = |place: &str| trace.as_array().unwrap().iter().find(|row| row["place"] == place).cloned();
+            assert_eq!(state("topics").unwrap()["state"], "published", "{trace}");
+            for lane in ["read-models", "metrics", "history"] {
+                assert_eq!(state(&format!("ledger of {lane}")).unwrap()["state"], "applied", "{trace}");
+            }
+        }
+    }
+    up.terminate();
+    stream.weir.verify();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,7 +411,7 @@ fn kcat(kafka: &Kafka, args: &[&str], input: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_letters() {
     let kafka = Kafka::start();
-    let weir = on(&kafka);
+    let weir = on(&kafka).with("dead_letters.mirror=true");
     apply_topics(&weir);
     let up = weir.up();
     let event = |id: &str, version: serde_json::Value| {
@@ -411,8 +452,28 @@ async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_lette
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     weir.verify();
+    // For those who watch topics: a copy of each, with its reason.
+    let read = until_read(&kafka, "learning_events.dead_letters", expected).await;
+    for lane in ["read-models", "metrics", "history"] {
+        assert_eq!(read.lines().filter(|line| line.contains(&format!("weir-lane={lane},"))).count(), expected / 3, "{read}");
+    }
+    assert!(read.contains("weir-offset=0") && read.contains("no json"), "{read}");
     up.terminate();
     weir.verify();
+}
+
+/// So many records of a topic, headers and payload.
+async fn until_read(kafka: &Kafka, topic: &str, count: usize) -> String {
+    let started = Instant::now();
+    loop {
+        let options = ["-X", "isolation.level=read_committed"];
+        let read = kcat(kafka, &[&["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%h %s\\n"], &options[..]].concat(), "");
+        if read.lines().count() >= count {
+            return read;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{read}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Java's producers put a key where ours do.

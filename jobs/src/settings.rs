@@ -140,6 +140,7 @@ struct DeadLetters {
     retry_delays_ms: Vec<u64>,
     parked_max: i64,
     repeats_window_s: u64,
+    mirror: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -24,4 +24,11 @@ CREATE TABLE repeats (
     noticed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (lane, source, topic, partition, "offset")
 );
+-- The last event of the event store that this lane has of this partition: whoever wrote an event can wait for it.
+ALTER TABLE ledger ADD COLUMN position bigint;
+
+-- When a copy went to the topic's own topic of dead letters, for those who watch that.
+ALTER TABLE dead_letters ADD COLUMN mirrored_at timestamptz;
+CREATE INDEX dead_letters_to_mirror ON dead_letters (id) WHERE state = 'dead' AND mirrored_at IS NULL;
+
 GRANT SELECT ON seen, repeats TO weir_reader;

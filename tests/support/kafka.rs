@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::postgres::free_port;
@@ -171,12 +170,6 @@ impl Kafka {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-    }
-
-    /// Stops a broker's process, or lets it go on.
-    pub fn signal_broker(&self, n: usize, signal: Signal) {
-        let child = self.brokers[n].child.as_ref().unwrap();
-        rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
     }
 
     /// Waits until every broker that runs answers.

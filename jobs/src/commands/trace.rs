@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, Partition};
+use weir_kafka::{KafkaOptions, Progress, TopicLog};
+use weir_model::event::topic_for;
 use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
 use weir_query::History;
 
@@ -40,8 +42,16 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
         event.position, event.stream, event.version, event.event_type, event.schema_version, event.tenant
     );
     row("event store", "stored", Some(event.recorded_at.to_string()), detail);
-    for (lane, state, at, detail) in lanes(attached, &event).await? {
-        row(&format!("ledger of {lane}"), state, at, detail);
+    let mut places = vec![(EventStoreSource::partition(&attached.database).await?, event.position.0)];
+    if let Some(kafka) = attached.settings.kafka.options() {
+        let (state, detail, found) = in_topics(&kafka, &places[0].0, &event).await?;
+        row("topics", state, None, detail);
+        places.extend(found);
+    }
+    for (partition, offset) in &places {
+        for (lane, state, at, detail) in lanes(attached, partition, *offset).await? {
+            row(&format!("ledger of {lane}"), state, at, detail);
+        }
     }
     let client = attached.database.get().await?;
     for found in inspect::read_model_rows(&**client, &event).await? {
@@ -56,24 +66,44 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
 
 type LaneState = (String, &'static str, Option<String>, String);
 
-async fn lanes(attached: &Attached, event: &RecordedEvent) -> Result<Vec<LaneState>, BoxError> {
-    let partition = EventStoreSource::partition(&attached.database).await?;
+/// Whether an event was published, and where it is.
+async fn in_topics(
+    kafka: &KafkaOptions,
+    event_store: &Partition,
+    event: &RecordedEvent,
+) -> Result<(&'static str, String, Option<(Partition, i64)>), BoxError> {
+    let published = Progress::read(kafka, &event_store.source).await?.position;
+    if published < event.position.0 {
+        return Ok(("waiting", format!("{} events before it", event.position.0 - published.max(0)), None));
+    }
+    let log = TopicLog::open(kafka, &[topic_for(&event.event_type)]).await?;
+    let found = log.find(event.position.0, event.recorded_at.as_millis()).await?;
+    Ok(match found {
+        Some((partition, offset)) => ("published", format!("{partition} offset {offset}"), Some((partition, offset))),
+        None => ("gone", "removed by retention, or never there: lanes read the event store itself then".to_owned(), None),
+    })
+}
+
+/// What lanes did with the record at a place. A source that a lane has done with says only what came from it.
+async fn lanes(attached: &Attached, partition: &Partition, offset: i64) -> Result<Vec<LaneState>, BoxError> {
     let client = attached.database.get().await?;
     let mut found = Vec::new();
-    for ledger in Ledger::rows(&**client).await?.into_iter().filter(|row| row.partition == partition) {
+    let of_partition = Ledger::rows(&**client).await?.into_iter().filter(|row| row.partition == *partition);
+    let concerned = of_partition.filter(|row| row.retired_at.is_none() || row.next_offset > Some(offset));
+    for ledger in concerned {
         let next = ledger.next_offset.unwrap_or(0);
-        let letter = dead_letters::find_at(&**client, &ledger.lane, &partition, event.position.0).await?;
+        let letter = dead_letters::find_at(&**client, &ledger.lane, partition, offset).await?;
         let state = match letter {
             Some(letter) => {
                 let detail = format!("dead letter {}, {} tries: {}", letter.id, letter.attempts, letter.reason);
                 let state = if letter.state == "dead" { "dead" } else { "parked" };
                 (ledger.lane, state, Some(letter.created_at), detail)
             }
-            None if next > event.position.0 => {
+            None if next > offset => {
                 let at = format!("before {}", ledger.advanced_at);
                 (ledger.lane, "applied", Some(at), format!("everything below {next} is applied"))
             }
-            None => (ledger.lane, "waiting", None, format!("{} records before it", event.position.0 - next.max(1))),
+            None => (ledger.lane, "waiting", None, format!("{} records before it", (offset - next).max(0))),
         };
         found.push(state);
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use weir_engine::BoxError;
-use weir_kafka::{KafkaOptions, PublisherOptions, TopicSpec};
+use weir_kafka::{KafkaOptions, PublisherOptions, TopicSpec, dead_letter_topic};
+use weir_model::event::TOPICS;
 
 use super::{Passed, Settings};
 
@@ -95,7 +96,13 @@ impl Settings {
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
         };
-        self.kafka.topics.iter().map(spec).collect()
+        let mut specs: Vec<TopicSpec> = self.kafka.topics.iter().map(spec).collect();
+        if self.dead_letters.mirror {
+            let of = |spec: &TopicSpec| TopicSpec { name: dead_letter_topic(&spec.name), partitions: 1, ..spec.clone() };
+            let mirrors: Vec<TopicSpec> = specs.iter().filter(|spec| TOPICS.contains(&spec.name.as_str())).map(of).collect();
+            specs.extend(mirrors);
+        }
+        specs
     }
 
     /// What the publisher needs to know.
@@ -105,6 +112,7 @@ impl Settings {
             transactional_id: self.publisher.transactional_id.clone(),
             transaction_timeout: Duration::from_millis(self.publisher.transaction_timeout_ms),
             records_max: self.publisher.records_max.max(1),
+            mirror_dead_letters: self.dead_letters.mirror,
             takeover_after: Duration::from_millis(self.publisher.takeover_after_ms),
         })
     }

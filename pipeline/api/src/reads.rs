@@ -9,9 +9,10 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weir_model::event::{partition_for, topic_for};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::Scope;
-use weir_postgres::{DbError, EVENT_STORE_TOPIC, Ledger, Page};
+use weir_postgres::{DbError, EVENT_STORE_TOPIC, Ledger, LedgerRow, Page, RecordedEvent};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem, body};
@@ -123,6 +124,19 @@ pub(crate) async fn snapshot(
     }
 }
 
+/// Whether a lane has an event: it read the event store itself beyond it, or its key's partition of the topic that far.
+fn has_applied(rows: &[LedgerRow], event: &RecordedEvent) -> bool {
+    let of_event_store = rows.iter().filter(|row| *row.partition.topic == *EVENT_STORE_TOPIC);
+    if of_event_store.filter_map(|row| row.next_offset).any(|next| next > event.position.0) {
+        return true;
+    }
+    let topic = topic_for(&event.event_type);
+    let of_topic = || rows.iter().filter(|row| *row.partition.topic == *topic && row.retired_at.is_none());
+    let number = partition_for(event.aggregate_id(), of_topic().count());
+    let of_key = of_topic().find(|row| usize::try_from(row.partition.number) == Ok(number));
+    of_key.and_then(|row| row.position).is_some_and(|position| position >= event.position)
+}
+
 /// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that whoever wrote can read
 /// what it wrote. Only positions of the tenant's own events: how far the lane is with others is none of its business.
 pub(crate) async fn lane(
@@ -137,19 +151,18 @@ pub(crate) async fn lane(
     if !api.board.read().contains_key(&lane) {
         return Err(Problem::not_found(format!("there is no lane {lane}")));
     }
-    if position.0 > 0 && !api.store.has(&principal.tenant, position).await? {
+    let event = api.store.at(&principal.tenant, position).await?;
+    if position.0 > 0 && event.is_none() {
         return Err(Problem::not_found(format!("there is no event of yours at position {position}")));
     }
     let wait = query.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         let client = api.database.get().await?;
-        let rows = Ledger::rows(&**client).await?;
+        let mut rows = Ledger::rows(&**client).await?;
         drop(client);
-        // Offsets of topics are no positions: through Kafka nothing is known but what came before it.
-        let rows = rows.into_iter().filter(|row| row.lane == lane && *row.partition.topic == *EVENT_STORE_TOPIC);
-        let next_offset = rows.filter_map(|row| row.next_offset).max();
-        let reached = position.0 == 0 || next_offset.is_some_and(|next| next > position.0);
+        rows.retain(|row| row.lane == lane);
+        let reached = event.as_ref().is_none_or(|event| has_applied(&rows, event));
         if reached || tokio::time::Instant::now() >= deadline {
             return Ok(Json(json!({"lane": lane, "reached": reached})));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_model::wire::{DecodeError, Decoded};
-use weir_model::{Event, EventType, OtherEvent, Timestamp, wire};
+use weir_model::{Event, EventType, OtherEvent, Position, Timestamp, wire};
 
 use crate::source::{Partition, Record, Span};
 
@@ -54,6 +54,7 @@ struct Stretch {
     end: i64,
     /// When the first record in hand was appended.
     oldest: Option<Timestamp>,
+    position: Option<Position>,
     /// When the last record was appended that is in hand, or was committed.
     newest: Option<Timestamp>,
 }
@@ -101,7 +102,11 @@ impl Batch {
         stretch.oldest = stretch.oldest.or(record.recorded_at);
         self.bytes += record.payload.len();
         self.oldest.get_or_insert_with(Instant::now);
-        match wire::decode_any(&record.payload).and_then(|event| agreed(event, &record)) {
+        let decoded = wire::decode_any(&record.payload).and_then(|event| agreed(event, &record));
+        if let Ok(Decoded::Event(event)) = &decoded {
+            stretch.position = event.position.max(stretch.position);
+        }
+        match decoded {
             Ok(Decoded::Event(event)) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
                 self.events.push(Located { record, event });
             }
@@ -125,7 +130,12 @@ impl Batch {
         self.spans
             .iter()
             .filter(|(_, stretch)| stretch.start < stretch.end)
-            .map(|(partition, stretch)| Span { partition: partition.clone(), start: stretch.start, end: stretch.end })
+            .map(|(partition, stretch)| Span {
+                partition: partition.clone(),
+                start: stretch.start,
+                end: stretch.end,
+                position: stretch.position,
+            })
             .collect()
     }
 
@@ -170,7 +180,7 @@ impl Batch {
     /// Empties the batch; the next one starts where this one ended.
     pub fn advance(&mut self) {
         for stretch in self.spans.values_mut() {
-            (stretch.start, stretch.oldest) = (stretch.end, None);
+            *stretch = Stretch { start: stretch.end, oldest: None, position: None, ..*stretch };
         }
         self.events.clear();
         self.others.clear();
@@ -232,12 +242,12 @@ mod tests {
         batch.push(record(8, "not json"), None);
         batch.push(record(8, &session()), None);
         batch.push(record(20, &session()), Some(&HashSet::from([EventType::TaskAssigned])));
-        assert_eq!(batch.spans(), [Span { partition: partition(), start: 5, end: 21 }]);
+        assert_eq!(batch.spans(), [Span { partition: partition(), start: 5, end: 21, position: None }]);
         assert_eq!((batch.events.len(), batch.dead.len()), (1, 1));
         batch.advance();
         assert!(batch.is_empty() && batch.spans().is_empty());
         batch.push(record(21, &session()), None);
-        assert_eq!(batch.spans(), [Span { partition: partition(), start: 21, end: 22 }]);
+        assert_eq!(batch.spans(), [Span { partition: partition(), start: 21, end: 22, position: None }]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use weir_model::Timestamp;
+use weir_model::{Position, Timestamp};
 
 use crate::headers::Headers;
 use crate::sink::BoxError;
@@ -38,6 +38,8 @@ pub struct Span {
     pub start: i64,
     /// The next offset to read afterwards.
     pub end: i64,
+    /// The highest position in the event store among its events, as far as they name one.
+    pub position: Option<Position>,
 }
 
 /// A record as it was read, before anyone looked inside.

@@ -191,7 +191,7 @@ impl HistorySink {
                     self.check_past(&claim.partition, history).await?;
                     if ledger != Some(history) {
                         let start = ledger.unwrap_or(history);
-                        behind.push(Span { partition: claim.partition.clone(), start, end: history });
+                        behind.push(Span { partition: claim.partition.clone(), start, end: history, position: None });
                         claim.next_offset = Some(history);
                     }
                 }

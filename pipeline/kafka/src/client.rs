@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
 /// How to reach the brokers. The maps take any librdkafka option by its own name, and win over what stands here.
 #[derive(Debug, Clone, Default)]
@@ -130,6 +132,34 @@ pub(crate) fn report(error: &RdError, reason: &str) {
     }
 }
 
+/// What the brokers say of themselves. A client that is refused hears why only when it is polled.
+pub(crate) fn metadata(consumer: &BaseConsumer<Quiet>) -> Result<Metadata, RdError> {
+    let found = consumer.fetch_metadata(None, CALL_TIMEOUT);
+    if found.is_err() {
+        drop(consumer.poll(Duration::from_millis(100)));
+    }
+    found
+}
+
+/// Questions about partitions that are under way at once: one after the other, sixty take as many round trips.
+const QUESTIONS: usize = 16;
+
+/// Low and high watermark of each partition, for those who read committed. Blocks.
+pub(crate) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    places: &[(&str, i32)],
+) -> Result<Vec<(i64, i64)>, RdError> {
+    let ask = |of: &[(&str, i32)]| {
+        of.iter().map(|(topic, number)| consumer.fetch_watermarks(topic, *number, CALL_TIMEOUT)).collect::<Vec<_>>()
+    };
+    let answers = std::thread::scope(|scope| {
+        let share = places.len().div_ceil(QUESTIONS).max(1);
+        let asking: Vec<_> = places.chunks(share).map(|of| scope.spawn(move || ask(of))).collect();
+        asking.into_iter().flat_map(|asked| asked.join().unwrap_or_default()).collect::<Vec<_>>()
+    });
+    answers.into_iter().collect()
+}
+
 /// Once a minute, however often it is tried.
 fn refused(words: &str) {
     const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -146,10 +176,6 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             tracing::error!(facility, "librdkafka: {message}");
-        }
-        // Who only asks for metadata hears of a refusal nowhere else.
-        RDKafkaLogLevel::Error if message.contains("uthentication") || message.contains("SSL handshake") => {
-            refused(message);
         }
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
             tracing::debug!(facility, "librdkafka: {message}");

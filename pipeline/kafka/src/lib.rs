@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod log;
+mod mirror;
 mod poll;
 mod progress;
 mod publisher;
@@ -13,6 +14,7 @@ mod topics;
 pub use client::KafkaOptions;
 pub use error::KafkaError;
 pub use log::TopicLog;
+pub use mirror::dead_letter_topic;
 pub use progress::{PROGRESS_TOPIC, Progress};
 pub use publisher::{PublisherOptions, publish, recover};
 pub use source::KafkaSource;

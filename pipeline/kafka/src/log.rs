@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 use weir_engine::{Partition, Record};
 
-use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
+use crate::client::{self, CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
 use crate::poll::Chunk;
 use crate::topic_ids::topic_ids;
@@ -46,18 +46,18 @@ impl TopicLog {
     pub(crate) fn open_blocking(kafka: KafkaOptions, topics: &BTreeSet<String>) -> Result<Self, KafkaError> {
         const ACTION: &str = "asking for the topics' ends";
         let reader = reader(&kafka)?;
+        let metadata = client::metadata(&reader).during(ACTION)?;
         let cluster = reader.client().fetch_cluster_id(CALL_TIMEOUT);
         let cluster = cluster.ok_or_else(|| KafkaError::unavailable(ACTION, "no broker answers"))?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         let ids = topic_ids(reader.client(), &names, CALL_TIMEOUT)?;
-        let metadata = reader.fetch_metadata(None, CALL_TIMEOUT).during(ACTION)?;
         let mut ranges = BTreeMap::new();
         for topic in metadata.topics() {
             let Some(id) = ids.get(topic.name()) else { continue };
             let (source, name): (Arc<str>, Arc<str>) = (format!("{cluster}/{id}").into(), topic.name().into());
-            for partition in topic.partitions() {
-                let ends = reader.fetch_watermarks(topic.name(), partition.id(), CALL_TIMEOUT).during(ACTION)?;
-                let partition = Partition { source: source.clone(), topic: name.clone(), number: partition.id() };
+            let places: Vec<(&str, i32)> = topic.partitions().iter().map(|p| (topic.name(), p.id())).collect();
+            for ((_, number), ends) in places.iter().zip(client::watermarks(&reader, &places).during(ACTION)?) {
+                let partition = Partition { source: source.clone(), topic: name.clone(), number: *number };
                 ranges.insert(partition, ends);
             }
         }
@@ -68,6 +68,47 @@ impl TopicLog {
     #[must_use]
     pub fn ranges(&self) -> &BTreeMap<Partition, (i64, i64)> {
         &self.ranges
+    }
+
+    /// Where the topics hold the event of a position that was appended at a time (milliseconds since 1970): records carry that as
+    /// their own, and positions rise within each partition.
+    pub async fn find(&self, position: i64, appended_at: i64) -> Result<Option<(Partition, i64)>, KafkaError> {
+        let log = self.clone();
+        let finding = tokio::task::spawn_blocking(move || log.find_blocking(position, appended_at));
+        finding.await.map_err(|e| KafkaError::unavailable(ACTION, e))?
+    }
+
+    fn find_blocking(&self, position: i64, appended_at: i64) -> Result<Option<(Partition, i64)>, KafkaError> {
+        #[derive(serde::Deserialize)]
+        struct Placed {
+            position: Option<i64>,
+        }
+        let mut times = TopicPartitionList::new();
+        for partition in self.ranges.keys() {
+            let at = Offset::Offset(appended_at);
+            times.add_partition_offset(&partition.topic, partition.number, at).during(ACTION)?;
+        }
+        let starts = reader(&self.kafka)?.offsets_for_times(times, CALL_TIMEOUT).during(ACTION)?;
+        let mut found = None;
+        for element in starts.elements() {
+            let Offset::Offset(start) = element.offset() else { continue };
+            let mut one = self.clone();
+            one.ranges.retain(|p, _| *p.topic == *element.topic() && p.number == element.partition());
+            one.ranges.values_mut().for_each(|(low, _)| *low = start.max(*low));
+            let ends = one.ranges.iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
+            one.each(&ends, |partition, message| {
+                let placed = serde_json::from_slice(message.payload().unwrap_or_default());
+                let Some(here) = placed.ok().and_then(|placed: Placed| placed.position) else { return true };
+                if here == position {
+                    found = Some((partition.clone(), message.offset()));
+                }
+                here < position
+            })?;
+            if found.is_some() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// A partition that has a committed record at or after its start. Offsets alone do not tell: commit markers take some too.
@@ -175,7 +216,7 @@ fn drain(
     Ok(true)
 }
 
-fn reader(kafka: &KafkaOptions) -> Result<BaseConsumer<Quiet>, KafkaError> {
+pub(crate) fn reader(kafka: &KafkaOptions) -> Result<BaseConsumer<Quiet>, KafkaError> {
     let mut config = kafka.reader();
     // Nobody joins it; librdkafka wants a name.
     config.set("group.id", "weir-reader").set("auto.offset.reset", "earliest");

@@ -241,7 +241,7 @@ impl Poller {
                 // The lane has enough. Waiting a little is cheaper than pausing, which throws away what was fetched.
                 let patient = self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE;
                 if patient {
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(1));
                     continue;
                 }
                 self.pause(true);

@@ -21,6 +21,7 @@ use weir_postgres::{AppendSignal, Database, EventStoreSource};
 
 use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
+use crate::mirror::Mirror;
 use crate::progress::{self, PROGRESS_TOPIC, Progress};
 
 /// What the publisher needs to know.
@@ -34,6 +35,8 @@ pub struct PublisherOptions {
     pub transaction_timeout: Duration,
     /// Events in one transaction.
     pub records_max: usize,
+    /// Whether dead letters are copied to topics of their own.
+    pub mirror_dead_letters: bool,
     /// After so long without a sign of life a standby takes over, even from one that still holds its connection.
     pub takeover_after: Duration,
 }
@@ -49,7 +52,7 @@ impl ProducerContext<NoCustomPartitioner> for Quiet {
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
-type TransactionalProducer = ThreadedProducer<Quiet>;
+pub(crate) type TransactionalProducer = ThreadedProducer<Quiet>;
 
 /// Publishes until `stop`. Brokers and database that are away are waited for; an error is one that a person has to mend.
 pub async fn publish(
@@ -145,6 +148,7 @@ async fn publish_with(
     let event_store: Arc<str> = publishing.event_store().to_string().into();
     let mut published = progress;
     let mut sign_of_life = Instant::now();
+    let mut mirror = options.mirror_dead_letters.then(|| Mirror::new(&options.kafka));
     while !stop.is_cancelled() {
         let event = tokio::select! {
             () = stop.cancelled() => break,
@@ -169,6 +173,9 @@ async fn publish_with(
             sign_of_life = Instant::now();
             if !lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)? {
                 return Ok(Led::UntilFenced);
+            }
+            if let Some(mirror) = &mut mirror {
+                mirror.run(producer, database).await?;
             }
         }
     }
@@ -353,7 +360,7 @@ fn send_progress(
 }
 
 /// Waits while the producer's queue, which bounds its memory, is full.
-fn enqueue(producer: &TransactionalProducer, mut message: BaseRecord<'_, str, [u8]>) -> Result<(), RdError> {
+pub(crate) fn enqueue(producer: &TransactionalProducer, mut message: BaseRecord<'_, str, [u8]>) -> Result<(), RdError> {
     loop {
         match producer.send(message) {
             Ok(()) => return Ok(()),

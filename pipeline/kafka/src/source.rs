@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
 
-use crate::client::{CALL_TIMEOUT, KafkaOptions};
+use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
 use crate::error::{During, KafkaError};
 use crate::poll::{Asked, CHUNKS_WAITING, Chunk, Context, Place, Poller, Said, Shared};
 use crate::topic_ids::topic_ids;
@@ -196,12 +196,19 @@ impl KafkaSource {
         }
     }
 
-    /// Low and high watermark, for those who read committed.
-    async fn watermarks(&self, partition: &Partition) -> Result<(i64, i64), KafkaError> {
-        const ACTION: &str = "asking for a partition's ends";
-        let (consumer, (topic, number)) = (self.consumer()?, Self::place(partition));
-        let asked = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, number, CALL_TIMEOUT));
-        asked.await.map_err(|e| KafkaError::unavailable(ACTION, e))?.during(ACTION)
+    /// Low and high watermark of each, for those who read committed.
+    async fn watermarks(&self, places: Vec<Place>) -> Result<Vec<(i64, i64)>, KafkaError> {
+        const ACTION: &str = "asking for partitions' ends";
+        let (consumer, count) = (self.consumer()?, places.len());
+        let asking = tokio::task::spawn_blocking(move || {
+            let places: Vec<(&str, i32)> = places.iter().map(|(topic, number)| (&**topic, *number)).collect();
+            client::watermarks(&consumer, &places)
+        });
+        let answers = asking.await.map_err(|e| KafkaError::unavailable(ACTION, e))?.during(ACTION)?;
+        match answers.len() == count {
+            true => Ok(answers),
+            false => Err(KafkaError::unavailable(ACTION, "not all were told")),
+        }
     }
 }
 
@@ -245,12 +252,13 @@ impl Source for KafkaSource {
     async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
         let mut begun = Vec::with_capacity(positions.len());
         let mut starts = Vec::new();
-        for (partition, next) in positions {
+        let is_ours = |partition: &Partition| {
+            self.owned.get(&Self::place(partition)).is_some_and(|owned| owned.partition == *partition)
+        };
+        let ours: Vec<_> = positions.iter().filter(|(partition, _)| is_ours(partition)).collect();
+        let ends = self.watermarks(ours.iter().map(|(partition, _)| Self::place(partition)).collect()).await?;
+        for ((partition, next), (low, high)) in ours.into_iter().zip(ends) {
             let place = Self::place(partition);
-            if self.owned.get(&place).is_none_or(|owned| owned.partition != *partition) {
-                continue;
-            }
-            let (low, high) = self.watermarks(partition).await?;
             match refusal(&self.lane, partition, *next, low, high) {
                 Some(reason) => begun.push(Started::Refused { partition: partition.clone(), reason }),
                 None => {

@@ -11,8 +11,9 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
 
-use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
+use crate::client::{self, CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
+use crate::log::reader;
 
 /// What a topic should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,6 @@ pub struct Topics {
     specs: Vec<TopicSpec>,
     /// Things to know that are no differences.
     pub warnings: Vec<String>,
-    brokers: i32,
 }
 
 fn options() -> AdminOptions {
@@ -59,7 +59,7 @@ impl Topics {
     /// Asks how many brokers there are, and fits the specifications to them.
     pub fn open(kafka: &KafkaOptions, mut specs: Vec<TopicSpec>) -> Result<Self, KafkaError> {
         let admin = AdminClient::from_config_and_context(&kafka.admin(), Quiet).during("connecting to Kafka")?;
-        let metadata = admin.inner().fetch_metadata(None, CALL_TIMEOUT).during("asking Kafka for its brokers")?;
+        let metadata = client::metadata(&reader(kafka)?).during("asking Kafka for its brokers")?;
         let brokers = i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX).max(1);
         let mut warnings = Vec::new();
         for spec in &mut specs {
@@ -77,13 +77,7 @@ impl Topics {
                 *in_sync = brokers.to_string();
             }
         }
-        Ok(Self { admin, specs, warnings, brokers })
-    }
-
-    /// Brokers of the cluster.
-    #[must_use]
-    pub fn brokers(&self) -> i32 {
-        self.brokers
+        Ok(Self { admin, specs, warnings })
     }
 
     /// Everything that is not as it should be, topic by topic.

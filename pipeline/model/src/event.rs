@@ -154,6 +154,13 @@ pub fn topic_for(event_type: &str) -> &'static str {
     ROUTES.iter().find(|(prefix, _)| event_type.starts_with(prefix)).map_or("general_events", |(_, topic)| topic)
 }
 
+/// The partition of a key, as Kafka's own clients choose it by default (murmur2, its sign bit cleared).
+#[must_use]
+pub fn partition_for(key: &str, partitions: usize) -> usize {
+    let hash = murmur2::murmur2(key.as_bytes(), murmur2::KAFKA_SEED) & 0x7fff_ffff;
+    usize::try_from(hash).unwrap_or(0) % partitions.max(1)
+}
+
 /// Where an event comes from and on whose behalf: the specification's EventMetadata, the tenant apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -313,6 +313,24 @@ pub fn to_record(letter: &DeadLetter) -> Record {
     }
 }
 
+/// Dead letters of topics that have no copy in these topics' own topics of dead letters yet, oldest first.
+pub async fn unmirrored(client: &impl GenericClient, topics: &[&str], limit: i64) -> Result<Vec<DeadLetter>, DbError> {
+    let sql = format!(
+        "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE state = 'dead' AND mirrored_at IS NULL AND topic = ANY($1) \
+         ORDER BY id LIMIT $2"
+    );
+    let rows = client.query(&sql, &[&topics, &limit]).await.during("reading dead letters")?;
+    rows.iter().map(letter).collect()
+}
+
+/// They have one now.
+pub async fn note_mirrored(client: &impl GenericClient, letters: &[DeadLetter]) -> Result<(), DbError> {
+    const SQL: &str = "UPDATE dead_letters SET mirrored_at = now() WHERE id = ANY($1)";
+    let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+    client.execute(SQL, &[&ids]).await.during("noting mirrored dead letters")?;
+    Ok(())
+}
+
 /// It was applied, so it is no dead letter any more.
 pub async fn resolve(client: &impl GenericClient, id: i64) -> Result<(), DbError> {
     client.execute("DELETE FROM dead_letters WHERE id = $1", &[&id]).await.during("resolving a dead letter")?;

@@ -186,11 +186,9 @@ impl EventStore {
         self.page(condition, "id", limit, &[&tenant.as_str(), &event_type, &after.0]).await
     }
 
-    /// Whether the event at a position is this tenant's.
-    pub async fn has(&self, tenant: &TenantId, position: Position) -> Result<bool, DbError> {
-        const SQL: &str = "SELECT FROM events WHERE id = $1 AND tenant = $2";
-        let client = self.database.get().await?;
-        Ok(client.query_opt(SQL, &[&position.0, &tenant.as_str()]).await.during(READING)?.is_some())
+    /// The event at a position, if it is this tenant's.
+    pub async fn at(&self, tenant: &TenantId, position: Position) -> Result<Option<RecordedEvent>, DbError> {
+        Ok(self.read("id = $1 AND tenant = $2", &[&position.0, &tenant.as_str()]).await?.pop())
     }
 
     /// The event with this id, of whatever tenant: for operators, never for a tenant's request.

@@ -6,6 +6,7 @@ use jiff::Timestamp as JiffTimestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 use weir_engine::{Claim, Partition, SinkError, Span};
+use weir_model::Position;
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
@@ -38,6 +39,8 @@ pub struct LedgerRow {
     pub partition: Partition,
     /// The next offset to apply; `None` before the first commit.
     pub next_offset: Option<i64>,
+    /// The highest position in the event store that it has of this partition.
+    pub position: Option<Position>,
     /// The owner's epoch.
     pub epoch: i64,
     /// The process that claimed last.
@@ -57,6 +60,7 @@ impl LedgerRow {
             lane: row.try_get("lane").during(ACTION)?,
             partition: partition_of(row)?,
             next_offset: row.try_get("next_offset").during(ACTION)?,
+            position: row.try_get::<_, Option<i64>>("position").during(ACTION)?.map(Position),
             epoch: row.try_get("epoch").during(ACTION)?,
             owner: row.try_get("owner").during(ACTION)?,
             claimed_at: row.try_get("claimed_at").during(ACTION)?,
@@ -184,9 +188,9 @@ impl Ledger {
     /// Moves the spans within the caller's transaction, if they are still ours and start where the ledger stands. If not all
     /// of them, none may stay moved: the error names those that are not ours, and the caller rolls back.
     pub async fn advance(&self, client: &impl GenericClient, spans: &[Span]) -> Result<Advance, SinkError> {
-        const SQL: &str = "UPDATE ledger l SET next_offset = s.stop, advanced_at = now() \
-             FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) \
-                  AS s(source, topic, partition, epoch, start, stop) \
+        const SQL: &str = "UPDATE ledger l SET next_offset = s.stop, advanced_at = now(), position = greatest(l.position, s.position) \
+             FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
+                  AS s(source, topic, partition, epoch, start, stop, position) \
              WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
                AND l.epoch = s.epoch AND coalesce(l.next_offset, s.start) = s.start AND l.retired_at IS NULL \
              RETURNING l.source, l.topic, l.partition";
@@ -195,7 +199,9 @@ impl Ledger {
         let epochs: Vec<i64> = spans.iter().map(|s| self.epoch(&s.partition).unwrap_or(0)).collect();
         let starts: Vec<i64> = spans.iter().map(|s| s.start).collect();
         let ends: Vec<i64> = spans.iter().map(|s| s.end).collect();
-        let values: [&(dyn ToSql + Sync); 7] = [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends];
+        let positions: Vec<Option<i64>> = spans.iter().map(|s| s.position.map(|position| position.0)).collect();
+        let values: [&(dyn ToSql + Sync); 8] =
+            [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends, &positions];
         let rows = client.query(SQL, &values).await.during(ACTION)?;
         if rows.len() == spans.len() {
             return Ok(Advance::Now);

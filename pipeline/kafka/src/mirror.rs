@@ -1,0 +1,108 @@
+//! Copies of dead letters in topics of their own, for those who watch topics. Whoever publishes makes them, in transactions of
+//! their own; a crash between such a transaction and its note makes a copy twice. The dead letters themselves stay in Postgres.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError as RdError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer};
+use weir_model::event::TOPICS;
+use weir_postgres::dead_letters::{self, DeadLetter};
+use weir_postgres::Database;
+
+use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
+use crate::error::{During, KafkaError};
+use crate::log::reader;
+use crate::publisher::{TransactionalProducer, enqueue};
+
+const ACTION: &str = "mirroring dead letters";
+
+/// Letters in one transaction.
+const LETTERS_MAX: i64 = 200;
+
+/// How often it is looked whether the topics are there.
+const TOPICS_EVERY: Duration = Duration::from_secs(60);
+
+/// The topic of a topic's dead letters.
+#[must_use]
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.dead_letters")
+}
+
+/// What is mirrored, and when that was last looked at.
+pub(crate) struct Mirror {
+    kafka: KafkaOptions,
+    topics: Vec<&'static str>,
+    looked_at: Option<Instant>,
+}
+
+impl Mirror {
+    pub(crate) fn new(kafka: &KafkaOptions) -> Self {
+        Self { kafka: kafka.clone(), topics: Vec::new(), looked_at: None }
+    }
+
+    /// Copies what has no copy yet.
+    pub(crate) async fn run(
+        &mut self,
+        producer: &std::sync::Arc<TransactionalProducer>,
+        database: &Database,
+    ) -> Result<(), KafkaError> {
+        self.look_for_topics().await?;
+        let client = database.get().await.during(ACTION)?;
+        let letters = dead_letters::unmirrored(&**client, &self.topics, LETTERS_MAX).await.during(ACTION)?;
+        drop(client);
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let producer = producer.clone();
+        let sending = tokio::task::spawn_blocking(move || send(&producer, &letters).map(|()| letters));
+        let letters = sending.await.map_err(|e| KafkaError::unavailable(ACTION, e))?.during(ACTION)?;
+        let client = database.get().await.during(ACTION)?;
+        dead_letters::note_mirrored(&**client, &letters).await.during(ACTION)
+    }
+
+    /// A topic that is not there would hold the publisher up until its transaction times out.
+    async fn look_for_topics(&mut self) -> Result<(), KafkaError> {
+        if self.looked_at.is_some_and(|at| at.elapsed() < TOPICS_EVERY) {
+            return Ok(());
+        }
+        let kafka = self.kafka.clone();
+        let asking = tokio::task::spawn_blocking(move || client::metadata(&reader(&kafka)?).during(ACTION));
+        let metadata = asking.await.map_err(|e| KafkaError::unavailable(ACTION, e))??;
+        let is_there = |topic: &&'static str| {
+            let name = dead_letter_topic(topic);
+            metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none())
+        };
+        self.topics = TOPICS.into_iter().filter(is_there).collect();
+        if self.topics.len() < TOPICS.len() {
+            tracing::warn!("not all topics of dead letters are there; `weir topics apply` makes them");
+        }
+        self.looked_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn send(producer: &TransactionalProducer, letters: &[DeadLetter]) -> Result<(), RdError> {
+    producer.begin_transaction()?;
+    for letter in letters {
+        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let said = [
+            ("weir-lane", letter.lane.as_str()),
+            ("weir-reason", &letter.reason),
+            ("weir-topic", &letter.topic),
+            ("weir-partition", &partition),
+            ("weir-offset", &offset),
+        ];
+        let mut headers = OwnedHeaders::new_with_capacity(said.len());
+        for (key, value) in said {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let topic = dead_letter_topic(&letter.topic);
+        let mut message = BaseRecord::<str, [u8]>::to(&topic).payload(&letter.payload).headers(headers);
+        if let Some(key) = &letter.key {
+            message = message.key(key);
+        }
+        enqueue(producer, message)?;
+    }
+    producer.commit_transaction(CALL_TIMEOUT)
+}
