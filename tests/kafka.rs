@@ -1,6 +1,5 @@
 //! Does the whole path hold through real brokers: event store, publisher, topics, lanes (P3 to P6)?
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -223,7 +222,13 @@ async fn every_number_agrees_through_one_broker_and_other_clients_read_it() {
 
     let stream = Stream { kafka, weir, fixture, facts };
     let count = stream.facts.total() - expected;
-    let args = ["--isolation-level", "read_committed", "--from-beginning", "--include", "user_events|content_events|agent_events"];
+    let args = [
+        "--isolation-level",
+        "read_committed",
+        "--from-beginning",
+        "--include",
+        "user_events|content_events|agent_events",
+    ];
     let more = ["--property", "print.headers=true", "--property", "print.key=true", "--max-messages"];
     let read = stream.tool(CONSUMER_TOOL, &[&args[..], &more[..], &[&count.to_string()]].concat());
     assert_eq!(read.lines().count(), usize::try_from(count).unwrap(), "{read}");
@@ -405,172 +410,4 @@ fn kcat(kafka: &Kafka, args: &[&str], input: &str) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Other services publish straight to the topics; so do their mistakes (P7).
-#[tokio::test(flavor = "multi_thread")]
-async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_letters() {
-    let kafka = Kafka::start();
-    let weir = on(&kafka).with("dead_letters.mirror=true");
-    apply_topics(&weir);
-    let up = weir.up();
-    let event = |id: &str, version: serde_json::Value| {
-        let mut data = samples::one(EventType::LearningSessionStarted);
-        data["sessionId"] = json!(id);
-        json!({"eventId": format!("e-{id}"), "eventType": "LearningSessionStarted", "version": version, "source": "lms",
-            "timestamp": "2024-01-15T10:30:00Z", "data": data, "schema": "theirs"})
-    };
-    let mut wrong = event("w", json!("1.0.0"));
-    wrong["data"]["userId"] = json!(7);
-    let good = [event("a", json!("1.0.0")), event("b", json!(1))].map(|e| e.to_string()).join("\n");
-    let produce = |extra: &[&str], input: &str| {
-        let args: Vec<&str> = ["-P", "-t", "learning_events"].iter().chain(extra).copied().collect();
-        kcat(&kafka, &args, input);
-    };
-    // First, in between and last of its partition.
-    produce(&["-p", "3"], "no json");
-    produce(&["-p", "3"], &good);
-    produce(&["-p", "3", "-H", "eventType=TaskAssigned"], &event("h", json!("1.0.0")).to_string());
-    produce(&["-p", "3", "-H", "eventType=LearningSessionStarted", "-k", "k"], &event("c", json!("1.0.0")).to_string());
-    produce(&["-p", "3"], &wrong.to_string());
-    produce(&["-p", "3", "-Z", "-K", ":"], "nothing:\n");
-    produce(&["-p", "3"], "{\"eventType\":\"LearningSessionStarted\",");
-    let started = Instant::now();
-    let expected = 15;
-    loop {
-        let letters = weir.json(&["dead-letters", "list"]);
-        let history = weir.json(&["sql", "SELECT count(*) AS n FROM events"])[0]["n"].as_i64().unwrap();
-        let found = letters.as_array().unwrap().len();
-        if (found, history) == (expected, 3) {
-            let reasons: Vec<&str> = letters.as_array().unwrap().iter().filter_map(|l| l["reason"].as_str()).collect();
-            for words in ["not JSON", "/userId", "no value", "the header eventType says `TaskAssigned`"] {
-                assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:?}");
-            }
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{found} {history}: {letters}\n{}", weir.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    weir.verify();
-    // For those who watch topics: a copy of each, with its reason.
-    let read = until_read(&kafka, "learning_events.dead_letters", expected).await;
-    for lane in ["read-models", "metrics", "history"] {
-        assert_eq!(read.lines().filter(|line| line.contains(&format!("weir-lane={lane},"))).count(), expected / 3, "{read}");
-    }
-    assert!(read.contains("weir-offset=0") && read.contains("no json"), "{read}");
-    up.terminate();
-    weir.verify();
-}
-
-/// So many records of a topic, headers and payload.
-async fn until_read(kafka: &Kafka, topic: &str, count: usize) -> String {
-    let started = Instant::now();
-    loop {
-        let options = ["-X", "isolation.level=read_committed"];
-        let read = kcat(kafka, &[&["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%h %s\\n"], &options[..]].concat(), "");
-        if read.lines().count() >= count {
-            return read;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{read}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Java's producers put a key where ours do.
-#[test]
-fn the_same_key_is_in_the_same_partition_as_java_puts_it() {
-    let kafka = Kafka::start();
-    let weir = on(&kafka);
-    apply_topics(&weir);
-    let fixture = Fixture::new(600, seed("kafka::partitioner"));
-    weir.ok(&["import", "oulad", fixture.arg()]);
-    weir.ok(&["up", "--until-caught-up"]);
-    let read = |topic: &str| -> BTreeMap<String, String> {
-        let args = [
-            "-C",
-            "-t",
-            topic,
-            "-o",
-            "beginning",
-            "-e",
-            "-q",
-            "-f",
-            "%k\t%p\n",
-            "-X",
-            "isolation.level=read_committed",
-        ];
-        let lines = kcat(&kafka, &args, "");
-        lines.lines().map(|line| line.split_once('\t').unwrap()).map(|(k, p)| (k.to_owned(), p.to_owned())).collect()
-    };
-    let ours = read("user_events");
-    assert!(ours.len() > 20, "{ours:?}");
-    // As many partitions as ours, but none of the lanes'.
-    let made = tool("org.apache.kafka.tools.TopicCommand")
-        .args(["--bootstrap-server", &kafka.brokers(), "--create", "--topic", "probe", "--partitions", "12"])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
-    let mut producer = tool("org.apache.kafka.tools.ConsoleProducer")
-        .args(["--bootstrap-server", &kafka.brokers(), "--topic", "probe"])
-        .args(["--property", "parse.key=true", "--property", "key.separator=|"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines: String = ours.keys().map(|key| format!("{key}|x\n")).collect();
-    producer.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(producer.wait().unwrap().success());
-    assert_eq!(read("probe"), ours);
-}
-
-/// The broker is killed while everything runs, and is away for a while.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_broker_is_killed_under_publisher_and_lanes() {
-    let mut kafka = Kafka::start();
-    let weir = on(&kafka);
-    let fixture = Fixture::new(ROWS, seed("kafka::broker"));
-    let facts = Facts::of_input(fixture.path());
-    apply_topics(&weir);
-    let up = weir.up();
-    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        kafka.kill_broker(0);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        kafka.start_broker(0);
-        kafka.wait();
-    }
-    assert!(import.wait().unwrap().success(), "{}", weir.log());
-    arrived(&weir, &facts, &up).await;
-    facts.hold(&weir, &up).await;
-    weir.verify();
-    let letters = weir.json(&["dead-letters", "list"]);
-    assert_eq!(letters, json!([]), "absence is no record's fault");
-    up.terminate();
-    weir.verify();
-}
-
-/// Nothing is published twice when the topic of the publisher's progress is lost: it stops, and the cure that it names works.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_publishers_progress_topic_is_deleted() {
-    let kafka = Kafka::start();
-    let weir = on(&kafka);
-    let fixture = Fixture::new(ROWS, seed("kafka::progress"));
-    let facts = Facts::of_input(fixture.path());
-    apply_topics(&weir);
-    weir.ok(&["import", "oulad", fixture.arg()]);
-    weir.ok(&["up", "--until-caught-up"]);
-    let deleted = tool("org.apache.kafka.tools.TopicCommand")
-        .args(["--bootstrap-server", &kafka.brokers(), "--delete", "--topic", "weir_progress"])
-        .output()
-        .unwrap();
-    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stdout));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    apply_topics(&weir);
-    let refused = weir.run(&["publish"]);
-    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(1) && words.contains("weir publish --recover"), "{words}");
-    weir.ok(&["publish", "--recover"]);
-    agrees(&weir, &facts).await;
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
+use weir_tests::kafka::tool;
 use weir_tests::postgres::url_at;
 use weir_tests::{Facts, Fixture, Kafka, Postgres, Proxy, seed};
 
-use super::{GROUP_TOOL, ROWS, Stream, apply_topics, arrived, kill, on, session_of, sessions_are, signal, terminate, until};
+use super::{
+    GROUP_TOOL, ROWS, Stream, agrees, apply_topics, arrived, kill, on, session_of, sessions_are, signal, terminate,
+    until,
+};
 
 async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -20,8 +24,7 @@ async fn one_of_three_brokers_is_killed() {
     let mut stream = Stream::on(Kafka::start_cluster(3), "kafka::three");
     let described = stream.tool(super::TOPIC_TOOL, &["--describe", "--topic", "user_events"]);
     assert!(described.contains("ReplicationFactor: 3") && described.contains("min.insync.replicas=2"), "{described}");
-    let (lanes, published, mut import) =
-        (stream.run_lanes(), stream.weir.start(&["publish"]), stream.start_import());
+    let (lanes, published, mut import) = (stream.run_lanes(), stream.weir.start(&["publish"]), stream.start_import());
     for broker in [1, 2] {
         pause(4).await;
         stream.kafka.kill_broker(broker);
@@ -224,4 +227,55 @@ async fn the_group_is_deleted_and_one_partition_is_busy() {
     stream.weir.verify();
     terminate(lanes);
     stream.weir.verify();
+}
+
+/// The broker is killed while everything runs, and is away for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_killed_under_publisher_and_lanes() {
+    let mut kafka = Kafka::start();
+    let weir = on(&kafka);
+    let fixture = Fixture::new(ROWS, seed("kafka::broker"));
+    let facts = Facts::of_input(fixture.path());
+    apply_topics(&weir);
+    let up = weir.up();
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        kafka.kill_broker(0);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        kafka.start_broker(0);
+        kafka.wait();
+    }
+    assert!(import.wait().unwrap().success(), "{}", weir.log());
+    arrived(&weir, &facts, &up).await;
+    facts.hold(&weir, &up).await;
+    weir.verify();
+    let letters = weir.json(&["dead-letters", "list"]);
+    assert_eq!(letters, json!([]), "absence is no record's fault");
+    up.terminate();
+    weir.verify();
+}
+
+/// Nothing is published twice when the topic of the publisher's progress is lost: it stops, and the cure that it names works.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publishers_progress_topic_is_deleted() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka);
+    let fixture = Fixture::new(ROWS, seed("kafka::progress"));
+    let facts = Facts::of_input(fixture.path());
+    apply_topics(&weir);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let deleted = tool("org.apache.kafka.tools.TopicCommand")
+        .args(["--bootstrap-server", &kafka.brokers(), "--delete", "--topic", "weir_progress"])
+        .output()
+        .unwrap();
+    assert!(deleted.status.success(), "{}", String::from_utf8_lossy(&deleted.stdout));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    apply_topics(&weir);
+    let refused = weir.run(&["publish"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && words.contains("weir publish --recover"), "{words}");
+    weir.ok(&["publish", "--recover"]);
+    agrees(&weir, &facts).await;
 }

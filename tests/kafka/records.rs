@@ -1,12 +1,15 @@
 //! What other services send: types that nobody here knows, events twice, large ones, broken ones (P7).
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_model::EventType;
 use weir_model::wire::samples;
 
-use super::{Stream, kcat, kill, session_of, sessions_are, terminate, until};
+use weir_tests::Kafka;
+
+use super::{Stream, apply_topics, kcat, kill, on, session_of, sessions_are, terminate, until};
 
 fn produce(stream: &Stream, topic: &str, partition: &str, lines: &[String]) {
     kcat(&stream.kafka, &["-P", "-t", topic, "-p", partition], &lines.join("\n"));
@@ -53,7 +56,10 @@ async fn a_repeated_event_is_applied_once_in_every_lane() {
     // A repeat of nothing would be a loss: verify must see it.
     let owner = stream.weir.up();
     let client = stream.weir.owner().await;
-    client.execute("UPDATE repeats SET event_id = 'nobody' WHERE lane = 'history' AND event_id = 'e-r-5'", &[]).await.unwrap();
+    client
+        .execute("UPDATE repeats SET event_id = 'nobody' WHERE lane = 'history' AND event_id = 'e-r-5'", &[])
+        .await
+        .unwrap();
     owner.terminate();
     let output = stream.weir.run(&["verify"]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
@@ -118,7 +124,7 @@ async fn every_kind_of_broken_record_alone_in_its_partition_and_a_large_one() {
         ("/data", with(&|e| e["data"] = json!("text"))),
     ];
     for (partition, (_, record)) in broken.iter().enumerate() {
-        produce(&stream, "learning_events", &partition.to_string(), &[record.clone()]);
+        produce(&stream, "learning_events", &partition.to_string(), std::slice::from_ref(record));
     }
     // A schema violation for each field of the contract.
     let sample = samples::one(EventType::LearningSessionStarted);
@@ -177,18 +183,19 @@ async fn dead_letters_are_redriven_by_whoever_has_the_partition() {
     drop(client);
     up.terminate();
     let (first, second) = (stream.run_lanes(), stream.run_lanes());
-    let lines: Vec<String> = (0..6).map(|n| session_of(&format!("poison-{n}")).to_string()).collect();
     for partition in 0..6 {
+        let poison = session_of(&format!("poison-{partition}"));
         kcat(
             &stream.kafka,
             &["-P", "-t", "learning_events", "-p", &partition.to_string(), "-k", &format!("key-{partition}")],
-            &format!("{}\n{}", lines[partition], session_of(&format!("behind-{partition}"))),
+            &format!("{poison}\n{}", session_of(&format!("behind-{partition}"))),
         );
     }
     sessions_are(&stream.weir, 0).await;
     let client = stream.weir.owner().await;
     let parked = async || {
-        let sql = "SELECT count(*) FILTER (WHERE state = 'dead'), count(*) FROM dead_letters WHERE lane = 'read-models'";
+        let sql =
+            "SELECT count(*) FILTER (WHERE state = 'dead'), count(*) FROM dead_letters WHERE lane = 'read-models'";
         let row = client.query_one(sql, &[]).await.unwrap();
         (row.get::<_, i64>(0), row.get::<_, i64>(1))
     };
@@ -209,4 +216,81 @@ async fn dead_letters_are_redriven_by_whoever_has_the_partition() {
     sessions_are(&stream.weir, 12).await;
     stream.weir.verify();
     terminate(second);
+}
+
+/// Other services publish straight to the topics; so do their mistakes (P7).
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_letters() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka).with("dead_letters.mirror=true");
+    apply_topics(&weir);
+    let up = weir.up();
+    let event = |id: &str, version: Value| {
+        let mut data = samples::one(EventType::LearningSessionStarted);
+        data["sessionId"] = json!(id);
+        json!({"eventId": format!("e-{id}"), "eventType": "LearningSessionStarted", "version": version, "source": "lms",
+            "timestamp": "2024-01-15T10:30:00Z", "data": data, "schema": "theirs"})
+    };
+    let mut wrong = event("w", json!("1.0.0"));
+    wrong["data"]["userId"] = json!(7);
+    let good = [event("a", json!("1.0.0")), event("b", json!(1))].map(|e| e.to_string()).join("\n");
+    let produce = |extra: &[&str], input: &str| {
+        let args: Vec<&str> = ["-P", "-t", "learning_events"].iter().chain(extra).copied().collect();
+        kcat(&kafka, &args, input);
+    };
+    // First, in between and last of its partition.
+    produce(&["-p", "3"], "no json");
+    produce(&["-p", "3"], &good);
+    produce(&["-p", "3", "-H", "eventType=TaskAssigned"], &event("h", json!("1.0.0")).to_string());
+    produce(&["-p", "3", "-H", "eventType=LearningSessionStarted", "-k", "k"], &event("c", json!("1.0.0")).to_string());
+    produce(&["-p", "3"], &wrong.to_string());
+    produce(&["-p", "3", "-Z", "-K", ":"], "nothing:\n");
+    produce(&["-p", "3"], "{\"eventType\":\"LearningSessionStarted\",");
+    let started = Instant::now();
+    let expected = 15;
+    loop {
+        let letters = weir.json(&["dead-letters", "list"]);
+        let history = weir.json(&["sql", "SELECT count(*) AS n FROM events"])[0]["n"].as_i64().unwrap();
+        let found = letters.as_array().unwrap().len();
+        if (found, history) == (expected, 3) {
+            let reasons: Vec<&str> = letters.as_array().unwrap().iter().filter_map(|l| l["reason"].as_str()).collect();
+            for words in ["not JSON", "/userId", "no value", "the header eventType says `TaskAssigned`"] {
+                assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:?}");
+            }
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{found} {history}: {letters}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    weir.verify();
+    // For those who watch topics: a copy of each, with its reason.
+    let read = until_read(&kafka, "learning_events.dead_letters", expected).await;
+    for lane in ["read-models", "metrics", "history"] {
+        assert_eq!(
+            read.lines().filter(|line| line.contains(&format!("weir-lane={lane},"))).count(),
+            expected / 3,
+            "{read}"
+        );
+    }
+    assert!(read.contains("weir-offset=0") && read.contains("no json"), "{read}");
+    up.terminate();
+    weir.verify();
+}
+
+/// So many records of a topic, headers and payload.
+async fn until_read(kafka: &Kafka, topic: &str, count: usize) -> String {
+    let started = Instant::now();
+    loop {
+        let options = ["-X", "isolation.level=read_committed"];
+        let read = kcat(
+            kafka,
+            &[&["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%h %s\\n"], &options[..]].concat(),
+            "",
+        );
+        if read.lines().count() >= count {
+            return read;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{read}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }

@@ -1,12 +1,20 @@
 //! What happens to topics: grown, deleted and made anew, trimmed, written to in transactions that end either way.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
-use super::{GROUP_TOOL, Stream, TOPIC_TOOL, apply_topics, kcat, session_of, sessions, sessions_are, terminate, until};
+use weir_tests::kafka::tool;
+use weir_tests::{Fixture, Kafka, seed};
+
+use super::{
+    GROUP_TOOL, Stream, TOPIC_TOOL, apply_topics, kcat, on, session_of, sessions, sessions_are, terminate, until,
+};
 
 fn produce(stream: &Stream, partition: i32, ids: impl Iterator<Item = String>) {
     let lines: Vec<String> = ids.map(|id| session_of(&id).to_string()).collect();
@@ -213,9 +221,12 @@ async fn the_flows_metrics_tell_each_partitions_lag() {
     })
     .await;
     let text = scrape().await;
-    for name in
-        ["weir_lane_batch_records_bucket", "weir_lane_commit_seconds_bucket", "weir_kafka_rebalances_total", "weir_dead_letters"]
-    {
+    for name in [
+        "weir_lane_batch_records_bucket",
+        "weir_lane_commit_seconds_bucket",
+        "weir_kafka_rebalances_total",
+        "weir_dead_letters",
+    ] {
         assert!(text.contains(name), "{name}: {text}");
     }
     // Held up: what waits has waited for as long as it is there.
@@ -232,4 +243,52 @@ async fn the_flows_metrics_tell_each_partitions_lag() {
     })
     .await;
     up.terminate();
+}
+
+/// Java's producers put a key where ours do.
+#[test]
+fn the_same_key_is_in_the_same_partition_as_java_puts_it() {
+    let kafka = Kafka::start();
+    let weir = on(&kafka);
+    apply_topics(&weir);
+    let fixture = Fixture::new(600, seed("kafka::partitioner"));
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let read = |topic: &str| -> BTreeMap<String, String> {
+        let args = [
+            "-C",
+            "-t",
+            topic,
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+            "-f",
+            "%k\t%p\n",
+            "-X",
+            "isolation.level=read_committed",
+        ];
+        let lines = kcat(&kafka, &args, "");
+        lines.lines().map(|line| line.split_once('\t').unwrap()).map(|(k, p)| (k.to_owned(), p.to_owned())).collect()
+    };
+    let ours = read("user_events");
+    assert!(ours.len() > 20, "{ours:?}");
+    // As many partitions as ours, but none of the lanes'.
+    let made = tool("org.apache.kafka.tools.TopicCommand")
+        .args(["--bootstrap-server", &kafka.brokers(), "--create", "--topic", "probe", "--partitions", "12"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    let mut producer = tool("org.apache.kafka.tools.ConsoleProducer")
+        .args(["--bootstrap-server", &kafka.brokers(), "--topic", "probe"])
+        .args(["--property", "parse.key=true", "--property", "key.separator=|"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines: String = ours.keys().map(|key| format!("{key}|x\n")).collect();
+    producer.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(producer.wait().unwrap().success());
+    assert_eq!(read("probe"), ours);
 }

@@ -135,9 +135,7 @@ impl Kafka {
             if certificates.is_some() {
                 format.args(["--add-scram", &format!("SCRAM-SHA-512=[name=weir,password={PASSWORD}]")]);
             }
-            let formatted = format
-                .output()
-                .expect("java runs; install Debian's default-jre-headless");
+            let formatted = format.output().expect("java runs; install Debian's default-jre-headless");
             assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
             cluster.brokers.push(Broker { child: None, port: *port, dir });
         }

@@ -63,12 +63,7 @@ fn key() -> PKey<Private> {
     PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()
 }
 
-fn certificate(
-    name: &str,
-    key: &PKey<Private>,
-    issuer: Option<(&X509, &PKey<Private>)>,
-    host: Option<&str>,
-) -> X509 {
+fn certificate(name: &str, key: &PKey<Private>, issuer: Option<(&X509, &PKey<Private>)>, host: Option<&str>) -> X509 {
     let mut subject = X509NameBuilder::new().unwrap();
     subject.append_entry_by_text("CN", name).unwrap();
     let subject = subject.build();
@@ -86,7 +81,11 @@ fn certificate(
         None => builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap(),
         Some(host) => {
             let mut names = SubjectAlternativeName::new();
-            if host.parse::<std::net::IpAddr>().is_ok() { names.ip(host) } else { names.dns(host) };
+            if host.parse::<std::net::IpAddr>().is_ok() {
+                names.ip(host)
+            } else {
+                names.dns(host)
+            };
             let names = names.build(&builder.x509v3_context(issuer.map(|(issuer, _)| &**issuer), None)).unwrap();
             builder.append_extension(names).unwrap();
         }

@@ -84,7 +84,11 @@ async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) 
 
 async fn obstacle(attached: &Attached, log: &TopicLog) -> Result<Option<String>, BoxError> {
     const WHY: &str = "keys would move, and later events of a key could overtake earlier ones";
-    if let Some(owner) = Publishing::new(attached.database.clone()).await?.at_work(attached.settings.publisher_options()?.takeover_after).await? {
+    if let Some(owner) = Publishing::new(attached.database.clone())
+        .await?
+        .at_work(attached.settings.publisher_options()?.takeover_after)
+        .await?
+    {
         return Ok(Some(format!("{owner} publishes: stop it first, and let the lanes drain; {WHY}")));
     }
     let rows = Ledger::rows(&**attached.database.get().await?).await?;

@@ -80,7 +80,9 @@ async fn in_topics(
     let found = log.find(event.position.0, event.recorded_at.as_millis()).await?;
     Ok(match found {
         Some((partition, offset)) => ("published", format!("{partition} offset {offset}"), Some((partition, offset))),
-        None => ("gone", "removed by retention, or never there: lanes read the event store itself then".to_owned(), None),
+        None => {
+            ("gone", "removed by retention, or never there: lanes read the event store itself then".to_owned(), None)
+        }
     })
 }
 

@@ -39,8 +39,17 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
 }
 
 fn table(report: &Report) -> Rows {
-    let columns =
-        ["lane", "subject", "source_count", "sink_count", "source_hash", "sink_hash", "dead_letters", "repeats", "equal"];
+    let columns = [
+        "lane",
+        "subject",
+        "source_count",
+        "sink_count",
+        "source_hash",
+        "sink_hash",
+        "dead_letters",
+        "repeats",
+        "equal",
+    ];
     let mut rows = Rows::new(&columns);
     for c in &report.comparisons {
         // 32 digits twice would not fit a screen; 16 of them differ as surely.

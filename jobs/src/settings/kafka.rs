@@ -98,8 +98,10 @@ impl Settings {
         };
         let mut specs: Vec<TopicSpec> = self.kafka.topics.iter().map(spec).collect();
         if self.dead_letters.mirror {
-            let of = |spec: &TopicSpec| TopicSpec { name: dead_letter_topic(&spec.name), partitions: 1, ..spec.clone() };
-            let mirrors: Vec<TopicSpec> = specs.iter().filter(|spec| TOPICS.contains(&spec.name.as_str())).map(of).collect();
+            let of =
+                |spec: &TopicSpec| TopicSpec { name: dead_letter_topic(&spec.name), partitions: 1, ..spec.clone() };
+            let mirrors: Vec<TopicSpec> =
+                specs.iter().filter(|spec| TOPICS.contains(&spec.name.as_str())).map(of).collect();
             specs.extend(mirrors);
         }
         specs

@@ -1,6 +1,6 @@
 //! How far a lane is in each partition, as metrics.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use weir_model::{Clock as _, SystemClock};
 
 use crate::batch::Reached;
 use crate::source::Partition;
@@ -17,7 +17,7 @@ pub(crate) fn report(lane: &str, partition: &Partition, reached: Reached, end: i
     metrics::gauge!("weir_partition_offset", &labels).set(double(reached.next_offset));
     metrics::gauge!("weir_partition_high_watermark", &labels).set(double(end));
     metrics::gauge!("weir_partition_lag_records", &labels).set(double(lag));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0));
+    let now = SystemClock.now().as_millis();
     let waits = reached.since.filter(|_| lag > 0).map_or(0, |at| (now - at.as_millis()).max(0));
     metrics::gauge!("weir_partition_lag_seconds", &labels).set(double(waits) / 1000.0);
 }

@@ -25,9 +25,7 @@ pub fn to_batch<'a>(events: impl ExactSizeIterator<Item = &'a Located>) -> Resul
 }
 
 /// Events of unknown types as columns: the envelope, and the whole record as their data.
-pub fn others_to_batch<'a>(
-    events: impl ExactSizeIterator<Item = &'a LocatedOther>,
-) -> Result<RecordBatch, ArrowError> {
+pub fn others_to_batch<'a>(events: impl ExactSizeIterator<Item = &'a LocatedOther>) -> Result<RecordBatch, ArrowError> {
     let mut builders = Builders::new(events.len());
     for located in events {
         builders.append_other(located);

@@ -17,10 +17,7 @@ use async_trait::async_trait;
 use deltalake_core::checkpoints;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
-use deltalake_core::parquet::basic::{Compression, ZstdLevel};
-use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
 use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, Sink, SinkError, Span, failpoint};
 use weir_model::Position;
 use weir_model::wire::{self, DecodeError, Decoded};
@@ -28,18 +25,12 @@ use weir_postgres::repeats::{self, Candidate, Memory, Places};
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RecordPolicy, dead_letters};
 
 use crate::past;
-use crate::rows;
 use crate::schema::PARTITION_COLUMNS;
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
+use crate::write::{without, write};
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 20;
-
-/// Rows in a row group at most; with some 1 kB a row this bounds a group to tens of megabytes.
-const ROW_GROUP_ROWS_MAX: usize = 65_536;
-
-/// Rows made into columns at once.
-const CHUNK_ROWS: usize = 8192;
 
 /// Writes history.
 pub struct HistorySink {
@@ -347,62 +338,12 @@ fn redriven(record: Record) -> Result<Batch, DecodeError> {
     Ok(batch)
 }
 
-/// What of a batch is written.
-fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a LocatedOther>) {
-    let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-    let others = batch.others.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-    (events.collect(), others.collect())
-}
-
-/// The events' indexes in the order in which they are written: one partition of the table after the other, so that no batch
-/// has to be taken apart again, and by time within each, as readers want it. In chunks, so that a large batch is not held
-/// twice over, as events and as columns.
-fn chunks(events: &[&Located]) -> Vec<Vec<usize>> {
-    let place = |l: &&Located| (l.event.event_type, l.event.timestamp.month());
-    let mut keyed: Vec<_> =
-        events.iter().enumerate().map(|(n, l)| (place(l), l.event.timestamp, l.record.offset, n)).collect();
-    keyed.sort_unstable();
-    let parts = keyed.chunk_by(|a, b| a.0 == b.0).flat_map(|part| part.chunks(CHUNK_ROWS));
-    parts.map(|chunk| chunk.iter().map(|(.., n)| *n).collect()).collect()
-}
-
-async fn write(
-    table: &HistoryTable,
-    events: &[&Located],
-    others: &[&LocatedOther],
-) -> Result<Vec<Add>, HistoryError> {
-    const ACTION: &str = "writing history files";
-    if events.is_empty() && others.is_empty() {
-        return Ok(Vec::new());
-    }
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-        .build();
-    let mut writer =
-        RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
-    // The next chunk becomes columns while one is encoded.
-    let mut ahead = None;
-    for chunk in chunks(events).into_iter().map(Some).chain([None]) {
-        let next = chunk.map(|chunk| {
-            // A copy of an event shares its payload.
-            let chunk: Vec<Located> = chunk.into_iter().map(|index| Located::clone(events[index])).collect();
-            tokio::task::spawn_blocking(move || rows::to_batch(chunk.iter()))
-        });
-        if let Some(columns) = std::mem::replace(&mut ahead, next) {
-            let batch = columns.await.map_err(during(ACTION))?.map_err(during(ACTION))?;
-            writer.write(batch).await.map_err(during(ACTION))?;
-        }
-    }
-    if !others.is_empty() {
-        let columns = rows::others_to_batch(others.iter().copied()).map_err(during(ACTION))?;
-        writer.write(columns).await.map_err(during(ACTION))?;
-    }
-    writer.flush().await.map_err(during(ACTION))
-}
-
 /// Commits on exactly the snapshot at hand. After an error the outcome is unknown: read the log again.
-async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transaction>) -> Result<u64, HistoryError> {
+pub(crate) async fn commit(
+    table: &mut HistoryTable,
+    adds: &[Add],
+    transactions: Vec<Transaction>,
+) -> Result<u64, HistoryError> {
     const ACTION: &str = "committing to the history table";
     let operation = DeltaOperation::Write {
         mode: SaveMode::Append,
@@ -421,43 +362,6 @@ async fn commit(table: &mut HistoryTable, adds: &[Add], transactions: Vec<Transa
     let version = committed.map_err(during(ACTION))?.version();
     table.refresh().await?;
     Ok(version)
-}
-
-/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Never back. Lanes may run,
-/// and commit in between: then it begins again.
-pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), HistoryError> {
-    const TRIES: usize = 20;
-    let mut tries = 0;
-    loop {
-        match reset_once(root, lane, to).await {
-            Err(Reset::Conflict(_)) if tries < TRIES => tries += 1,
-            Err(Reset::Conflict(error) | Reset::Refused(error)) => return Err(error),
-            Ok(()) => return Ok(()),
-        }
-    }
-}
-
-enum Reset {
-    Conflict(HistoryError),
-    Refused(HistoryError),
-}
-
-async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), Reset> {
-    const ACTION: &str = "resetting history";
-    let mut table = HistoryTable::open_or_create(root).await.map_err(Reset::Refused)?;
-    let mut transactions = Vec::new();
-    for (partition, offset) in to {
-        let id = transaction_id(lane, partition);
-        let stands_at = table.transaction(&id).await.map_err(Reset::Refused)?;
-        if stands_at.is_some_and(|version| version > *offset) {
-            return Err(Reset::Refused(during(ACTION)(format!(
-                "history holds what comes after {offset} of {partition} already: it goes forward only, or would hold it twice"
-            ))));
-        }
-        transactions.push(Transaction::new(&id, *offset));
-    }
-    let version = commit(&mut table, &[], transactions).await.map_err(Reset::Conflict)?;
-    table.sync(&[], version).await.map_err(Reset::Refused)
 }
 
 #[async_trait]

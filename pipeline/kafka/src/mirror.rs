@@ -7,8 +7,8 @@ use rdkafka::error::KafkaError as RdError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 use weir_model::event::TOPICS;
-use weir_postgres::dead_letters::{self, DeadLetter};
 use weir_postgres::Database;
+use weir_postgres::dead_letters::{self, DeadLetter};
 
 use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
 use crate::error::{During, KafkaError};

@@ -281,8 +281,7 @@ pub async fn recover(options: &PublisherOptions, database: &Database) -> Result<
     let event_store = publishing.event_store().to_string();
     let recovering = tokio::task::spawn_blocking(move || {
         let mut found = progress::recover(&kafka)?;
-        if let Some(last) = progress::last(&kafka, &event_store)?.filter(|last| last.position > found.position)
-        {
+        if let Some(last) = progress::last(&kafka, &event_store)?.filter(|last| last.position > found.position) {
             found = last;
         }
         producer.begin_transaction().during(ACTION)?;
@@ -350,11 +349,7 @@ fn send(producer: &TransactionalProducer, record: &Record) -> Result<(), RdError
     enqueue(producer, message)
 }
 
-fn send_progress(
-    producer: &TransactionalProducer,
-    event_store: &str,
-    progress: &Progress,
-) -> Result<(), RdError> {
+fn send_progress(producer: &TransactionalProducer, event_store: &str, progress: &Progress) -> Result<(), RdError> {
     let payload = serde_json::to_vec(progress).unwrap_or_default();
     enqueue(producer, BaseRecord::<str, [u8]>::to(PROGRESS_TOPIC).key(event_store).payload(&payload))
 }

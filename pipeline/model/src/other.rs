@@ -97,10 +97,17 @@ mod tests {
     #[test]
     fn a_type_that_nobody_knows_is_kept_whole() {
         let event = OtherEvent::decode(badge().to_string().as_bytes()).expect("an event");
-        assert_eq!((&*event.event_type, &*event.schema_version, event.tenant.as_str()), ("BadgeAwarded", "2", "default"));
+        assert_eq!(
+            (&*event.event_type, &*event.schema_version, event.tenant.as_str()),
+            ("BadgeAwarded", "2", "default")
+        );
         let again = OtherEvent::decode(event.document.as_bytes()).expect("the document is the event");
         assert_eq!(again, event);
-        assert!(event.document.contains(r#""more":[null]"#) && event.document.contains(r#""n":1"#), "{}", event.document);
+        assert!(
+            event.document.contains(r#""more":[null]"#) && event.document.contains(r#""n":1"#),
+            "{}",
+            event.document
+        );
     }
 
     #[test]

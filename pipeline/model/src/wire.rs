@@ -149,7 +149,10 @@ pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
 
 /// Headers may be missing, for the body decides; those that are there must say the same. The version is not among them: the
 /// event has been lifted to the newest.
-pub fn check_headers<'a>(event: &Decoded, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), DecodeError> {
+pub fn check_headers<'a>(
+    event: &Decoded,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), DecodeError> {
     let (event_type, source, at, metadata) = match event {
         Decoded::Event(event) => (event.event_type.as_str(), &event.source, event.timestamp, &event.metadata),
         Decoded::Other(event) => (&*event.event_type, &event.source, event.timestamp, &event.metadata),

@@ -82,7 +82,8 @@ impl Publishing {
     /// Who publishes now: who gave a sign of life within this time.
     pub async fn at_work(&self, takeover_after: Duration) -> Result<Option<String>, DbError> {
         const ACTION: &str = "looking for a publisher";
-        const SQL: &str = "SELECT owner FROM publisher WHERE source = $1 AND seen_at > now() - make_interval(secs => $2)";
+        const SQL: &str =
+            "SELECT owner FROM publisher WHERE source = $1 AND seen_at > now() - make_interval(secs => $2)";
         let client = self.database.get().await?;
         let row = client.query_opt(SQL, &[&self.event_store, &takeover_after.as_secs_f64()]).await.during(ACTION)?;
         row.map(|row| row.try_get(0)).transpose().during(ACTION)

@@ -75,10 +75,8 @@ pub async fn notice(
     candidates.sort_by_key(|c| (c.tenant, c.event_id));
     let column = |of: fn(&Candidate<'_>) -> String| candidates.iter().map(of).collect::<Vec<_>>();
     let (tenants, ids) = (column(|c| c.tenant.to_owned()), column(|c| c.event_id.to_owned()));
-    let (sources, topics) = (
-        column(|c| c.record.partition.source.to_string()),
-        column(|c| c.record.partition.topic.to_string()),
-    );
+    let (sources, topics) =
+        (column(|c| c.record.partition.source.to_string()), column(|c| c.record.partition.topic.to_string()));
     let numbers: Vec<i32> = candidates.iter().map(|c| c.record.partition.number).collect();
     let places: Vec<i64> = candidates.iter().map(|c| c.record.offset).collect();
     let values: [&(dyn ToSql + Sync); 7] = [&lane, &tenants, &ids, &sources, &topics, &numbers, &places];

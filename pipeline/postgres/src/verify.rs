@@ -16,8 +16,8 @@ use crate::dead_letters;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
-use crate::repeats;
 use crate::read_models::{USER_COLUMNS, some_time, time, user_row};
+use crate::repeats;
 
 const ACTION: &str = "reading a sink for verification";
 

@@ -128,9 +128,7 @@ impl Expected {
         let mut chunks = topics.read(&ends);
         while let Some(chunk) = chunks.recv().await {
             for record in chunk? {
-                let standing = |lane| {
-                    Standing::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset)
-                };
+                let standing = |lane| Standing::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset);
                 self.take(&record, TOPICS_RANK, standing, units, sorter).await?;
             }
         }
@@ -249,7 +247,9 @@ impl Expected {
     fn check_repeats(&mut self) {
         let alone = self.repeated.iter().filter(|(_, found)| !**found);
         let mut words: Vec<String> = alone
-            .map(|((lane, id), _)| format!("{lane}: event {id} was left out as a repeat, but no record before it is there"))
+            .map(|((lane, id), _)| {
+                format!("{lane}: event {id} was left out as a repeat, but no record before it is there")
+            })
             .collect();
         words.sort();
         self.differences.extend(words);
@@ -288,7 +288,9 @@ impl Expected {
                         let hash = self.history.entry(OTHER_EVENT.to_owned()).or_default();
                         add_record(hash, &at.coordinates, &event.document);
                     }
-                    absent => self.note_absent(HISTORY, OTHER_EVENT, absent),
+                    absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                        self.note_absent(HISTORY, OTHER_EVENT, absent);
+                    }
                 }
                 Ok(())
             }
@@ -299,7 +301,9 @@ impl Expected {
                             "{lane}: offset {} of {} is no event ({error}), and no dead letter",
                             record.offset, record.partition
                         )),
-                        absent => self.note_absent(lane, &claimed_type(record), absent),
+                        absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                            self.note_absent(lane, &claimed_type(record), absent);
+                        }
                     }
                 }
                 Ok(())
@@ -321,8 +325,11 @@ impl Expected {
             match standing(lane) {
                 Standing::Holds => self.note_first(lane, event.event_id.as_str()),
                 // Read models are shown by table.
-                absent if lane != READ_MODELS => self.note_absent(lane, subject, absent),
-                _ => {}
+                absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                    if lane != READ_MODELS {
+                        self.note_absent(lane, subject, absent);
+                    }
+                }
             }
         }
         if standing(HISTORY) == Standing::Holds {
@@ -348,7 +355,9 @@ impl Expected {
                         return Ok(());
                     }
                 }
-                absent => self.note_absent(READ_MODELS, TABLES[table], absent),
+                absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                    self.note_absent(READ_MODELS, TABLES[table], absent);
+                }
             }
         }
         Ok(())

@@ -313,7 +313,14 @@ fn compare_read_models(report: &mut Report, expected: &Expected, actual: &BTreeM
     for table in TABLES {
         let expected_hash = expected.read_models.get(table).copied().unwrap_or_default();
         let absent = expected.absent(READ_MODELS, table);
-        compare_hashes(report, READ_MODELS, table, expected_hash, actual.get(table).copied().unwrap_or_default(), absent);
+        compare_hashes(
+            report,
+            READ_MODELS,
+            table,
+            expected_hash,
+            actual.get(table).copied().unwrap_or_default(),
+            absent,
+        );
     }
 }
 

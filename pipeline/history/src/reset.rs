@@ -1,0 +1,44 @@
+//! What `weir ledger reset` does to history.
+
+use deltalake_core::kernel::Transaction;
+use weir_engine::Partition;
+
+use crate::sink::commit;
+use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, transaction_id};
+
+/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Never back. Lanes may run,
+/// and commit in between: then it begins again.
+pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), HistoryError> {
+    const TRIES: usize = 20;
+    let mut tries = 0;
+    loop {
+        match reset_once(root, lane, to).await {
+            Err(Reset::Conflict(_)) if tries < TRIES => tries += 1,
+            Err(Reset::Conflict(error) | Reset::Refused(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+enum Reset {
+    Conflict(HistoryError),
+    Refused(HistoryError),
+}
+
+async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), Reset> {
+    const ACTION: &str = "resetting history";
+    let mut table = HistoryTable::open_or_create(root).await.map_err(Reset::Refused)?;
+    let mut transactions = Vec::new();
+    for (partition, offset) in to {
+        let id = transaction_id(lane, partition);
+        let stands_at = table.transaction(&id).await.map_err(Reset::Refused)?;
+        if stands_at.is_some_and(|version| version > *offset) {
+            return Err(Reset::Refused(during(ACTION)(format!(
+                "history holds what comes after {offset} of {partition} already: it goes forward only, or would hold it twice"
+            ))));
+        }
+        transactions.push(Transaction::new(&id, *offset));
+    }
+    let version = commit(&mut table, &[], transactions).await.map_err(Reset::Conflict)?;
+    table.sync(&[], version).await.map_err(Reset::Refused)
+}
