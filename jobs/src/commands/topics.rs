@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde_json::json;
 use weir_engine::{BoxError, Partition};
 use weir_kafka::{Change, KafkaOptions, TopicLog, Topics};
-use weir_postgres::Ledger;
 use weir_postgres::publishing::Publishing;
+use weir_postgres::{Ledger, dead_letters};
 use weir_verify::LANES;
 
 use crate::instance::{Attached, Place};
@@ -72,7 +72,7 @@ async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) 
     let attached = place.attach().await?;
     let looked = async {
         for (change, log) in growing {
-            change.obstacle = obstacle(&attached, &log).await?;
+            change.obstacle = obstacle(&attached, &change.topic, &log).await?;
         }
         Ok::<_, BoxError>(())
     };
@@ -82,7 +82,7 @@ async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) 
     Ok(changes)
 }
 
-async fn obstacle(attached: &Attached, log: &TopicLog) -> Result<Option<String>, BoxError> {
+async fn obstacle(attached: &Attached, topic: &str, log: &TopicLog) -> Result<Option<String>, BoxError> {
     const WHY: &str = "keys would move, and later events of a key could overtake earlier ones";
     if let Some(owner) = Publishing::new(attached.database.clone())
         .await?
@@ -91,7 +91,13 @@ async fn obstacle(attached: &Attached, log: &TopicLog) -> Result<Option<String>,
     {
         return Ok(Some(format!("{owner} publishes: stop it first, and let the lanes drain; {WHY}")));
     }
-    let rows = Ledger::rows(&**attached.database.get().await?).await?;
+    let client = attached.database.get().await?;
+    if dead_letters::any_parked(&**client, topic).await? {
+        return Ok(Some(format!(
+            "there are parked keys: `weir dead-letters list` shows them, redrive them first; {WHY}"
+        )));
+    }
+    let rows = Ledger::rows(&**client).await?;
     for lane in LANES {
         let from = |partition: &Partition, low: i64| {
             let row = rows.iter().find(|row| row.lane == lane && row.partition == *partition);

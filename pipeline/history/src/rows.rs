@@ -375,7 +375,7 @@ impl Rows {
     /// The event of an unknown type. The columns beside the record must say what it says.
     pub fn other(&self, row: usize) -> Result<OtherEvent, BrokenRow> {
         let document = self.text("data", row)?;
-        let event = OtherEvent::decode(document.as_bytes()).map_err(|e| broken("data", e))?;
+        let event = OtherEvent::read(document.as_bytes()).map_err(|e| broken("data", e))?;
         let text = |column| self.optional_text(column, row);
         let agrees = [
             ("data", text("data").as_deref() == Some(&*event.document)),

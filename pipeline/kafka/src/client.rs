@@ -28,10 +28,10 @@ pub struct KafkaOptions {
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
-const FETCHED_AHEAD_KIB: &str = "16384";
+const FETCHED_AHEAD_KIB: &str = "4096";
 
 /// Bytes of one fetch's answer.
-const FETCH_BYTES_MAX: &str = "8388608";
+const FETCH_BYTES_MAX: &str = "4194304";
 
 impl KafkaOptions {
     fn common(&self) -> ClientConfig {

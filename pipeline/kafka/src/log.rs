@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError as RdError;
+use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
@@ -206,6 +206,7 @@ fn drain(
                 heard = Instant::now();
                 open.remove(&number);
             }
+            Some(Err(error)) if is_damage(&error) => return Err(KafkaError::permanent(ACTION, error)),
             Some(Err(error)) => tracing::debug!(%error, "reading topics"),
             None if heard.elapsed() > SILENCE => {
                 return Err(KafkaError::unavailable(ACTION, "nothing heard of the brokers for a minute"));
@@ -214,6 +215,11 @@ fn drain(
         }
     }
     Ok(true)
+}
+
+/// A batch that cannot be read; the client would go on behind it.
+pub(crate) fn is_damage(error: &RdError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression))
 }
 
 pub(crate) fn reader(kafka: &KafkaOptions) -> Result<BaseConsumer<Quiet>, KafkaError> {

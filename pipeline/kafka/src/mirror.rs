@@ -1,11 +1,13 @@
 //! Copies of dead letters in topics of their own, for those who watch topics. Whoever publishes makes them, in transactions of
 //! their own; a crash between such a transaction and its note makes a copy twice. The dead letters themselves stay in Postgres.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError as RdError;
+use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
+use weir_engine::retry::chain;
 use weir_model::event::TOPICS;
 use weir_postgres::Database;
 use weir_postgres::dead_letters::{self, DeadLetter};
@@ -17,8 +19,14 @@ use crate::publisher::{TransactionalProducer, enqueue};
 
 const ACTION: &str = "mirroring dead letters";
 
-/// Letters in one transaction.
-const LETTERS_MAX: i64 = 200;
+/// Letters in one transaction: a payload may be as large as a record.
+const LETTERS_MAX: i64 = 20;
+
+/// A larger payload is left out of the copy, whose headers say where it is: decompressed it may be larger than any record.
+const PAYLOAD_MAX: usize = 1 << 20;
+
+/// After a failure nothing is tried for so long.
+const REST: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether the topics are there.
 const TOPICS_EVERY: Duration = Duration::from_secs(60);
@@ -34,19 +42,39 @@ pub(crate) struct Mirror {
     kafka: KafkaOptions,
     topics: Vec<&'static str>,
     looked_at: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
 impl Mirror {
     pub(crate) fn new(kafka: &KafkaOptions) -> Self {
-        Self { kafka: kafka.clone(), topics: Vec::new(), looked_at: None }
+        Self { kafka: kafka.clone(), topics: Vec::new(), looked_at: None, failed_at: None }
     }
 
-    /// Copies what has no copy yet.
+    /// Copies what has no copy yet. Whatever goes wrong with that, events are published all the same; an error means that the
+    /// producer cannot go on.
     pub(crate) async fn run(
         &mut self,
-        producer: &std::sync::Arc<TransactionalProducer>,
+        producer: &Arc<TransactionalProducer>,
         database: &Database,
     ) -> Result<(), KafkaError> {
+        if self.failed_at.is_some_and(|at| at.elapsed() < REST) {
+            return Ok(());
+        }
+        self.failed_at = None;
+        let Err(error) = self.copy(producer, database).await else { return Ok(()) };
+        tracing::warn!(error = chain(&error), "dead letters are not mirrored; tried again in a minute");
+        self.failed_at = Some(Instant::now());
+        let producer = producer.clone();
+        let aborting = tokio::task::spawn_blocking(move || match producer.abort_transaction(CALL_TIMEOUT) {
+            // None was open.
+            Err(RdError::Transaction(error)) if error.code() == RDKafkaErrorCode::State => Ok(()),
+            done => done,
+        });
+        let aborted = aborting.await.map_err(|e| KafkaError::unavailable(ACTION, e))?;
+        aborted.map_err(|e| KafkaError::unavailable(ACTION, e))
+    }
+
+    async fn copy(&mut self, producer: &Arc<TransactionalProducer>, database: &Database) -> Result<(), KafkaError> {
         self.look_for_topics().await?;
         let client = database.get().await.during(ACTION)?;
         let letters = dead_letters::unmirrored(&**client, &self.topics, LETTERS_MAX).await.during(ACTION)?;
@@ -98,7 +126,8 @@ fn send(producer: &TransactionalProducer, letters: &[DeadLetter]) -> Result<(), 
             headers = headers.insert(Header { key, value: Some(value) });
         }
         let topic = dead_letter_topic(&letter.topic);
-        let mut message = BaseRecord::<str, [u8]>::to(&topic).payload(&letter.payload).headers(headers);
+        let payload = if letter.payload.len() > PAYLOAD_MAX { &[][..] } else { &letter.payload };
+        let mut message = BaseRecord::<str, [u8]>::to(&topic).payload(payload).headers(headers);
         if let Some(key) = &letter.key {
             message = message.key(key);
         }

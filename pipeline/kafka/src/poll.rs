@@ -20,6 +20,7 @@ use weir_model::Timestamp;
 
 use crate::client;
 use crate::error::{During, KafkaError};
+use crate::log::is_damage;
 
 /// A partition as Kafka names it.
 pub(crate) type Place = (Arc<str>, i32);
@@ -329,6 +330,9 @@ impl Poller {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
             self.shared.waiting().push(Said::OutOfRange);
+        } else if is_damage(&error) {
+            // The client would go on behind it, as if nothing had been there.
+            self.shared.waiting().push(Said::Failed(KafkaError::permanent("reading a damaged batch", error)));
         } else if let RdError::MessageConsumptionFatal(_) = error {
             self.shared.waiting().push(Said::Failed(KafkaError::permanent("consuming", error)));
         } else {

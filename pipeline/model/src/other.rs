@@ -47,6 +47,15 @@ pub struct OtherEvent {
 impl OtherEvent {
     /// Bytes from anywhere. For those of a known type [`crate::wire::decode`] is the authority.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let event = Self::read(bytes)?;
+        match event.event_type.parse::<EventType>() {
+            Ok(known) => Err(broken("/eventType", format!("is {known}, which has a contract"))),
+            Err(_) => Ok(event),
+        }
+    }
+
+    /// [`Self::decode`] of what an older build kept, which may have known fewer types.
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| DecodeError::NotJson { detail: e.to_string() })?;
         if let Some((pointer, reason)) = canonical::find_unrepresentable(&value) {
             return Err(broken(pointer, reason));
@@ -55,9 +64,6 @@ impl OtherEvent {
         let Value::Object(fields) = value else { return Err(broken("", "is no JSON object")) };
         let envelope = Envelope { fields: &fields };
         let event_type = cleaned("/eventType", envelope.required("eventType")?)?;
-        if let Ok(known) = event_type.parse::<EventType>() {
-            return Err(broken("/eventType", format!("is {known}, which has a contract")));
-        }
         let (metadata, tenant) = envelope.metadata()?;
         let named = |field: &str| match envelope.optional(field)? {
             Some(text) => cleaned(&format!("/{field}"), text),

@@ -313,6 +313,13 @@ pub fn to_record(letter: &DeadLetter) -> Record {
     }
 }
 
+/// Whether records of a topic are parked: later events of their keys wait behind them.
+pub async fn any_parked(client: &impl GenericClient, topic: &str) -> Result<bool, DbError> {
+    const SQL: &str = "SELECT EXISTS (SELECT FROM dead_letters WHERE topic = $1 AND decodable)";
+    let row = client.query_one(SQL, &[&topic]).await.during("looking for parked keys")?;
+    row.try_get(0).during("looking for parked keys")
+}
+
 /// Dead letters of topics that have no copy in these topics' own topics of dead letters yet, oldest first.
 pub async fn unmirrored(client: &impl GenericClient, topics: &[&str], limit: i64) -> Result<Vec<DeadLetter>, DbError> {
     let sql = format!(

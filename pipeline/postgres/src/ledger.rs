@@ -258,8 +258,14 @@ impl Ledger {
              VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
              SET next_offset = excluded.next_offset, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
              WHERE ledger.retired_at IS NULL AND coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset";
+        // Ids noticed beyond the ledger are of records that this lane may never apply: their copies must not be left out.
+        const FORGET: &str = "DELETE FROM seen s USING ledger l WHERE s.lane = $1 AND s.topic = $2 AND s.partition = $3 \
+             AND l.lane = s.lane AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
+             AND l.retired_at IS NULL AND s.\"offset\" >= coalesce(l.next_offset, 0)";
         let mut client = database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
+        let forget: [&(dyn ToSql + Sync); 3] = [&lane, &&*partition.topic, &partition.number];
+        transaction.execute(FORGET, &forget).await.during(ACTION)?;
         let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
         transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
         let values: [&(dyn ToSql + Sync); 5] = [&lane, &source, &topic, &partition.number, &to];

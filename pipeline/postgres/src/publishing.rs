@@ -12,7 +12,7 @@ use crate::event_store::EventStore;
 use crate::source::EVENT_STORE_TOPIC;
 
 /// Key of the advisory lock that the publisher holds for as long as its connection lives.
-const PUBLISHER_LOCK: (i32, i32) = (8626, 3);
+const PUBLISHER_LOCK: (i32, i32) = (8626, 4);
 
 /// Seconds without a sign of life after which a publisher that does not hold the lock is gone.
 const LOCKED_SILENCE: f64 = 3.0;

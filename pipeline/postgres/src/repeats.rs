@@ -64,8 +64,8 @@ pub async fn notice(
     mut candidates: Vec<Candidate<'_>>,
 ) -> Result<Places, DbError> {
     const ACTION: &str = "looking for repeated events";
-    const GIVEN: &str = "unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[]) \
-         AS n(tenant, event_id, source, topic, partition, place)";
+    const GIVEN: &str = "unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[]) WITH ORDINALITY \
+         AS n(tenant, event_id, source, topic, partition, place, turn)";
     const AT: &str = "r.lane = $1 AND r.source = n.source AND r.topic = n.topic AND r.partition = n.partition AND r.\"offset\" = n.place";
     if candidates.is_empty() {
         return Ok(Places::new());
@@ -84,14 +84,16 @@ pub async fn notice(
     let remember = format!(
         "INSERT INTO seen (lane, tenant, event_id, source, topic, partition, \"offset\") \
          SELECT $1, tenant, event_id, source, topic, partition, place FROM {GIVEN} \
-         WHERE NOT EXISTS (SELECT FROM repeats r WHERE {AT}) ON CONFLICT (lane, tenant, event_id) DO NOTHING"
+         WHERE NOT EXISTS (SELECT FROM repeats r WHERE {AT}) ORDER BY turn ON CONFLICT (lane, tenant, event_id) DO NOTHING"
     );
     client.execute(&remember, &values).await.during(ACTION)?;
+    // An id that another process forgot in between is nobody's first copy any more, and no reason to leave this one out.
     let compare = format!(
         "INSERT INTO repeats AS r (lane, source, topic, partition, \"offset\", tenant, event_id) \
          SELECT $1, n.source, n.topic, n.partition, n.place, n.tenant, n.event_id FROM {GIVEN} \
          LEFT JOIN seen s ON s.lane = $1 AND s.tenant = n.tenant AND s.event_id = n.event_id \
-         WHERE s.lane IS NULL OR (s.source, s.topic, s.partition, s.\"offset\") <> (n.source, n.topic, n.partition, n.place) \
+         WHERE EXISTS (SELECT FROM repeats r WHERE {AT}) \
+            OR (s.source, s.topic, s.partition, s.\"offset\") <> (n.source, n.topic, n.partition, n.place) ORDER BY n.turn \
          ON CONFLICT (lane, source, topic, partition, \"offset\") DO UPDATE SET event_id = r.event_id \
          RETURNING r.source, r.topic, r.partition, r.\"offset\", r.event_id"
     );
