@@ -166,6 +166,8 @@ pub(crate) struct Poller {
     /// Offsets that the lane knows to be passed.
     pub(crate) passed: HashMap<Partition, i64>,
     pub(crate) looked_at: Instant,
+    /// Assigned when an offset was out of range: one of them fetches no more, and a seek may not wake it up.
+    pub(crate) suspect: BTreeSet<Place>,
 }
 
 /// Records on their way into one hand-over. Their bytes share one allocation.
@@ -329,6 +331,7 @@ impl Poller {
     fn fail(&mut self, error: RdError) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+            self.suspect.extend(self.assigned().unwrap_or_default());
             self.shared.waiting().push(Said::OutOfRange);
         } else if is_damage(&error) {
             // The client would go on behind it, as if nothing had been there.
@@ -392,28 +395,35 @@ impl Poller {
         }
     }
 
+    fn assigned(&self) -> Result<BTreeSet<Place>, RdError> {
+        let assignment = self.consumer.assignment()?;
+        Ok(assignment.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect())
+    }
+
     fn start(&mut self, mut positions: Vec<(Place, Partition, i64)>) -> Result<(u64, BTreeSet<Place>), KafkaError> {
         const ACTION: &str = "starting partitions";
-        let assignment = self.consumer.assignment().during(ACTION)?;
-        let assigned: BTreeSet<Place> =
-            assignment.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect();
+        let assigned = self.assigned().during(ACTION)?;
         // What was revoked meanwhile: the lane reads of it in its turn.
         positions.retain(|(place, ..)| assigned.contains(place));
         self.generation += 1;
         self.passed.retain(|passed, _| !positions.iter().any(|(_, partition, _)| partition == passed));
         // Read before the restart: no longer meant.
         self.chunk.rows.retain(|row| !positions.iter().any(|(_, partition, _)| *partition == row.partition));
-        let mut sought = TopicPartitionList::new();
-        for ((topic, number), _, offset) in &positions {
-            sought.add_partition_offset(topic, *number, Offset::Offset(*offset)).during(ACTION)?;
-        }
-        if sought.count() == 0 {
+        if positions.is_empty() {
             return Ok((self.generation, BTreeSet::new()));
         }
-        let answers = self.consumer.seek_partitions(sought, client::CALL_TIMEOUT).during(ACTION)?;
-        // A partition whose offset was out of range does not fetch any more, and cannot be sought: it is assigned anew.
+        // A partition whose offset was out of range does not fetch any more: it is assigned anew.
+        let mut sought = TopicPartitionList::new();
         let mut stopped = TopicPartitionList::new();
         let mut resumed = TopicPartitionList::new();
+        for (place, _, offset) in &positions {
+            let to = if self.suspect.remove(place) { &mut stopped } else { &mut sought };
+            to.add_partition_offset(&place.0, place.1, Offset::Offset(*offset)).during(ACTION)?;
+        }
+        let answers = match sought.count() {
+            0 => sought,
+            _ => self.consumer.seek_partitions(sought, client::CALL_TIMEOUT).during(ACTION)?,
+        };
         for element in answers.elements() {
             let to = if element.error().is_err() { &mut stopped } else { &mut resumed };
             to.add_partition_offset(element.topic(), element.partition(), element.offset()).during(ACTION)?;

@@ -81,6 +81,7 @@ impl KafkaSource {
             paused: false,
             passed: HashMap::new(),
             looked_at: Instant::now(),
+            suspect: BTreeSet::new(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
         Ok(Self {
@@ -190,7 +191,8 @@ impl KafkaSource {
             Said::OutOfRange => {
                 self.ask_for_ids(Duration::ZERO)?;
                 let started = self.owned.values().filter(|owned| owned.valid_from.is_some());
-                Ok(Some(SourceEvent::OutOfRange(started.map(|owned| owned.partition.clone()).collect())))
+                let started: Vec<Partition> = started.map(|owned| owned.partition.clone()).collect();
+                Ok((!started.is_empty()).then_some(SourceEvent::OutOfRange(started)))
             }
             Said::Failed(error) => Err(error.into()),
         }

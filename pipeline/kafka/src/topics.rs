@@ -127,7 +127,7 @@ impl Topics {
 
     /// A topic that was made is not known everywhere at once.
     async fn wait_for_metadata(&self) -> Result<(), KafkaError> {
-        for _ in 0..50 {
+        for _ in 0..300 {
             let metadata = self.metadata().await?;
             let is_there = |spec: &TopicSpec| {
                 partitions_of(&metadata, &spec.name).is_some_and(|(partitions, _)| partitions >= spec.partitions)
