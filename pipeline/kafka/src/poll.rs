@@ -436,6 +436,8 @@ impl Poller {
             self.consumer.pause(&stopped).during(ACTION)?;
         } else {
             self.consumer.resume(&resumed).during(ACTION)?;
+            // Assigned anew they are as paused as they were.
+            self.consumer.resume(&stopped).during(ACTION)?;
         }
         let mut started = BTreeSet::new();
         for ((topic, number), partition, _) in positions {
