@@ -228,7 +228,11 @@ impl Runner<'_> {
             return Ok(());
         }
         let started = Instant::now();
-        self.sink.commit(&self.batch).await?;
+        let committed = self.sink.commit(&self.batch).await;
+        if let Err(SinkError::Fenced { .. }) = &committed {
+            metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
+        }
+        committed?;
         let dead = self.batch.dead.len();
         let applied = self.batch.len() - dead;
         let labels = [("lane", self.lane.name.clone())];
@@ -305,7 +309,6 @@ impl Runner<'_> {
             }
             Err(Trouble::Restart(partitions)) => {
                 tracing::warn!(lane = self.lane.name, ?partitions, "claiming again");
-                metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
                 // Only what is still assigned; the rest of the batch is committed without them.
                 let (again, gone): (Vec<_>, Vec<_>) = partitions.into_iter().partition(|p| self.owned.contains(p));
                 self.batch.forget(&gone);

@@ -102,9 +102,7 @@ impl HistorySink {
         }
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-        for partition in partitions {
-            self.ledger.hold(&*transaction, partition).await?;
-        }
+        self.ledger.hold(&*transaction, partitions).await?;
         dead_letters::insert_undecodable(&*transaction, self.ledger.lane(), &batch.dead).await?;
         let repeats = repeats::notice(&*transaction, self.ledger.lane(), candidates).await?;
         transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
@@ -194,10 +192,7 @@ impl HistorySink {
         if !behind.is_empty() {
             self.advance_ledger(&behind).await?;
         }
-        for claim in &taken {
-            self.drop_provisional(claim).await?;
-        }
-        Ok(())
+        self.drop_provisional(&taken).await
     }
 
     /// Refuses an event store that does not hold the last event that history holds.
@@ -247,13 +242,15 @@ impl HistorySink {
 
     /// Dead letters of a batch that was never committed: this process may be able to decode what the last one could not,
     /// and then the record would be both in the table and dead. If not, its own batch keeps them again.
-    async fn drop_provisional(&self, claim: &Claim) -> Result<(), SinkError> {
+    async fn drop_provisional(&self, claims: &[&mut Claim]) -> Result<(), SinkError> {
         const ACTION: &str = "dropping dead letters of an unfinished batch";
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-        self.ledger.hold(&*transaction, &claim.partition).await?;
-        let from = claim.next_offset.unwrap_or(i64::MIN);
-        dead_letters::drop_from(&*transaction, self.ledger.lane(), &claim.partition, from).await?;
+        let partitions: Vec<&Partition> = claims.iter().map(|claim| &claim.partition).collect();
+        self.ledger.hold(&*transaction, &partitions).await?;
+        let from = |claim: &&mut Claim| claim.next_offset.unwrap_or(i64::MIN);
+        let from: Vec<(&Partition, i64)> = partitions.into_iter().zip(claims.iter().map(from)).collect();
+        dead_letters::drop_from(&*transaction, self.ledger.lane(), &from).await?;
         transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))
     }
 
@@ -270,7 +267,7 @@ impl HistorySink {
                 Err(error) => {
                     const ACTION: &str = "keeping a dead letter";
                     let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-                    self.ledger.hold(&*transaction, &record.partition).await?;
+                    self.ledger.hold(&*transaction, &[&record.partition]).await?;
                     dead_letters::fail_again(&*transaction, &letter, &error.to_string(), &self.policy).await?;
                     transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
                     continue;

@@ -158,21 +158,23 @@ pub fn check_headers<'a>(
         Decoded::Other(event) => (&*event.event_type, &event.source, event.timestamp, &event.metadata),
     };
     for (name, value) in headers {
-        let (name, agrees, body) = match name {
-            "eventType" => ("eventType", value == event_type.as_bytes(), event_type.to_owned()),
-            "source" => ("source", value == source.as_bytes(), source.to_string()),
-            "timestamp" => {
-                let said = std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
-                ("timestamp", said == Some(at), at.to_string())
-            }
-            "correlationId" => {
-                // The specification writes an empty one where there is none.
-                let said = metadata.correlation_id.as_deref().unwrap_or_default();
-                ("correlationId", value.is_empty() || value == said.as_bytes(), said.to_owned())
-            }
+        let said = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
+        // The specification writes an empty one where there is none.
+        let correlation = metadata.correlation_id.as_deref().unwrap_or_default();
+        let (name, agrees) = match name {
+            "eventType" => ("eventType", value == event_type.as_bytes()),
+            "source" => ("source", value == source.as_bytes()),
+            "timestamp" => ("timestamp", said() == Some(at)),
+            "correlationId" => ("correlationId", value.is_empty() || value == correlation.as_bytes()),
             _ => continue,
         };
         if !agrees {
+            let body = match name {
+                "eventType" => event_type.to_owned(),
+                "source" => source.to_string(),
+                "timestamp" => at.to_string(),
+                _ => correlation.to_owned(),
+            };
             let header = String::from_utf8_lossy(value).chars().take(100).collect();
             return Err(DecodeError::Header { name, header, body });
         }

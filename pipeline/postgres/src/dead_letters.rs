@@ -16,7 +16,7 @@ use weir_model::wire::{self, Decoded};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, columns, partition_of};
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
 use crate::repeats::{self, Candidate};
 
@@ -282,16 +282,14 @@ pub async fn redrives(client: &impl GenericClient, lane: &str) -> Result<Vec<Dea
     rows.iter().map(letter).collect()
 }
 
-/// Removes a partition's dead letters from an offset on.
-pub async fn drop_from(
-    client: &impl GenericClient,
-    lane: &str,
-    partition: &Partition,
-    from: i64,
-) -> Result<(), DbError> {
-    const SQL: &str = "DELETE FROM dead_letters \
-         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND \"offset\" >= $5";
-    let values: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.source, &&*partition.topic, &partition.number, &from];
+/// Removes partitions' dead letters, of each from an offset on.
+pub async fn drop_from(client: &impl GenericClient, lane: &str, from: &[(&Partition, i64)]) -> Result<(), DbError> {
+    const SQL: &str = "DELETE FROM dead_letters d \
+         USING unnest($2::text[], $3::text[], $4::int[], $5::bigint[]) AS p(source, topic, partition, start) \
+         WHERE d.lane = $1 AND d.source = p.source AND d.topic = p.topic AND d.partition = p.partition AND d.\"offset\" >= p.start";
+    let (sources, topics, numbers) = columns(from.iter().map(|(partition, _)| *partition));
+    let starts: Vec<i64> = from.iter().map(|(_, start)| *start).collect();
+    let values: [&(dyn ToSql + Sync); 5] = [&lane, &sources, &topics, &numbers, &starts];
     client.execute(SQL, &values).await.during("dropping dead letters of an unfinished batch")?;
     Ok(())
 }
@@ -365,23 +363,29 @@ pub async fn fail_again(
 pub(crate) async fn retry_due<P: Projection>(
     database: &Database,
     ledger: &Ledger,
-    partition: &Partition,
+    partitions: &[Partition],
     projection: &P,
     policy: &RecordPolicy,
 ) -> Result<(), SinkError> {
     const ACTION: &str = "looking for parked keys that are due";
-    const DUE: &str = "SELECT id, key, decodable FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
-         AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
+    const DUE: &str = "SELECT source, topic, partition, id, key, decodable FROM dead_letters \
+         JOIN unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) USING (source, topic, partition) \
+         WHERE lane = $1 AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
+    if partitions.is_empty() {
+        return Ok(());
+    }
     let mut client = database.get().await?;
     let lane = ledger.lane();
-    let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
+    let (sources, topics, numbers) = columns(partitions.iter());
+    let values: [&(dyn ToSql + Sync); 4] = [&lane, &sources, &topics, &numbers];
     let due = client.query(DUE, &values).await.during(ACTION)?;
     for row in due {
-        let id: i64 = row.try_get(0).during(ACTION)?;
-        let key: Option<String> = row.try_get(1).during(ACTION)?;
-        let ordered: bool = row.try_get(2).during(ACTION)?;
+        let partition = partition_of(&row)?;
+        let id: i64 = row.try_get(3).during(ACTION)?;
+        let key: Option<String> = row.try_get(4).during(ACTION)?;
+        let ordered: bool = row.try_get(5).during(ACTION)?;
         let transaction = client.transaction().await.during(ACTION)?;
-        ledger.hold(&*transaction, partition).await?;
+        ledger.hold(&*transaction, &[&partition]).await?;
         // A record without key, or of a lane without order, stands for itself alone.
         let behind = if ordered && projection.ordered() { key } else { None };
         let sql = format!(
@@ -470,16 +474,19 @@ pub async fn positions(
     Ok(positions)
 }
 
-/// Offsets of a lane's dead letters, and whether a redrive was asked for, for `weir verify`: they are not in the sink.
+/// Offsets of a lane's dead letters by partition, and whether a redrive was asked for, for `weir verify`: they are not in the
+/// sink.
 pub async fn offsets(
     client: &impl GenericClient,
     lane: &str,
-    partition: &Partition,
-) -> Result<HashMap<i64, bool>, DbError> {
+) -> Result<HashMap<Partition, HashMap<i64, bool>>, DbError> {
     const ACTION: &str = "reading dead letters";
-    const SQL: &str = "SELECT \"offset\", state = 'redrive' FROM dead_letters \
-         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
-    let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
-    let rows = client.query(SQL, &values).await.during(ACTION)?;
-    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
+    const SQL: &str =
+        "SELECT source, topic, partition, \"offset\", state = 'redrive' FROM dead_letters WHERE lane = $1";
+    let mut found: HashMap<Partition, HashMap<i64, bool>> = HashMap::new();
+    for row in client.query(SQL, &[&lane]).await.during(ACTION)? {
+        let (offset, asked) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+        found.entry(partition_of(&row)?).or_default().insert(offset, asked);
+    }
+    Ok(found)
 }

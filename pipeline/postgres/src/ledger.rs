@@ -71,7 +71,7 @@ impl LedgerRow {
 }
 
 /// Partitions as columns: source, topic, number.
-fn columns<'a>(partitions: impl Iterator<Item = &'a Partition>) -> (Vec<&'a str>, Vec<&'a str>, Vec<i32>) {
+pub(crate) fn columns<'a>(partitions: impl Iterator<Item = &'a Partition>) -> (Vec<&'a str>, Vec<&'a str>, Vec<i32>) {
     let (mut sources, mut topics, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     for partition in partitions {
         sources.push(&*partition.source);
@@ -81,7 +81,7 @@ fn columns<'a>(partitions: impl Iterator<Item = &'a Partition>) -> (Vec<&'a str>
     (sources, topics, numbers)
 }
 
-fn partition_of(row: &Row) -> Result<Partition, DbError> {
+pub(crate) fn partition_of(row: &Row) -> Result<Partition, DbError> {
     const ACTION: &str = "reading the ledger";
     let (source, topic): (&str, &str) = (row.try_get("source").during(ACTION)?, row.try_get("topic").during(ACTION)?);
     Ok(Partition { source: source.into(), topic: topic.into(), number: row.try_get("partition").during(ACTION)? })
@@ -234,17 +234,25 @@ impl Ledger {
         row.as_ref().map(LedgerRow::from_row).transpose()
     }
 
-    /// Locks our row of a partition until the transaction ends; refuses when it is no longer ours.
-    pub async fn hold(&self, client: &impl GenericClient, partition: &Partition) -> Result<(), SinkError> {
-        const SQL: &str = "SELECT epoch FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
-             FOR UPDATE";
-        let values: [&(dyn ToSql + Sync); 4] = [&self.lane, &&*partition.source, &&*partition.topic, &partition.number];
-        let row = client.query_opt(SQL, &values).await.during("holding the ledger")?;
-        let epoch: Option<i64> = row.map(|r| r.try_get(0)).transpose().during("holding the ledger")?;
-        if epoch.is_some() && epoch == self.epoch(partition) {
-            return Ok(());
+    /// Locks our rows of partitions until the transaction ends; refuses when some are no longer ours.
+    pub async fn hold(&self, client: &impl GenericClient, partitions: &[&Partition]) -> Result<(), SinkError> {
+        const ACTION: &str = "holding the ledger";
+        const SQL: &str = "SELECT l.source, l.topic, l.partition, l.epoch FROM ledger l \
+             JOIN unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) \
+               ON l.source = p.source AND l.topic = p.topic AND l.partition = p.partition \
+             WHERE l.lane = $1 ORDER BY l.source, l.topic, l.partition FOR UPDATE OF l";
+        let (sources, topics, numbers) = columns(partitions.iter().copied());
+        let values: [&(dyn ToSql + Sync); 4] = [&self.lane, &sources, &topics, &numbers];
+        let mut ours = Vec::new();
+        for row in client.query(SQL, &values).await.during(ACTION)? {
+            let partition = partition_of(&row)?;
+            let epoch: i64 = row.try_get(3).during(ACTION)?;
+            if self.epoch(&partition) == Some(epoch) {
+                ours.push(partition);
+            }
         }
-        Err(SinkError::Fenced { partitions: vec![partition.clone()] })
+        let lost: Vec<Partition> = partitions.iter().filter(|p| !ours.contains(p)).map(|p| (*p).clone()).collect();
+        if lost.is_empty() { Ok(()) } else { Err(SinkError::Fenced { partitions: lost }) }
     }
 
     /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a

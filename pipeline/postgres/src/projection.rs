@@ -270,9 +270,8 @@ impl<P: Projection> Sink for ProjectionSink<P> {
     }
 
     async fn tick(&mut self) -> Result<(), SinkError> {
-        for partition in &self.partitions {
-            dead_letters::retry_due(&self.database, &self.ledger, partition, &self.projection, &self.policy).await?;
-        }
+        let Self { database, ledger, partitions, projection, policy, .. } = self;
+        dead_letters::retry_due(database, ledger, partitions, projection, policy).await?;
         Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
     }
 }

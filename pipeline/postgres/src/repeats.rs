@@ -14,6 +14,7 @@ use weir_model::{Position, TenantId};
 
 use crate::database::Database;
 use crate::error::{DbError, During};
+use crate::ledger::partition_of;
 
 /// Places of records that are left out.
 pub type Places = HashSet<(Partition, i64)>;
@@ -99,9 +100,7 @@ pub async fn notice(
     );
     let mut left_out = Places::new();
     for row in client.query(&compare, &values).await.during(ACTION)? {
-        let (source, topic): (&str, &str) = (row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?);
-        let partition =
-            Partition { source: source.into(), topic: topic.into(), number: row.try_get(2).during(ACTION)? };
+        let partition = partition_of(&row)?;
         let (offset, event_id): (i64, &str) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
         tracing::info!(lane, %partition, offset, event_id, "came before, and is left out");
         left_out.insert((partition, offset));
@@ -109,18 +108,19 @@ pub async fn notice(
     Ok(left_out)
 }
 
-/// What a lane left out of a partition: offsets and event ids, for `weir verify`.
+/// What a lane left out, by partition: offsets and event ids, for `weir verify`.
 pub async fn left_out(
     client: &impl GenericClient,
     lane: &str,
-    partition: &Partition,
-) -> Result<HashMap<i64, String>, DbError> {
+) -> Result<HashMap<Partition, HashMap<i64, String>>, DbError> {
     const ACTION: &str = "reading repeated events";
-    const SQL: &str = "SELECT \"offset\", event_id FROM repeats \
-         WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4";
-    let values: [&(dyn ToSql + Sync); 4] = [&lane, &&*partition.source, &&*partition.topic, &partition.number];
-    let rows = client.query(SQL, &values).await.during(ACTION)?;
-    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
+    const SQL: &str = "SELECT source, topic, partition, \"offset\", event_id FROM repeats WHERE lane = $1";
+    let mut found: HashMap<Partition, HashMap<i64, String>> = HashMap::new();
+    for row in client.query(SQL, &[&lane]).await.during(ACTION)? {
+        let (offset, event_id) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+        found.entry(partition_of(&row)?).or_default().insert(offset, event_id);
+    }
+    Ok(found)
 }
 
 /// How many records each lane has left out.

@@ -1,7 +1,7 @@
 //! What `weir verify` reads from Postgres: everything from one snapshot, row by row, so that lanes may run meanwhile and
 //! memory stays bounded.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 
 use deadpool_postgres::ClientWrapper;
@@ -49,14 +49,14 @@ impl SinkSnapshot {
         Ledger::rows(&*self.client).await
     }
 
-    /// Offsets that are a lane's dead letters.
-    pub async fn dead_offsets(&self, lane: &str, partition: &Partition) -> Result<HashSet<i64>, DbError> {
-        Ok(dead_letters::offsets(&*self.client, lane, partition).await?.into_keys().collect())
+    /// Offsets that are a lane's dead letters, by partition.
+    pub async fn dead_offsets(&self, lane: &str) -> Result<HashMap<Partition, HashMap<i64, bool>>, DbError> {
+        dead_letters::offsets(&*self.client, lane).await
     }
 
-    /// What a lane left out of a partition, because it came before: offsets and event ids.
-    pub async fn left_out(&self, lane: &str, partition: &Partition) -> Result<HashMap<i64, String>, DbError> {
-        repeats::left_out(&*self.client, lane, partition).await
+    /// What a lane left out because it came before, by partition: offsets and event ids.
+    pub async fn left_out(&self, lane: &str) -> Result<HashMap<Partition, HashMap<i64, String>>, DbError> {
+        repeats::left_out(&*self.client, lane).await
     }
 
     /// The metrics at the cut.

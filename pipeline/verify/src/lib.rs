@@ -160,11 +160,15 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
     let sinks = SinkSnapshot::open(database).await?;
     let rows = sinks.ledger().await?;
     let mut cuts = Cuts::new();
-    for row in &rows {
-        if let Some(lane) = [READ_MODELS, METRICS].into_iter().find(|lane| *lane == row.lane) {
-            let dead = sinks.dead_offsets(lane, &row.partition).await?;
-            let repeats = sinks.left_out(lane, &row.partition).await?;
-            cuts.insert((lane, row.partition.clone()), Cut { below: row.next_offset.unwrap_or(0), dead, repeats });
+    for lane in [READ_MODELS, METRICS] {
+        let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
+        for row in rows.iter().filter(|row| row.lane == lane) {
+            let cut = Cut {
+                below: row.next_offset.unwrap_or(0),
+                dead: dead.remove(&row.partition).unwrap_or_default().into_keys().collect(),
+                repeats: repeats.remove(&row.partition).unwrap_or_default(),
+            };
+            cuts.insert((lane, row.partition.clone()), cut);
         }
     }
     let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
@@ -229,11 +233,7 @@ async fn history_cuts(
 ) -> Result<(Option<HistoryTable>, HashMap<Partition, Cut>), VerifyError> {
     let read_dead = || async {
         let client = database.get().await?;
-        let mut dead = HashMap::new();
-        for partition in &partitions {
-            dead.insert(partition.clone(), dead_letters::offsets(&**client, HISTORY, partition).await?);
-        }
-        Ok::<_, DbError>(dead)
+        dead_letters::offsets(&**client, HISTORY).await
     };
     let mut attempts = 0;
     loop {
@@ -249,8 +249,9 @@ async fn history_cuts(
         }
         let after = read_dead().await?;
         let client = database.get().await?;
+        let mut left_out = repeats::left_out(&**client, HISTORY).await?;
         for (partition, cut) in &mut cuts {
-            cut.repeats = repeats::left_out(&**client, HISTORY, partition).await?;
+            cut.repeats = left_out.remove(partition).unwrap_or_default();
         }
         attempts += 1;
         let within = |dead: &HashMap<Partition, HashMap<i64, bool>>| -> BTreeSet<(Partition, i64)> {
