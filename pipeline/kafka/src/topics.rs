@@ -1,7 +1,7 @@
 //! The topics: what they should be, what they are, and how the one becomes the other. Nothing is ever shrunk or deleted.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigEntry, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier,
@@ -121,23 +121,27 @@ impl Topics {
                 self.alter(spec).await?;
             }
         }
-        self.wait_for_metadata().await?;
-        self.diff().await
+        self.settled(changes).await
     }
 
-    /// A topic that was made is not known everywhere at once.
-    async fn wait_for_metadata(&self) -> Result<(), KafkaError> {
-        for _ in 0..300 {
-            let metadata = self.metadata().await?;
-            let is_there = |spec: &TopicSpec| {
-                partitions_of(&metadata, &spec.name).is_some_and(|(partitions, _)| partitions >= spec.partitions)
-            };
-            if self.specs.iter().all(is_there) {
-                return Ok(());
+    /// What was changed is not known to every broker at once, and each question goes to any of them: looked at until it was
+    /// seen three times in a row, for half a minute at most.
+    async fn settled(&self, changes: &[Change]) -> Result<Vec<Change>, KafkaError> {
+        let applied = |left: &Change| {
+            let same = |c: &Change| c.topic == left.topic && (c.what == left.what || c.what == "topic");
+            changes.iter().any(|c| c.obstacle.is_none() && same(c))
+        };
+        let give_up = Instant::now() + Duration::from_secs(30);
+        let mut seen = 0;
+        loop {
+            let left = self.diff().await;
+            let is_there = matches!(&left, Ok(left) if !left.iter().any(applied));
+            seen = if is_there { seen + 1 } else { 0 };
+            if seen == 3 || Instant::now() > give_up {
+                return left;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
     }
 
     async fn metadata(&self) -> Result<Metadata, KafkaError> {
