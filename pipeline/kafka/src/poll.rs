@@ -34,8 +34,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that may wait for the lane.
 pub(crate) const CHUNKS_WAITING: usize = 2;
 
-/// How long the lane may leave chunks standing before fetching is paused.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the lane may leave chunks standing before fetching is paused, which throws away what was fetched and may cost a second
+/// more on the way back. Rebalances wait as long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -166,8 +167,6 @@ pub(crate) struct Poller {
     /// Offsets that the lane knows to be passed.
     pub(crate) passed: HashMap<Partition, i64>,
     pub(crate) looked_at: Instant,
-    /// Assigned when an offset was out of range: one of them fetches no more, and a seek may not wake it up.
-    pub(crate) suspect: BTreeSet<Place>,
 }
 
 /// Records on their way into one hand-over. Their bytes share one allocation.
@@ -331,7 +330,6 @@ impl Poller {
     fn fail(&mut self, error: RdError) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
-            self.suspect.extend(self.assigned().unwrap_or_default());
             self.shared.waiting().push(Said::OutOfRange);
         } else if is_damage(&error) {
             // The client would go on behind it, as if nothing had been there.
@@ -412,33 +410,17 @@ impl Poller {
         if positions.is_empty() {
             return Ok((self.generation, BTreeSet::new()));
         }
-        // A partition whose offset was out of range does not fetch any more: it is assigned anew.
-        let mut sought = TopicPartitionList::new();
-        let mut stopped = TopicPartitionList::new();
-        let mut resumed = TopicPartitionList::new();
+        // Assigned anew at their offsets. A seek would do for those that fetch already, but not for one whose offset was out of
+        // range, and nobody wakes the client's fetching thread up for what is merely sought and resumed: it may sleep a second.
+        let mut list = TopicPartitionList::new();
         for (place, _, offset) in &positions {
-            let to = if self.suspect.remove(place) { &mut stopped } else { &mut sought };
-            to.add_partition_offset(&place.0, place.1, Offset::Offset(*offset)).during(ACTION)?;
+            list.add_partition_offset(&place.0, place.1, Offset::Offset(*offset)).during(ACTION)?;
         }
-        let answers = match sought.count() {
-            0 => sought,
-            _ => self.consumer.seek_partitions(sought, client::CALL_TIMEOUT).during(ACTION)?,
-        };
-        for element in answers.elements() {
-            let to = if element.error().is_err() { &mut stopped } else { &mut resumed };
-            to.add_partition_offset(element.topic(), element.partition(), element.offset()).during(ACTION)?;
+        self.consumer.incremental_unassign(&list).during(ACTION)?;
+        if !self.paused {
+            self.consumer.resume(&list).during(ACTION)?;
         }
-        if stopped.count() > 0 {
-            self.consumer.incremental_unassign(&stopped).during(ACTION)?;
-            self.consumer.incremental_assign(&stopped).during(ACTION)?;
-        }
-        if self.paused {
-            self.consumer.pause(&stopped).during(ACTION)?;
-        } else {
-            self.consumer.resume(&resumed).during(ACTION)?;
-            // Assigned anew they are as paused as they were.
-            self.consumer.resume(&stopped).during(ACTION)?;
-        }
+        self.consumer.incremental_assign(&list).during(ACTION)?;
         let mut started = BTreeSet::new();
         for ((topic, number), partition, _) in positions {
             started.insert((topic.clone(), number));

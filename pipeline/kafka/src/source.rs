@@ -81,7 +81,6 @@ impl KafkaSource {
             paused: false,
             passed: HashMap::new(),
             looked_at: Instant::now(),
-            suspect: BTreeSet::new(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
         Ok(Self {
