@@ -227,6 +227,7 @@ fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
     let tests = concat!(
         include_str!("crash.rs"),
+        include_str!("clickhouse/faults.rs"),
         include_str!("dead_letters.rs"),
         include_str!("jobs.rs"),
         include_str!("kafka.rs"),
@@ -241,6 +242,7 @@ fn each_failpoint_has_its_test() {
         "postgres/src/projection.rs",
         "postgres/src/rebuild.rs",
         "history/src/sink.rs",
+        "clickhouse/src/sink.rs",
         "kafka/src/poll.rs",
         "kafka/src/publisher.rs",
     ];

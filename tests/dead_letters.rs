@@ -6,7 +6,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use weir_model::EventType;
 use weir_model::wire::samples;
-use weir_tests::{Up, Weir};
+use weir_tests::{ClickHouse, Up, Weir};
 
 async fn send(up: &Up<'_>, token: &str, command: &str, user: &str, email: &str) {
     let event_type = if command == "RegisterUser" { EventType::UserRegistered } else { EventType::UserProfileUpdated };
@@ -163,6 +163,27 @@ async fn a_redrive_that_is_killed_after_its_commit_is_done_once() {
     letters_in_state(&weir, "redrive", 0).await;
     up.terminate();
     assert_eq!(weir.json(&["sql", "SELECT score FROM assessment_completed"]), json!([{"score": 99.0}]));
+    weir.verify();
+}
+
+/// ClickHouse has the record already, and its dead letter is still there: inserted again, it is one row.
+#[tokio::test]
+async fn a_redrive_into_clickhouse_that_is_killed_after_its_insert_is_done_once() {
+    let server = ClickHouse::start();
+    let weir = server.settings().iter().fold(Weir::new(), |weir, setting| weir.with(setting));
+    let up = weir.up_until("clickhouse.after_redrive");
+    let token = up.token("default", "command,read");
+    send(&up, &token, "RegisterUser", "u1", "fine").await;
+    intrude(&weir).await;
+    letters_in_state(&weir, "dead", 4).await;
+    mend_and_redrive(&weir).await;
+    up.dies();
+    weir.verify();
+    let up = weir.up();
+    letters_in_state(&weir, "redrive", 0).await;
+    let sql = "SELECT count(), any(score) FROM weir.analytics_events WHERE event_type = 'AssessmentCompleted'";
+    assert_eq!(server.sql(sql).await, "1\t99");
+    up.terminate();
     weir.verify();
 }
 

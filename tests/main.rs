@@ -6,6 +6,7 @@
 
 mod acknowledged;
 mod api;
+mod clickhouse;
 mod configuring;
 mod crash;
 mod dashboards;

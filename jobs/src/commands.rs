@@ -1,5 +1,6 @@
 //! The command line: a thin file per subcommand.
 
+mod clickhouse;
 mod config;
 mod dead_letters;
 mod demo;
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// The topics: what would change, and changing it
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// The schema in ClickHouse
+    #[command(subcommand)]
+    Clickhouse(clickhouse::ClickHouseCommand),
     /// Where lanes read from
     #[command(subcommand)]
     Source(source::SourceCommand),
@@ -124,6 +128,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Run(args) => Box::pin(run::run(&place, args)).await,
         Command::Publish(args) => Box::pin(publish::run(&place, args)).await,
         Command::Topics(command) => Box::pin(topics::run(&place, command, format)).await,
+        Command::Clickhouse(command) => Box::pin(clickhouse::run(&place, command)).await,
         Command::Source(command) => Box::pin(source::run(&place, command)).await,
         Command::Demo(args) => Box::pin(demo::run(place, args, format)).await,
         Command::Import(import) => Box::pin(import::run(&place, import, format)).await,

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
+use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::{Backoff, chain};
 use weir_engine::{BoxError, LaneError, LanePhase, Sink, Source, StatusBoard, run_lane};
 use weir_history::{HistoryRoot, HistorySink};
@@ -201,7 +202,7 @@ impl Instance {
             )
         })?;
         let api = format!("http://{}", listener.local_addr()?);
-        let names = LANES.map(str::to_owned);
+        let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
         let mut lanes = start_lanes(&attached, &names, &board, &stop).await?;
         if attached.settings.kafka.options().is_some() {
             start_publisher(&attached, &mut lanes, &stop)?;
@@ -277,7 +278,7 @@ impl View {
     pub(crate) async fn is_caught_up(&self) -> bool {
         let Ok(head) = EventStore::new(self.attached.database.clone()).head().await else { return false };
         let lanes = self.board.read();
-        if lanes.len() != LANES.len() {
+        if lanes.len() != self.attached.settings.lanes().len() {
             return false;
         }
         let through_kafka = self.attached.settings.kafka.options().is_some();
@@ -332,6 +333,7 @@ pub(crate) async fn start_lanes(
     for name in names {
         let known = || format!("there is no lane {name}; there are {}", LANES.join(", "));
         let lane = settings.lane(name).filter(|_| LANES.contains(&name.as_str())).ok_or_else(known)?;
+        let clickhouse = if name == "clickhouse" { Some(settings.clickhouse.required()?) } else { None };
         let mut source: Box<dyn Source> = match settings.kafka.options() {
             Some(kafka) => {
                 let group = format!("{}-{name}", settings.kafka.group_prefix);
@@ -345,7 +347,10 @@ pub(crate) async fn start_lanes(
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
             "metrics" => Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone())),
-            _ => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
+            _ => match clickhouse {
+                Some(server) => Box::new(ClickHouseSink::new(server, database, ledger, policy.clone())),
+                None => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
+            },
         };
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());

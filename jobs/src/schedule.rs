@@ -9,6 +9,7 @@ use croner::Cron;
 use croner::errors::CronError;
 use jiff::{Timestamp, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
+use weir_clickhouse::ClickHouse;
 use weir_engine::BoxError;
 use weir_engine::retry::chain;
 use weir_history::HistoryRoot;
@@ -66,6 +67,7 @@ pub(crate) struct Runner {
     database: Database,
     history: HistoryRoot,
     kafka: Option<KafkaOptions>,
+    clickhouse: Option<ClickHouse>,
     dir: DataDir,
     units: Units,
     policy: RecordPolicy,
@@ -78,6 +80,7 @@ impl Runner {
             database: attached.database.clone(),
             history: attached.history.clone(),
             kafka: attached.settings.kafka.options(),
+            clickhouse: attached.settings.clickhouse.server(),
             dir: attached.dir.clone(),
             units: attached.settings.durations,
             policy: attached.settings.record_policy(),
@@ -111,7 +114,12 @@ impl Runner {
 
     async fn verify(&self) -> Result<(Outcome, String), BoxError> {
         let spill = self.dir.spill()?;
-        let stores = Stores { database: &self.database, history: &self.history, kafka: self.kafka.as_ref() };
+        let stores = Stores {
+            database: &self.database,
+            history: &self.history,
+            kafka: self.kafka.as_ref(),
+            clickhouse: self.clickhouse.as_ref(),
+        };
         let report = weir_verify::verify(stores, self.units, &spill).await?;
         let different: Vec<String> = report
             .comparisons

@@ -1,5 +1,6 @@
 //! Settings: `default.toml` < file < environment < flag. An unknown key is an error.
 
+mod clickhouse;
 mod kafka;
 mod layers;
 mod references;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use weir_engine::BatchLimits;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
+use weir_verify::LANES;
 
 /// Every setting with its default.
 pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
@@ -28,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) api: Api,
     pub(crate) postgres: Postgres,
     pub(crate) history: History,
+    pub(crate) clickhouse: clickhouse::Settings,
     pub(crate) kafka: kafka::Kafka,
     publisher: kafka::Publisher,
     pub(crate) run: Run,
@@ -191,6 +194,12 @@ impl Settings {
             parked_max: self.dead_letters.parked_max,
             repeats_window: Duration::from_secs(self.dead_letters.repeats_window_s),
         }
+    }
+
+    /// The lanes that run by themselves.
+    pub(crate) fn lanes(&self) -> Vec<&'static str> {
+        let with_clickhouse = self.clickhouse.server().is_some();
+        LANES.into_iter().filter(|lane| *lane != "clickhouse" || with_clickhouse).collect()
     }
 
     /// The lane of this name as the engine wants it.

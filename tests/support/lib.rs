@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot be set up fails, and says so")]
 #![allow(clippy::missing_panics_doc, clippy::as_conversions, reason = "tests")]
 
+pub mod clickhouse;
 pub mod fixture;
 pub mod kafka;
 pub mod mount;
@@ -14,6 +15,7 @@ pub mod python;
 pub mod tls;
 pub mod weir;
 
+pub use clickhouse::ClickHouse;
 pub use fixture::Fixture;
 pub use kafka::Kafka;
 pub use mount::Mount;
@@ -32,10 +34,21 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The binary under test, built once with the profile and features of the tests themselves.
+/// The user's cache directory.
+pub(crate) fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
+}
+
+/// The binary under test.
 pub fn binary() -> &'static PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+    binary_of("weir")
+}
+
+/// A binary of this workspace, built once with the profile and features of the tests themselves.
+pub fn binary_of(name: &str) -> &'static PathBuf {
+    static BINARIES: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
+    let binaries = BINARIES.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
         // What `cargo test` says about this package would be news to the build scripts of others (ring watches these), and
         // half of everything would be built anew.
@@ -47,20 +60,25 @@ pub fn binary() -> &'static PathBuf {
                 cargo.env_remove(name);
             }
         }
-        cargo.args(["build", "--bin", "weir", "--message-format=json-render-diagnostics"]);
+        cargo.args(["build", "--bins", "--message-format=json-render-diagnostics"]);
         if !cfg!(debug_assertions) {
             cargo.args(["--profile", "bench"]);
         }
         let output = cargo.env_remove("LD_LIBRARY_PATH").current_dir(root()).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "the binary does not build");
+        assert!(output.status.success(), "the binaries do not build");
         let lines = String::from_utf8(output.stdout).unwrap();
-        let executable = lines
+        let named = |message: serde_json::Value| {
+            let path = PathBuf::from(message["executable"].as_str()?);
+            Some((message["target"]["name"].as_str()?.to_owned(), path))
+        };
+        lines
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "weir")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-        executable.expect("cargo names the executable")
-    })
+            .filter_map(named)
+            .collect()
+    });
+    let found = binaries.iter().find(|(binary, _)| binary == name);
+    &found.expect("cargo names the executables").1
 }
 
 /// The seed of a randomised test: from `WEIR_SEED`, else new. Printed, so that a failure can be replayed.

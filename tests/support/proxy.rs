@@ -1,6 +1,6 @@
-//! A proxy before a Postgres server that loses replies, slows everything down, or is gone.
+//! A proxy before a server that loses replies, slows everything down, cuts what is sent, or is gone.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ struct Faults {
     lose: AtomicU64,
     marker: Mutex<Vec<u8>>,
     lost: AtomicU64,
+    /// Bytes of clients that still pass before their connection is cut, or held where it is; below 0 all of them do.
+    passing: AtomicI64,
+    holding: AtomicBool,
+    cuts: AtomicU64,
 }
 
 /// A running proxy; ends with the runtime.
@@ -76,6 +80,24 @@ impl Proxy {
         self.faults.lose.store(n, Ordering::SeqCst);
     }
 
+    /// After so many more bytes of whoever sends, that connection is cut.
+    pub fn cut_after(&self, bytes: u32) {
+        self.faults.holding.store(false, Ordering::SeqCst);
+        self.faults.passing.store(i64::from(bytes) + 1, Ordering::SeqCst);
+    }
+
+    /// After so many more bytes, the rest of that connection is held back until [`Self::go_away`].
+    pub fn hold_after(&self, bytes: u32) {
+        self.faults.holding.store(true, Ordering::SeqCst);
+        self.faults.passing.store(i64::from(bytes) + 1, Ordering::SeqCst);
+    }
+
+    /// Connections cut or held in the middle so far.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        self.faults.cuts.load(Ordering::SeqCst)
+    }
+
     /// Replies lost so far.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -110,9 +132,29 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: &Fault
         if marked && faults.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             losing.store(true, Ordering::SeqCst);
         }
-        if to.write_all(&buffer[..n]).await.is_err() {
+        let passing = pass(n, faults);
+        if to.write_all(&buffer[..passing]).await.is_err() {
             return;
         }
+        if passing < n {
+            if faults.holding.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            return;
+        }
+    }
+}
+
+/// How many of these bytes pass.
+fn pass(n: usize, faults: &Faults) -> usize {
+    let length = i64::try_from(n).unwrap();
+    let less = |left: i64| (left > 0).then(|| (left - length).max(0));
+    match faults.passing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+        Ok(left) if left <= length => {
+            faults.cuts.fetch_add(1, Ordering::SeqCst);
+            usize::try_from(left - 1).unwrap()
+        }
+        _ => n,
     }
 }
 

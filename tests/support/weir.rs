@@ -322,6 +322,16 @@ impl Up<'_> {
         }
     }
 
+    /// Waits until a failpoint has stopped it.
+    pub async fn stands_still(&self) {
+        let (pid, started) = (self.child.as_ref().unwrap().id(), Instant::now());
+        let is_stopped = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
+        while !is_stopped() {
+            assert!(started.elapsed() < PATIENCE, "nothing stopped it:\n{}", self.weir.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Stops it as `kill -STOP` does, until [`Self::go_on`].
     pub fn pause(&self) {
         self.signal(Signal::STOP);

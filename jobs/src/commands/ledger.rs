@@ -1,15 +1,19 @@
 //! `weir ledger show|reset`
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::json;
 use weir_engine::{BoxError, Partition};
 use weir_kafka::TopicLog;
-use weir_postgres::Ledger;
+use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 use weir_verify::LANES;
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
+
+/// The lane to which a record that comes again changes nothing.
+const IDEMPOTENT: &str = "clickhouse";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LedgerCommand {
@@ -20,7 +24,7 @@ pub(crate) enum LedgerCommand {
         lane: Option<String>,
     },
     /// Decide where a lane goes on in a partition that it cannot read from where it stands: records that were removed before
-    /// it read them, or a topic that was made anew. Forward only
+    /// it read them, or a topic that was made anew. Forward only; clickhouse also back, to fill its table anew
     Reset(Reset),
 }
 
@@ -53,8 +57,8 @@ pub(crate) async fn run(place: &Place, command: LedgerCommand, format: Format) -
 }
 
 async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
-    let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
-    let wanted = log.ranges().iter().filter(|(partition, _)| reset.partition.is_none_or(|n| n == partition.number));
+    let ranges = ranges(attached, reset).await?;
+    let wanted = ranges.iter().filter(|(partition, _)| reset.partition.is_none_or(|n| n == partition.number));
     let wanted: Vec<_> = wanted.collect();
     if wanted.is_empty() {
         let number = reset.partition.map_or_else(String::new, |number| format!("partition {number} of "));
@@ -69,10 +73,27 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         weir_history::reset(&attached.history, &reset.lane, &resets).await?;
     }
     for (partition, offset) in resets {
-        Ledger::reset(&attached.database, &reset.lane, &partition, offset).await?;
+        Ledger::reset(&attached.database, &reset.lane, &partition, offset, reset.lane == IDEMPOTENT).await?;
         complain(&format!("{} goes on at {offset} of {partition}", reset.lane));
     }
     Ok(())
+}
+
+/// What there is of the topic to read.
+async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition, (i64, i64)>, BoxError> {
+    if reset.topic != EVENT_STORE_TOPIC {
+        let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
+        return Ok(log.ranges().clone());
+    }
+    if reset.lane != IDEMPOTENT {
+        return Err(format!(
+            "nothing is ever removed from the event store: {} can read it from where it stands",
+            reset.lane
+        )
+        .into());
+    }
+    let head = EventStore::new(attached.database.clone()).head().await?;
+    Ok(BTreeMap::from([(EventStoreSource::partition(&attached.database).await?, (1, head.0 + 1))]))
 }
 
 fn offset_in(reset: &Reset, partition: &Partition, (low, high): (i64, i64)) -> Result<i64, BoxError> {

@@ -11,7 +11,7 @@ use crate::instance::{Attached, Place, handlers, start_lanes};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which lanes: read-models, metrics, history
+    /// Which lanes: read-models, metrics, history, clickhouse
     #[arg(required = true, value_name = "LANE")]
     lanes: Vec<String>,
 }

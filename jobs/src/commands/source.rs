@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use weir_engine::BoxError;
 use weir_kafka::Topics;
 use weir_postgres::{EventStore, switching};
-use weir_verify::LANES;
 
 use crate::instance::{Attached, Place};
 use crate::output::complain;
@@ -38,7 +37,7 @@ async fn switch(attached: &Attached) -> Result<(), BoxError> {
     // No lane may commit between the look at where they stand and the switch: they run inside an instance.
     let _lock = attached.dir.lock_instance()?;
     let head = EventStore::new(attached.database.clone()).head().await?;
-    let position = switching::to_kafka(&attached.database, &LANES, head).await?;
+    let position = switching::to_kafka(&attached.database, &attached.settings.lanes(), head).await?;
     complain(&format!(
         "switched at position {position}: later events go through Kafka; start with `weir up`, or `weir publish` and `weir run`"
     ));

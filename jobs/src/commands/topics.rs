@@ -7,7 +7,6 @@ use weir_engine::{BoxError, Partition};
 use weir_kafka::{Change, KafkaOptions, TopicLog, Topics};
 use weir_postgres::publishing::Publishing;
 use weir_postgres::{Ledger, dead_letters};
-use weir_verify::LANES;
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
@@ -98,7 +97,7 @@ async fn obstacle(attached: &Attached, topic: &str, log: &TopicLog) -> Result<Op
         )));
     }
     let rows = Ledger::rows(&**client).await?;
-    for lane in LANES {
+    for lane in attached.settings.lanes() {
         let from = |partition: &Partition, low: i64| {
             let row = rows.iter().find(|row| row.lane == lane && row.partition == *partition);
             row.and_then(|row| row.next_offset).unwrap_or(low)

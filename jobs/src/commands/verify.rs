@@ -21,7 +21,13 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
     let spill = attached.dir.spill()?;
     let units = attached.settings.durations;
     let kafka = attached.settings.kafka.options();
-    let stores = Stores { database: &attached.database, history: &attached.history, kafka: kafka.as_ref() };
+    let clickhouse = attached.settings.clickhouse.server();
+    let stores = Stores {
+        database: &attached.database,
+        history: &attached.history,
+        kafka: kafka.as_ref(),
+        clickhouse: clickhouse.as_ref(),
+    };
     let report = weir_verify::verify(stores, units, &spill).await;
     std::fs::remove_dir_all(&spill)?;
     let report = report?;

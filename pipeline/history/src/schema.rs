@@ -39,7 +39,8 @@ const REST: &[(&str, ColumnType, bool)] = &[("extra", ColumnType::Json, false), 
 /// would say little, and each commit's every file would carry them for ever.
 pub(crate) const STATS_COLUMNS: &str = "timestamp,recorded_at,position,partition,offset";
 
-fn all() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
+/// Every column: name, type, whether it may be null.
+pub fn columns() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
     let typed = COLUMNS.iter().map(|column| (column.name, column.column_type, true));
     ENVELOPE.iter().copied().chain(typed).chain(REST.iter().copied())
 }
@@ -60,7 +61,7 @@ pub fn arrow_type(column_type: ColumnType) -> DataType {
 /// The Arrow schema of a batch on its way into the table.
 #[must_use]
 pub fn arrow_schema() -> SchemaRef {
-    Arc::new(Schema::new(all().map(|(name, t, null)| Field::new(name, arrow_type(t), null)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(columns().map(|(name, t, null)| Field::new(name, arrow_type(t), null)).collect::<Vec<_>>()))
 }
 
 /// The Delta schema.
@@ -74,5 +75,5 @@ pub(crate) fn delta_columns() -> Vec<StructField> {
             ColumnType::Timestamp => PrimitiveType::Timestamp,
         })
     };
-    all().map(|(name, column_type, null)| StructField::new(name, delta_type(column_type), null)).collect()
+    columns().map(|(name, column_type, null)| StructField::new(name, delta_type(column_type), null)).collect()
 }

@@ -18,16 +18,15 @@ use deltalake_core::checkpoints;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, Sink, SinkError, Span, failpoint};
+use weir_engine::{Batch, Claim, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::Position;
-use weir_model::wire::{self, DecodeError, Decoded};
-use weir_postgres::repeats::{self, Candidate, Memory, Places};
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RecordPolicy, dead_letters};
+use weir_postgres::repeats::{Memory, Places};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RecordPolicy, apart, dead_letters};
 
 use crate::past;
 use crate::schema::PARTITION_COLUMNS;
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
-use crate::write::{without, write};
+use crate::write::write;
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 20;
@@ -84,29 +83,11 @@ impl HistorySink {
         {
             return Ok(adds.clone());
         }
-        let (events, others) = without(batch, repeats);
+        let (events, others) = apart::without(batch, repeats);
         let adds = write(self.table().await?, &events, &others).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));
         failpoint::hit("history.after_data_files");
         Ok(adds)
-    }
-
-    /// Dead letters and the ids of other services' events go to Postgres before the commit: above the ledger they harm nobody,
-    /// and a crash after the commit must not lose them. Gives the records that the commit leaves out.
-    async fn keep_apart(&self, batch: &Batch, partitions: &[&Partition]) -> Result<Places, SinkError> {
-        const ACTION: &str = "keeping dead letters";
-        let mut candidates = Candidate::of_events(&batch.events);
-        candidates.extend(batch.others.iter().filter_map(Candidate::of_other));
-        if batch.dead.is_empty() && candidates.is_empty() {
-            return Ok(Places::new());
-        }
-        let mut client = self.database.get().await?;
-        let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-        self.ledger.hold(&*transaction, partitions).await?;
-        dead_letters::insert_undecodable(&*transaction, self.ledger.lane(), &batch.dead).await?;
-        let repeats = repeats::notice(&*transaction, self.ledger.lane(), candidates).await?;
-        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
-        Ok(repeats)
     }
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
@@ -192,7 +173,8 @@ impl HistorySink {
         if !behind.is_empty() {
             self.advance_ledger(&behind).await?;
         }
-        self.drop_provisional(&taken).await
+        let taken: Vec<&Claim> = taken.iter().map(|claim| &**claim).collect();
+        apart::drop_provisional(&self.database, &self.ledger, &taken).await
     }
 
     /// Refuses an event store that does not hold the last event that history holds.
@@ -240,20 +222,6 @@ impl HistorySink {
         table.sync(&[], version).await.map_err(retry)
     }
 
-    /// Dead letters of a batch that was never committed: this process may be able to decode what the last one could not,
-    /// and then the record would be both in the table and dead. If not, its own batch keeps them again.
-    async fn drop_provisional(&self, claims: &[&mut Claim]) -> Result<(), SinkError> {
-        const ACTION: &str = "dropping dead letters of an unfinished batch";
-        let mut client = self.database.get().await?;
-        let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-        let partitions: Vec<&Partition> = claims.iter().map(|claim| &claim.partition).collect();
-        self.ledger.hold(&*transaction, &partitions).await?;
-        let from = |claim: &&mut Claim| claim.next_offset.unwrap_or(i64::MIN);
-        let from: Vec<(&Partition, i64)> = partitions.into_iter().zip(claims.iter().map(from)).collect();
-        dead_letters::drop_from(&*transaction, self.ledger.lane(), &from).await?;
-        transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))
-    }
-
     /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
     async fn redrive(&mut self) -> Result<(), SinkError> {
         let mut client = self.database.get().await?;
@@ -262,7 +230,7 @@ impl HistorySink {
             if !self.partitions.contains(&record.partition) {
                 continue;
             }
-            let batch = match redriven(record.clone()) {
+            let batch = match apart::redriven(record.clone()) {
                 Ok(batch) => batch,
                 Err(error) => {
                     const ACTION: &str = "keeping a dead letter";
@@ -280,8 +248,8 @@ impl HistorySink {
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
                 // Nothing but this record is in the batch, so what is left out is all of it.
-                let repeats = self.keep_apart(&batch, &[&record.partition]).await?;
-                let (events, others) = without(&batch, &repeats);
+                let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
+                let (events, others) = apart::without(&batch, &repeats);
                 let table = self.table().await?;
                 let adds = write(table, &events, &others).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
@@ -323,16 +291,6 @@ fn lost(partition: &Partition, ledger: i64, history: Option<i64>) -> String {
 
 fn retry(error: HistoryError) -> SinkError {
     SinkError::Retry(error.into())
-}
-
-/// A dead letter as a batch of its own, if it is an event after all.
-fn redriven(record: Record) -> Result<Batch, DecodeError> {
-    let mut batch = Batch::default();
-    match wire::decode_any(&record.payload)? {
-        Decoded::Event(event) => batch.events.push(Located { record, event }),
-        Decoded::Other(event) => batch.others.push(LocatedOther { record, event }),
-    }
-    Ok(batch)
 }
 
 /// Commits on exactly the snapshot at hand. After an error the outcome is unknown: read the log again.
@@ -399,7 +357,7 @@ impl Sink for HistorySink {
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
-        let repeats = self.keep_apart(batch, &partitions).await?;
+        let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
         let adds = self.write_files(batch, &spans, &repeats).await?;
         let transactions = spans
             .iter()

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use deltalake_core::datafusion::execution::context::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -33,6 +35,32 @@ impl HistoryHashes {
                 add_record(self.by_type.entry(OTHER_EVENT.to_owned()).or_default(), at, &event.document);
             }
         }
+    }
+
+    /// Hashes each row of a batch with the columns of [`crate::schema`]. Rows without a place go to `left_out`.
+    pub async fn add_batch(
+        &mut self,
+        batch: &RecordBatch,
+        place: &impl Place,
+        left_out: &mpsc::Sender<LeftOut>,
+    ) -> Result<(), ArrowError> {
+        let rows = Rows::new(batch)?;
+        for row in 0..rows.len {
+            let (at, event) = match read(&rows, row) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.note_broken(rows.coordinates(row), &error);
+                    continue;
+                }
+            };
+            match place.of(at.clone(), &event) {
+                Placed::At(at) => self.add(&at, &event),
+                // Whoever went away takes no more of them.
+                Placed::LeftOut => drop(left_out.send((at, event)).await),
+                Placed::Skipped => {}
+            }
+        }
+        Ok(())
     }
 
     fn note_broken(&mut self, at: Result<Coordinates, BrokenRow>, error: &BrokenRow) {
@@ -73,17 +101,28 @@ fn read(rows: &Rows, row: usize) -> Result<(Coordinates, Decoded), BrokenRow> {
     Ok((at, Decoded::Event(lift(rows.event(row)?))))
 }
 
-/// Decides under which coordinates a row is compared; `None` leaves it out.
+/// What becomes of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// Compared under these coordinates.
+    At(Coordinates),
+    /// Not compared here, but handed on.
+    LeftOut,
+    /// Not compared: nobody says yet that it should be there.
+    Skipped,
+}
+
+/// Decides under which coordinates a row is compared.
 pub trait Place: Sync {
     /// For one row.
-    fn of(&self, at: Coordinates, event: &Decoded) -> Option<Coordinates>;
+    fn of(&self, at: Coordinates, event: &Decoded) -> Placed;
 }
 
 struct AsItIs;
 
 impl Place for AsItIs {
-    fn of(&self, at: Coordinates, _: &Decoded) -> Option<Coordinates> {
-        Some(at)
+    fn of(&self, at: Coordinates, _: &Decoded) -> Placed {
+        Placed::At(at)
     }
 }
 
@@ -120,21 +159,7 @@ impl HistoryTable {
         let mut batches = rows.execute_stream().await.map_err(during(ACTION))?;
         let mut hashes = HistoryHashes::default();
         while let Some(batch) = batches.next().await {
-            let rows = Rows::new(&batch.map_err(during(ACTION))?).map_err(during(ACTION))?;
-            for row in 0..rows.len {
-                let (at, event) = match read(&rows, row) {
-                    Ok(read) => read,
-                    Err(error) => {
-                        hashes.note_broken(rows.coordinates(row), &error);
-                        continue;
-                    }
-                };
-                match place.of(at.clone(), &event) {
-                    Some(at) => hashes.add(&at, &event),
-                    // Whoever went away takes no more of them.
-                    None => drop(left_out.send((at, event)).await),
-                }
-            }
+            hashes.add_batch(&batch.map_err(during(ACTION))?, place, &left_out).await.map_err(during(ACTION))?;
         }
         Ok(hashes)
     }

@@ -4,8 +4,7 @@ use deltalake_core::kernel::Add;
 use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
-use weir_engine::{Batch, Located, LocatedOther};
-use weir_postgres::repeats::{self, Places};
+use weir_engine::{Located, LocatedOther};
 
 use crate::rows;
 use crate::table::{HistoryError, HistoryTable, during};
@@ -15,13 +14,6 @@ const ROW_GROUP_ROWS_MAX: usize = 65_536;
 
 /// Rows made into columns at once.
 const CHUNK_ROWS: usize = 8192;
-
-/// What of a batch is written.
-pub(crate) fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a LocatedOther>) {
-    let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-    let others = batch.others.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-    (events.collect(), others.collect())
-}
 
 /// The events' indexes in the order in which they are written: one partition of the table after the other, so that no batch
 /// has to be taken apart again, and by time within each, as readers want it. In chunks, so that a large batch is not held

@@ -256,16 +256,23 @@ impl Ledger {
     }
 
     /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a
-    /// topic that was made anew. Never back: what was applied stays applied. Rows of the topic's earlier selves are retired.
-    /// Whoever has the partition now is fenced.
-    pub async fn reset(database: &Database, lane: &str, partition: &Partition, to: i64) -> Result<(), DbError> {
+    /// topic that was made anew. Back only for a lane to which a record that comes again changes nothing (`idempotent`):
+    /// elsewhere what was applied stays applied. Rows of the topic's earlier selves are retired. Whoever has the partition now
+    /// is fenced.
+    pub async fn reset(
+        database: &Database,
+        lane: &str,
+        partition: &Partition,
+        to: i64,
+        idempotent: bool,
+    ) -> Result<(), DbError> {
         const ACTION: &str = "resetting the ledger";
         const RETIRE: &str = "UPDATE ledger SET retired_at = now(), epoch = epoch + 1 \
              WHERE lane = $1 AND topic = $3 AND partition = $4 AND source <> $2 AND retired_at IS NULL";
         const MOVE: &str = "INSERT INTO ledger (lane, source, topic, partition, next_offset, epoch, owner) \
              VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
-             SET next_offset = excluded.next_offset, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
-             WHERE ledger.retired_at IS NULL AND coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset";
+             SET next_offset = excluded.next_offset, position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
+             WHERE ledger.retired_at IS NULL AND ($6 OR coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset)";
         // Ids noticed beyond the ledger are of records that this lane may never apply: their copies must not be left out.
         const FORGET: &str = "DELETE FROM seen s USING ledger l WHERE s.lane = $1 AND s.topic = $2 AND s.partition = $3 \
              AND l.lane = s.lane AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
@@ -276,7 +283,7 @@ impl Ledger {
         transaction.execute(FORGET, &forget).await.during(ACTION)?;
         let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
         transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
-        let values: [&(dyn ToSql + Sync); 5] = [&lane, &source, &topic, &partition.number, &to];
+        let values: [&(dyn ToSql + Sync); 6] = [&lane, &source, &topic, &partition.number, &to, &idempotent];
         if transaction.execute(MOVE, &values).await.during(ACTION)? == 0 {
             let why =
                 "the lane has applied what comes after that already: it goes forward only, or would apply it twice";

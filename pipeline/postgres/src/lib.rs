@@ -1,6 +1,7 @@
 //! Everything that lives in Postgres: the event store, the ledger, dead letters, the read models, the durable metrics
 //! and the API's tokens.
 
+pub mod apart;
 mod append;
 mod coalesce;
 mod commands;

@@ -9,18 +9,18 @@ use tokio::sync::mpsc;
 use weir_engine::{BoxError, Partition, Record};
 use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
-use weir_history::verify::{HistoryHashes, Place, add_record, left_out};
+use weir_history::verify::{HistoryHashes, Place, Placed, add_record, left_out};
 use weir_model::canonical::SetHash;
 use weir_model::project::Units;
 use weir_model::wire::{self, Decoded};
-use weir_model::{Event, OTHER_EVENT};
+use weir_model::{Event, OTHER_EVENT, OtherEvent};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{TABLES, reference_page};
 
 use crate::fold::{Item, fold_sorted, targets};
 use crate::lost::Lost;
-use crate::{Absent, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
+use crate::{Absent, COLUMNAR, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
 
 const PAGE: i64 = 2000;
 
@@ -64,7 +64,8 @@ struct At {
 /// What every sink should hold below its cut.
 #[derive(Default)]
 pub(crate) struct Expected {
-    pub(crate) history: BTreeMap<String, SetHash>,
+    /// By lane and event type, for lanes that keep every record.
+    columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
     /// By lane and subject.
@@ -219,13 +220,19 @@ impl Expected {
             Decoded::Other(event) => event.event_id.as_str(),
         };
         self.note_first(HISTORY, id);
-        let Decoded::Event(event) = event else { return Ok(()) };
         let (partition, offset) = (partition_of(&coordinates), coordinates.offset);
-        let payload = wire::canonical_document(&event).into_bytes();
         let standing = |lane: &'static str| match lane {
             HISTORY => Standing::Beyond,
             _ => Standing::by_cut(cuts.get(&(lane, partition.clone())), offset),
         };
+        let event = match event {
+            Decoded::Event(event) => event,
+            Decoded::Other(event) => {
+                self.take_other(&event, &coordinates, standing);
+                return Ok(());
+            }
+        };
+        let payload = wire::canonical_document(&event).into_bytes();
         let at = At { coordinates, rank: HISTORY_RANK };
         self.take_event(&event, &payload, at, standing, units, sorter).await
     }
@@ -286,19 +293,7 @@ impl Expected {
                 self.take_event(&event, &record.payload, at, standing, units, sorter).await
             }
             Ok(Decoded::Other(event)) => {
-                let standing = standing(HISTORY);
-                if standing != Standing::Repeat {
-                    self.note_first(HISTORY, event.event_id.as_str());
-                }
-                match standing {
-                    Standing::Holds => {
-                        let hash = self.history.entry(OTHER_EVENT.to_owned()).or_default();
-                        add_record(hash, &at.coordinates, &event.document);
-                    }
-                    absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
-                        self.note_absent(HISTORY, OTHER_EVENT, absent);
-                    }
-                }
+                self.take_other(&event, &at.coordinates, standing);
                 Ok(())
             }
             Err(error) => {
@@ -316,6 +311,32 @@ impl Expected {
                 Ok(())
             }
         }
+    }
+
+    /// Only lanes that keep everything have a place for it.
+    fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Standing) {
+        for lane in COLUMNAR {
+            let standing = standing(lane);
+            if standing != Standing::Repeat {
+                self.note_first(lane, event.event_id.as_str());
+            }
+            match standing {
+                Standing::Holds => self.hold(lane, OTHER_EVENT, at, &event.document),
+                absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                    self.note_absent(lane, OTHER_EVENT, absent);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, lane: &'static str, subject: &str, at: &Coordinates, document: &str) {
+        let hash = self.columnar.entry(lane).or_default().entry(subject.to_owned()).or_default();
+        add_record(hash, at, document);
+    }
+
+    /// What a lane that keeps every record should hold, by event type.
+    pub(crate) fn columnar(&self, lane: &str) -> BTreeMap<String, SetHash> {
+        self.columnar.get(lane).cloned().unwrap_or_default()
     }
 
     async fn take_event(
@@ -339,9 +360,8 @@ impl Expected {
                 self.note_absent(lane, subject, standing);
             }
         }
-        if standing(HISTORY) == Standing::Holds {
-            let hash = self.history.entry(subject.to_owned()).or_default();
-            add_record(hash, &at.coordinates, &wire::canonical_document(event));
+        for lane in COLUMNAR.into_iter().filter(|lane| standing(lane) == Standing::Holds) {
+            self.hold(lane, subject, &at.coordinates, &wire::canonical_document(event));
         }
         if standing(METRICS) == Standing::Holds {
             self.metrics.count(event, units);
@@ -389,18 +409,18 @@ impl Expected {
 }
 
 /// Where rows of history are compared.
-struct Places<'a> {
-    lost: &'a Lost,
-    event_store: &'a Partition,
+pub(crate) struct Places<'a> {
+    pub(crate) lost: &'a Lost,
+    pub(crate) event_store: &'a Partition,
 }
 
 impl Place for Places<'_> {
-    fn of(&self, at: Coordinates, event: &Decoded) -> Option<Coordinates> {
+    fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
         if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
-            return Some(at);
+            return Placed::At(at);
         }
-        let Decoded::Event(Event { position: Some(position), .. }) = event else { return None };
-        Some(Coordinates {
+        let Decoded::Event(Event { position: Some(position), .. }) = event else { return Placed::LeftOut };
+        Placed::At(Coordinates {
             source: self.event_store.source.to_string(),
             topic: self.event_store.topic.to_string(),
             partition: self.event_store.number.into(),
@@ -409,7 +429,7 @@ impl Place for Places<'_> {
     }
 }
 
-fn partition_of(at: &Coordinates) -> Partition {
+pub(crate) fn partition_of(at: &Coordinates) -> Partition {
     let number = i32::try_from(at.partition).unwrap_or(-1);
     Partition { source: at.source.as_str().into(), topic: at.topic.as_str().into(), number }
 }

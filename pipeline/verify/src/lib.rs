@@ -8,8 +8,9 @@
 //! topics hold records no longer, the event store stands in for them (`lost.rs`).
 //!
 //! Cuts: Postgres sinks are read in one REPEATABLE READ snapshot together with their ledger rows. History is read at one
-//! Delta version, whose own transaction says how far it goes.
+//! Delta version, whose own transaction says how far it goes. ClickHouse is read after the snapshot, and only below its ledger.
 
+mod clickhouse;
 mod expected;
 mod fold;
 mod lost;
@@ -17,6 +18,7 @@ mod lost;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use weir_clickhouse::{ClickHouse, ClickHouseError};
 use weir_engine::{BoxError, Partition};
 use weir_history::verify::HistoryHashes;
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
@@ -32,11 +34,14 @@ use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters
 use expected::Expected;
 use lost::Lost;
 
-/// The lanes that are verified.
-pub const LANES: [&str; 3] = [READ_MODELS, METRICS, HISTORY];
+/// The lanes that there are, and that are verified where they run.
+pub const LANES: [&str; 4] = [READ_MODELS, METRICS, HISTORY, CLICKHOUSE];
+/// Those that keep every record, by its coordinates.
+pub(crate) const COLUMNAR: [&str; 2] = [HISTORY, CLICKHOUSE];
 pub(crate) const READ_MODELS: &str = "read-models";
 pub(crate) const METRICS: &str = "metrics";
 pub(crate) const HISTORY: &str = "history";
+pub(crate) const CLICKHOUSE: &str = "clickhouse";
 /// The topics, in the lanes' column.
 const KAFKA: &str = "kafka";
 
@@ -55,6 +60,9 @@ pub enum VerifyError {
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// ClickHouse.
+    #[error(transparent)]
+    ClickHouse(#[from] ClickHouseError),
     /// The sort's spill files.
     #[error("sorting what the read models should hold failed; its temporary files are in {}, which needs room for them", path.display())]
     Sort {
@@ -120,6 +128,8 @@ impl Report {
 pub(crate) struct Cut {
     pub(crate) below: i64,
     pub(crate) dead: HashSet<i64>,
+    /// Of those, the ones that someone asked to try again: they may be in the sink already, for a moment.
+    pub(crate) redriven: HashSet<i64>,
     /// What came before, by offset, with its event id.
     pub(crate) repeats: HashMap<i64, String>,
 }
@@ -133,6 +143,8 @@ pub struct Stores<'a> {
     pub history: &'a HistoryRoot,
     /// The topics, where lanes read them.
     pub kafka: Option<&'a KafkaOptions>,
+    /// ClickHouse, where that lane runs.
+    pub clickhouse: Option<&'a ClickHouse>,
 }
 
 /// Where records come from.
@@ -155,17 +167,19 @@ pub(crate) type Cuts = HashMap<(&'static str, Partition), Cut>;
 
 /// Compares every sink with its sources. Lanes may run meanwhile. `spill` takes the sort's temporary files.
 pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Report, VerifyError> {
-    let Stores { database, history, kafka } = stores;
+    let Stores { database, history, kafka, clickhouse } = stores;
     let mut report = Report::default();
     let sinks = SinkSnapshot::open(database).await?;
     let rows = sinks.ledger().await?;
     let mut cuts = Cuts::new();
-    for lane in [READ_MODELS, METRICS] {
+    for lane in [READ_MODELS, METRICS, CLICKHOUSE] {
         let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
         for row in rows.iter().filter(|row| row.lane == lane) {
+            let dead = dead.remove(&row.partition).unwrap_or_default();
             let cut = Cut {
                 below: row.next_offset.unwrap_or(0),
-                dead: dead.remove(&row.partition).unwrap_or_default().into_keys().collect(),
+                redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
+                dead: dead.into_keys().collect(),
                 repeats: repeats.remove(&row.partition).unwrap_or_default(),
             };
             cuts.insert((lane, row.partition.clone()), cut);
@@ -203,7 +217,8 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
     compare_topics(&mut report, &expected);
     compare_read_models(&mut report, &expected, &sinks.read_models().await?);
     compare_metrics(&mut report, &expected, &sinks.metrics().await?);
-    compare_history(&mut report, &expected, actual);
+    compare_columnar(&mut report, HISTORY, &expected, actual);
+    clickhouse::compare(&mut report, clickhouse, &expected, &cuts, &lost, &sources).await?;
     Ok(report)
 }
 
@@ -365,21 +380,23 @@ fn compare_metrics(report: &mut Report, expected: &Expected, actual: &MetricTota
     );
 }
 
-fn compare_history(report: &mut Report, expected: &Expected, actual: HistoryHashes) {
+/// Of a lane that keeps every record.
+fn compare_columnar(report: &mut Report, lane: &'static str, expected: &Expected, actual: HistoryHashes) {
+    let of_lane = expected.columnar(lane);
     let mut subjects: Vec<String> = EventType::ALL.map(|t| t.as_str().to_owned()).to_vec();
-    let found: BTreeSet<&String> = actual.by_type.keys().chain(expected.history.keys()).collect();
+    let found: BTreeSet<&String> = actual.by_type.keys().chain(of_lane.keys()).collect();
     subjects.extend(found.into_iter().filter(|name| !subjects.contains(name)).cloned().collect::<Vec<_>>());
     for subject in subjects {
-        let absent = expected.absent(HISTORY, &subject);
-        let expected = expected.history.get(&subject).copied().unwrap_or_default();
+        let absent = expected.absent(lane, &subject);
+        let expected = of_lane.get(&subject).copied().unwrap_or_default();
         compare_hashes(
             report,
-            HISTORY,
+            lane,
             &subject,
             expected,
             actual.by_type.get(&subject).copied().unwrap_or_default(),
             absent,
         );
     }
-    report.differences.extend(actual.broken.into_iter().map(|words| format!("history: {words}")));
+    report.differences.extend(actual.broken.into_iter().map(|words| format!("{lane}: {words}")));
 }

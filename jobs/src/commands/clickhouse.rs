@@ -1,0 +1,42 @@
+//! `weir clickhouse migrate`
+
+use std::process::ExitCode;
+
+use weir_engine::BoxError;
+
+use crate::instance::Place;
+use crate::output::{complain, say};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ClickHouseCommand {
+    /// Bring the schema up to date, and check it; the lane does the same when it starts
+    Migrate {
+        /// Print the statements that would run, and run none
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+pub(crate) async fn run(place: &Place, command: ClickHouseCommand) -> Result<ExitCode, BoxError> {
+    let ClickHouseCommand::Migrate { dry_run } = command;
+    let (_, settings) = place.open()?;
+    let server = settings.clickhouse.required()?;
+    if dry_run {
+        for statement in server.pending().await? {
+            say(&format!("{statement};\n"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Postgres says whose turn it is.
+    let attached = place.attach().await?;
+    let migrated = server.migrate(&attached.database).await;
+    attached.detach().await?;
+    let applied = migrated?;
+    for name in &applied {
+        complain(&format!("applied {name}"));
+    }
+    if applied.is_empty() {
+        complain("the schema is up to date");
+    }
+    Ok(ExitCode::SUCCESS)
+}

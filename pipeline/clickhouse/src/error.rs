@@ -1,0 +1,95 @@
+//! What ClickHouse refuses, with what helps.
+
+use clickhouse::error::Error;
+
+/// Why ClickHouse did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{action}: {reason}{cure}")]
+pub struct ClickHouseError {
+    action: &'static str,
+    reason: String,
+    cure: String,
+}
+
+impl ClickHouseError {
+    pub(crate) fn new(action: &'static str, reason: impl Into<String>, cure: &str) -> Self {
+        let cure = if cure.is_empty() { String::new() } else { format!("; {cure}") };
+        Self { action, reason: reason.into(), cure }
+    }
+
+    pub(crate) fn of(action: &'static str, error: &Error) -> Self {
+        let reason = chain(error);
+        let cure = cure(&reason);
+        Self::new(action, reason, cure)
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut words = vec![error.to_string()];
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !words.iter().any(|said| said.contains(&text)) {
+            words.push(text);
+        }
+        source = error.source();
+    }
+    let mut words = words.join(": ");
+    // A server shows a whole query, or a whole row, where a line does.
+    if let Some((end, _)) = words.char_indices().nth(600) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
+}
+
+/// What helps, by ClickHouse's error codes (its `src/Common/ErrorCodes.cpp`).
+fn cure(reason: &str) -> &'static str {
+    let code = reason.split_once("Code: ").and_then(|(_, rest)| rest.split('.').next()?.trim().parse::<u32>().ok());
+    match code {
+        Some(16 | 53 | 70) => "the table was altered by hand: `weir clickhouse migrate` says which column",
+        Some(60 | 81) => "`weir clickhouse migrate` makes what is missing",
+        Some(164) => "the user or the database is read-only: give clickhouse.user a profile with readonly = 0",
+        Some(192..=194 | 516) => "check clickhouse.user and clickhouse.password",
+        Some(241 | 202) => {
+            "the server is short of memory or of query slots: lower lanes.clickhouse.records_max, or give it more"
+        }
+        Some(243 | 1000) if reason.contains("space") || reason.contains("NOT_ENOUGH_SPACE") => {
+            "the server's disk is full: make room, the lane goes on by itself"
+        }
+        Some(252) => "merges cannot keep up: raise lanes.clickhouse.flush_interval_ms or clickhouse.insert_interval_ms",
+        Some(497) => "grant clickhouse.user SELECT, INSERT, CREATE and ALTER on the database",
+        Some(_) => "",
+        None if reason.contains("network error") => "is clickhouse.url right, and does the server run?",
+        None => "",
+    }
+}
+
+/// Names the action that failed.
+pub(crate) trait During<T> {
+    fn during(self, action: &'static str) -> Result<T, ClickHouseError>;
+}
+
+impl<T> During<T> for Result<T, Error> {
+    fn during(self, action: &'static str) -> Result<T, ClickHouseError> {
+        self.map_err(|error| ClickHouseError::of(action, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_cures() {
+        let refused = |text: &str| {
+            let error = Error::BadResponse(text.to_owned());
+            ClickHouseError::of("inserting", &error).to_string()
+        };
+        let words = refused("Code: 516. DB::Exception: weir: Authentication failed");
+        assert!(words.starts_with("inserting: ") && words.ends_with("check clickhouse.user and clickhouse.password"));
+        assert!(refused("Code: 243. DB::Exception: Cannot reserve 1 MiB, not enough space").contains("make room"));
+        assert!(refused("Code: 62. DB::Exception: Syntax error").ends_with("Syntax error"));
+        assert!(refused(&"é".repeat(5000)).chars().count() < 700);
+    }
+}

@@ -1,0 +1,16 @@
+//! The lane `clickhouse`: every record once in ClickHouse, by its coordinates in the sort key of a ReplacingMergeTree. See
+//! [`sink`] for the protocol; `sql/clickhouse` has the schema.
+
+mod error;
+mod migrate;
+mod rollups;
+mod rows;
+mod schema;
+mod server;
+mod sink;
+mod verify;
+
+pub use error::ClickHouseError;
+pub use rollups::RollupCheck;
+pub use server::{ClickHouse, ClickHouseOptions};
+pub use sink::ClickHouseSink;

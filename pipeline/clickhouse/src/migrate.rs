@@ -1,0 +1,340 @@
+//! The schema, brought up to date by numbered migrations: checked, under a lock, and never destructive.
+
+use sha2::{Digest, Sha256};
+use weir_engine::BoxError;
+use weir_postgres::Database;
+
+use crate::error::ClickHouseError;
+use crate::schema::{StoredColumn, columns};
+use crate::server::{ClickHouse, literal, quoted};
+
+const ACTION: &str = "bringing the schema of ClickHouse up to date";
+
+/// Number, name, statements. What is applied is never changed: a later number mends it.
+const MIGRATIONS: [(u32, &str, &str); 2] = [
+    (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
+    (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
+];
+
+/// Postgres is the arbiter of who migrates.
+const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '60s'; \
+     SELECT pg_advisory_xact_lock(8626, 4)";
+
+impl ClickHouse {
+    /// What [`Self::migrate`] would run.
+    pub async fn pending(&self) -> Result<Vec<String>, ClickHouseError> {
+        self.check_version().await?;
+        let applied = match self.exists("weir_migrations").await? {
+            true => self.applied().await?,
+            false => Vec::new(),
+        };
+        let mut statements = if applied.is_empty() { self.preparing() } else { Vec::new() };
+        for (number, _, sql) in MIGRATIONS.iter().skip(applied.len()) {
+            statements.extend(self.statements(*number, sql));
+        }
+        statements.extend(self.ttl_change().await?);
+        Ok(statements)
+    }
+
+    /// Applies what is not there yet, and checks what is. Gives the names of what was applied.
+    pub async fn migrate(&self, database: &Database) -> Result<Vec<String>, BoxError> {
+        self.check_version().await?;
+        let mut client = database.get().await?;
+        let lock = client.transaction().await?;
+        lock.batch_execute(LOCK).await?;
+        let applied = self.apply().await;
+        // Nothing was written: this only lets the next one in.
+        drop(lock.rollback().await);
+        let applied = applied?;
+        self.check().await?;
+        Ok(applied)
+    }
+
+    async fn apply(&self) -> Result<Vec<String>, ClickHouseError> {
+        for statement in self.preparing() {
+            self.execute(ACTION, &statement).await?;
+        }
+        let known = self.applied().await?.len();
+        let mut applied = Vec::new();
+        for (number, name, sql) in MIGRATIONS.iter().skip(known) {
+            for statement in self.statements(*number, sql) {
+                self.execute(ACTION, &statement).await?;
+            }
+            let record = format!(
+                "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
+                self.database(),
+                literal(name),
+                literal(&checksum(sql))
+            );
+            self.execute(ACTION, &record).await?;
+            applied.push(format!("V{number}__{name}"));
+        }
+        if let Some(change) = self.ttl_change().await? {
+            self.execute(ACTION, &change).await?;
+            applied.push(change);
+        }
+        Ok(applied)
+    }
+
+    /// The migrations that are recorded, which must be the first of ours, unchanged.
+    async fn applied(&self) -> Result<Vec<u32>, ClickHouseError> {
+        let sql = format!(
+            "SELECT number, any(name), any(checksum) FROM {}.weir_migrations GROUP BY number ORDER BY number",
+            self.database()
+        );
+        let mut numbers = Vec::new();
+        for (row, place) in self.rows(ACTION, &sql).await?.iter().zip(0_usize..) {
+            let [number, name, sum] = &row[..] else {
+                return Err(ClickHouseError::new(ACTION, "weir_migrations has another form", ""));
+            };
+            let Some((ours, _, sql)) = MIGRATIONS.get(place).filter(|(ours, ..)| ours.to_string() == *number) else {
+                let words = format!("migration {number} ({name}) is not known here");
+                return Err(ClickHouseError::new(ACTION, words, "a newer weir made this schema: use that one"));
+            };
+            if *sum != checksum(sql) {
+                let words = format!("migration {number} ({name}) was applied in another form");
+                return Err(ClickHouseError::new(
+                    ACTION,
+                    words,
+                    "use the weir that applied it, or another clickhouse.database",
+                ));
+            }
+            numbers.push(*ours);
+        }
+        Ok(numbers)
+    }
+
+    async fn exists(&self, table: &str) -> Result<bool, ClickHouseError> {
+        let sql = format!(
+            "SELECT count() FROM system.tables WHERE database = {} AND name = {}",
+            literal(&self.options.database),
+            literal(table)
+        );
+        Ok(self.rows(ACTION, &sql).await?.first().is_some_and(|row| row[0] != "0"))
+    }
+
+    fn on_cluster(&self) -> String {
+        self.options.cluster.as_ref().map_or_else(String::new, |cluster| format!("ON CLUSTER {}", quoted(cluster)))
+    }
+
+    /// The database, and where migrations are remembered.
+    fn preparing(&self) -> Vec<String> {
+        let (database, on_cluster) = (self.database(), self.on_cluster());
+        let engine = match &self.options.cluster {
+            Some(_) => "ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}', '{replica}')",
+            None => "MergeTree",
+        };
+        vec![
+            format!("CREATE DATABASE IF NOT EXISTS {database} {on_cluster}"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {database}.weir_migrations {on_cluster} (number UInt32, name String, checksum String, \
+                 applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = {engine} ORDER BY number"
+            ),
+        ]
+    }
+
+    /// A migration's statements, for this database and cluster.
+    fn statements(&self, number: u32, sql: &str) -> Vec<String> {
+        let (database, on_cluster) = (self.database(), self.on_cluster());
+        let is_cluster = self.options.cluster.is_some();
+        let (local_table, engine, rollup_engine, window) = match is_cluster {
+            true => (
+                "events_local",
+                "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')",
+                // Every replica of every shard holds all of it.
+                "ReplicatedReplacingMergeTree",
+                "replicated_deduplication_window",
+            ),
+            false => ("events_raw", "ReplacingMergeTree", "ReplacingMergeTree", "non_replicated_deduplication_window"),
+        };
+        let text: String = sql
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("--"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let mut statements: Vec<String> = text
+            .split(";\n")
+            .map(|statement| {
+                statement
+                    .trim()
+                    .trim_end_matches(';')
+                    .replace("{database}", &database)
+                    .replace("{on_cluster}", &on_cluster)
+                    .replace("{local_table}", local_table)
+                    .replace("{engine}", engine)
+                    .replace("{rollup_engine}(", &rollup_head(rollup_engine, is_cluster))
+                    .replace("{deduplication_window}", window)
+            })
+            .filter(|statement| !statement.is_empty())
+            .collect();
+        if let (1, Some(cluster)) = (number, &self.options.cluster) {
+            let distributed = format!(
+                "CREATE TABLE IF NOT EXISTS {database}.events_raw {on_cluster} AS {database}.events_local ENGINE = \
+                 Distributed({}, {}, events_local, cityHash64(source, topic, `partition`, `offset`))",
+                quoted(cluster),
+                literal(&self.options.database)
+            );
+            statements.insert(1, distributed);
+        }
+        statements
+    }
+
+    fn local_table(&self) -> &'static str {
+        if self.options.cluster.is_some() { "events_local" } else { "events_raw" }
+    }
+
+    fn ttl(&self) -> Option<String> {
+        (self.options.ttl_days > 0)
+            .then(|| format!("ifNull(recorded_at, `timestamp`) + toIntervalDay({})", self.options.ttl_days))
+    }
+
+    /// The statement that makes the table's TTL what the configuration says. One that is not from here stays: see `check`.
+    async fn ttl_change(&self) -> Result<Option<String>, ClickHouseError> {
+        let Some(ttl) = self.ttl() else { return Ok(None) };
+        let is_there = self.exists(self.local_table()).await? && self.table_ttl().await?.contains(&day_interval(&ttl));
+        let alter =
+            format!("ALTER TABLE {}.{} {} MODIFY TTL {ttl}", self.database(), self.local_table(), self.on_cluster());
+        Ok((!is_there).then_some(alter))
+    }
+
+    /// The clause as the server writes it; empty without one.
+    async fn table_ttl(&self) -> Result<String, ClickHouseError> {
+        let sql = format!(
+            "SELECT replaceAll(engine_full, '\\n', ' ') FROM system.tables WHERE database = {} AND name = {}",
+            literal(&self.options.database),
+            literal(self.local_table())
+        );
+        let engine = self.rows(ACTION, &sql).await?.pop().and_then(|mut row| row.pop()).unwrap_or_default();
+        Ok(engine.split_once(" TTL ").map(|(_, rest)| rest.to_owned()).unwrap_or_default())
+    }
+
+    /// Compares the table with what the lane writes.
+    async fn check(&self) -> Result<(), ClickHouseError> {
+        const ACTION: &str = "checking the schema of ClickHouse";
+        let (database, table) = (literal(&self.options.database), literal(self.local_table()));
+        let found = self
+            .rows(
+                ACTION,
+                &format!("SELECT name, type FROM system.columns WHERE database = {database} AND table = {table}"),
+            )
+            .await?;
+        let name = format!("{}.{}", self.database(), self.local_table());
+        for StoredColumn { name: column, data_type } in columns() {
+            let is = found.iter().find(|row| row[0] == column).map(|row| row[1].as_str());
+            if is == Some(data_type.as_str()) {
+                continue;
+            }
+            let column = quoted(column);
+            return Err(match is {
+                Some(is) => ClickHouseError::new(
+                    ACTION,
+                    format!("{name} was altered: the column {column} is {is} and should be {data_type}"),
+                    &format!("ALTER TABLE {name} MODIFY COLUMN {column} {data_type}"),
+                ),
+                None => ClickHouseError::new(
+                    ACTION,
+                    format!("{name} was altered: the column {column} {data_type} is missing"),
+                    &format!(
+                        "ALTER TABLE {name} ADD COLUMN {column} {data_type}, then fill it anew: `weir ledger reset clickhouse --to earliest --yes`"
+                    ),
+                ),
+            });
+        }
+        self.check_keys(&name, &database, &table).await
+    }
+
+    async fn check_keys(&self, name: &str, database: &str, table: &str) -> Result<(), ClickHouseError> {
+        const ACTION: &str = "checking the schema of ClickHouse";
+        const SORTING: &str = "event_type, tenant, timestamp, source, topic, partition, offset";
+        let sql = format!(
+            "SELECT engine, replaceAll(sorting_key, '`', ''), replaceAll(partition_key, '`', '') FROM system.tables \
+             WHERE database = {database} AND name = {table}"
+        );
+        let row = self.rows(ACTION, &sql).await?.pop().unwrap_or_default();
+        let [engine, sorting, partitioning] = &row[..] else {
+            return Err(ClickHouseError::new(
+                ACTION,
+                format!("{name} is not there"),
+                "`weir clickhouse migrate` makes it",
+            ));
+        };
+        if !engine.ends_with("ReplacingMergeTree") || sorting != SORTING || partitioning != "toYYYYMM(timestamp)" {
+            let words = format!("{name} is {engine}, sorted by {sorting}, in partitions by {partitioning}");
+            let cure = "repeats are recognised by the sort key: move the table aside, `weir clickhouse migrate`, then \
+                        `weir ledger reset clickhouse --to earliest --yes`";
+            return Err(ClickHouseError::new(ACTION, words, cure));
+        }
+        let ttl = self.table_ttl().await?;
+        if self.options.ttl_days == 0 && !ttl.is_empty() {
+            let words = format!("{name} drops rows by a TTL that is not in the configuration");
+            let cure = format!("set clickhouse.ttl_days, or ALTER TABLE {name} REMOVE TTL");
+            return Err(ClickHouseError::new(ACTION, words, &cure));
+        }
+        Ok(())
+    }
+}
+
+fn rollup_head(engine: &str, is_cluster: bool) -> String {
+    match is_cluster {
+        true => format!("{engine}('/clickhouse/tables/all/{{database}}/{{table}}', '{{replica}}', "),
+        false => format!("{engine}("),
+    }
+}
+
+/// What of the clause the server does not write in another way.
+fn day_interval(ttl: &str) -> String {
+    ttl.rsplit_once(" + ").map(|(_, interval)| interval.to_owned()).unwrap_or_default()
+}
+
+fn checksum(sql: &str) -> String {
+    hex::encode(Sha256::digest(sql.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::ClickHouseOptions;
+
+    fn server(cluster: Option<&str>) -> ClickHouse {
+        ClickHouse::new(ClickHouseOptions {
+            url: "http://localhost:1".to_owned(),
+            user: "default".to_owned(),
+            password: String::new(),
+            database: "o`dd".to_owned(),
+            cluster: cluster.map(str::to_owned),
+            ttl_days: 0,
+            settings: BTreeMap::new(),
+            insert_interval: Duration::ZERO,
+        })
+    }
+
+    #[test]
+    fn a_cluster_makes_replicated_tables_behind_a_distributed_one() {
+        let alone: Vec<String> = MIGRATIONS.iter().flat_map(|(n, _, sql)| server(None).statements(*n, sql)).collect();
+        assert!(
+            alone.iter().all(|s| !s.contains("CLUSTER") && !s.contains("Replicated") && !s.contains("{")),
+            "{alone:#?}"
+        );
+        assert!(alone[0].starts_with("CREATE TABLE IF NOT EXISTS `o\\`dd`.events_raw"), "{}", alone[0]);
+        let of_cluster: Vec<String> =
+            MIGRATIONS.iter().flat_map(|(n, _, sql)| server(Some("main")).statements(*n, sql)).collect();
+        assert_eq!(of_cluster.len(), alone.len() + 1);
+        assert!(of_cluster.iter().all(|s| s.contains("ON CLUSTER `main`")), "{of_cluster:#?}");
+        assert!(of_cluster[1].contains("Distributed(`main`, 'o`dd', events_local, cityHash64("), "{}", of_cluster[1]);
+        assert!(of_cluster[3].contains("'{replica}', events)"), "{}", of_cluster[3]);
+    }
+
+    #[test]
+    fn every_column_is_in_the_first_migration_in_its_type() {
+        for StoredColumn { name, data_type } in columns() {
+            let found = MIGRATIONS[0].2.lines().any(|line| {
+                let line = line.trim().replace('`', "");
+                line.strip_prefix(&format!("{name} {data_type}"))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([',', ' ']))
+            });
+            assert!(found, "{name} {data_type}");
+        }
+    }
+}

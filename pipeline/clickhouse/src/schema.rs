@@ -1,0 +1,51 @@
+//! The columns of `events_raw`, named and typed as in history, in ClickHouse's types.
+
+use weir_history::schema;
+use weir_model::columns::ColumnType;
+
+/// Few values, over and over.
+const LOW_CARDINALITY: [&str; 17] = [
+    "event_type",
+    "schema_version",
+    "producer",
+    "tenant",
+    "aggregate_type",
+    "source",
+    "topic",
+    "registration_source",
+    "content_type",
+    "mime_type",
+    "processing_type",
+    "status",
+    "module_id",
+    "agent_type",
+    "task_type",
+    "priority",
+    "learning_path_id",
+];
+
+/// A column that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredColumn {
+    pub(crate) name: &'static str,
+    /// As `system.columns` writes it.
+    pub(crate) data_type: String,
+}
+
+/// Every column that the lane writes. The month is a function of the time here, and needs no column.
+pub(crate) fn columns() -> Vec<StoredColumn> {
+    schema::columns().filter(|(name, ..)| *name != "event_month").map(|(name, t, null)| stored(name, t, null)).collect()
+}
+
+fn stored(name: &'static str, column_type: ColumnType, null: bool) -> StoredColumn {
+    let plain = match column_type {
+        ColumnType::Text | ColumnType::Json => "String",
+        ColumnType::Double => "Float64",
+        ColumnType::Integer => "Int64",
+        ColumnType::Boolean => "Bool",
+        ColumnType::Timestamp => "DateTime64(3, 'UTC')",
+    };
+    let plain = if null { format!("Nullable({plain})") } else { plain.to_owned() };
+    let data_type = if LOW_CARDINALITY.contains(&name) { format!("LowCardinality({plain})") } else { plain };
+    StoredColumn { name, data_type }
+}

@@ -1,0 +1,139 @@
+//! One ClickHouse server, or one cluster's, behind the official client.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clickhouse::Client;
+use clickhouse::native::Block;
+
+use crate::error::{ClickHouseError, During};
+
+/// The oldest version whose JSON type, refreshed keys and settings are what this lane stands on.
+const OLDEST: (u32, u32) = (25, 3);
+
+/// How long one piece of an insert may take to be sent, and the server's answer to come.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How to reach ClickHouse, and what its tables are like.
+#[derive(Debug, Clone)]
+pub struct ClickHouseOptions {
+    /// `http://HOST:8123` or `https://HOST:8443`.
+    pub url: String,
+    /// Who we are.
+    pub user: String,
+    /// The password, which is shown nowhere.
+    pub password: String,
+    /// The database of the tables.
+    pub database: String,
+    /// With a name: replicated tables on that cluster, behind a distributed one.
+    pub cluster: Option<String>,
+    /// Rows older than this, by `recorded_at`, may be dropped; 0 keeps everything.
+    pub ttl_days: u32,
+    /// Further settings of each query.
+    pub settings: BTreeMap<String, String>,
+    /// Between two inserts of this process.
+    pub insert_interval: Duration,
+}
+
+/// A server that speaks ClickHouse's HTTP interface.
+#[derive(Clone)]
+pub struct ClickHouse {
+    client: Client,
+    pub(crate) options: ClickHouseOptions,
+}
+
+impl ClickHouse {
+    /// Nothing is sent yet.
+    #[must_use]
+    pub fn new(options: ClickHouseOptions) -> Self {
+        let client = Client::default()
+            .with_url(&options.url)
+            .with_user(&options.user)
+            .with_password(&options.password)
+            .with_product_info("weir", env!("CARGO_PKG_VERSION"));
+        Self { client, options }
+    }
+
+    /// The database's name as SQL has it.
+    pub(crate) fn database(&self) -> String {
+        quoted(&self.options.database)
+    }
+
+    /// With the settings of every query but the first, which asks for the version: an old server knows them not.
+    fn configured(&self) -> Client {
+        let client = self.client.clone().with_setting("date_time_input_format", "best_effort");
+        self.options.settings.iter().fold(client, |client, (name, value)| client.with_setting(name, value))
+    }
+
+    /// Refuses a server that is too old.
+    pub async fn check_version(&self) -> Result<String, ClickHouseError> {
+        const ACTION: &str = "asking ClickHouse for its version";
+        // As text: an old server knows fewer formats.
+        let mut answer = self.client.query_raw("SELECT version()").fetch_bytes("TSV").during(ACTION)?;
+        let bytes = answer.collect().await.during(ACTION)?;
+        let version = String::from_utf8_lossy(&bytes).trim().to_owned();
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if found < OLDEST {
+            let (major, minor) = OLDEST;
+            let words = format!("it is {version}, and {major}.{minor} is the oldest that will do");
+            return Err(ClickHouseError::new(ACTION, words, "upgrade the server, or clear clickhouse.url"));
+        }
+        Ok(version)
+    }
+
+    /// Runs a statement.
+    pub(crate) async fn execute(&self, action: &'static str, sql: &str) -> Result<(), ClickHouseError> {
+        self.configured().query_raw(sql).execute().await.during(action)
+    }
+
+    /// The rows of a query as tab-separated text, a `Vec` of cells each. For small answers.
+    pub async fn rows(&self, action: &'static str, sql: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
+        let mut answer = self.stream(action, sql, "TSVRaw")?;
+        let bytes = answer.collect().await.during(action)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+    }
+
+    /// A query's answer, piece by piece.
+    pub(crate) fn stream(
+        &self,
+        action: &'static str,
+        sql: &str,
+        format: &str,
+    ) -> Result<clickhouse::query::BytesCursor, ClickHouseError> {
+        self.configured().query_raw(sql).fetch_bytes(format).during(action)
+    }
+
+    /// Inserts one block and waits until the server has it. `token` spares a repeat its copy.
+    pub(crate) async fn insert(&self, block: &Block, token: &str) -> Result<(), ClickHouseError> {
+        const ACTION: &str = "inserting into ClickHouse";
+        let mut insert = self
+            .configured()
+            .insert_native_unescaped(&format!("{}.events_raw", self.database()))
+            .with_timeouts(Some(SEND_TIMEOUT), Some(ANSWER_TIMEOUT))
+            // Since 26 an insert may be put into a buffer by default: acknowledged as a whole, but no longer one block.
+            .with_setting("async_insert", "0")
+            .with_setting("wait_end_of_query", "1")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("insert_deduplication_token", token)
+            // Events of any month may come together; by default a hundred months are too many.
+            .with_setting("max_partitions_per_insert_block", "0");
+        if self.options.cluster.is_some() {
+            insert = insert.with_setting("insert_quorum", "auto").with_setting("distributed_foreground_insert", "1");
+        }
+        insert.write(block).await.during(ACTION)?;
+        insert.end().await.during(ACTION)
+    }
+}
+
+/// An identifier in backquotes.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+/// A text in quotes.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}

@@ -1,0 +1,250 @@
+//! The lane `clickhouse`: idempotent by key.
+//!
+//! 1. keep the batch's dead letters and new ids in Postgres, if the partitions are still ours;
+//! 2. insert one block, synced, and wait for the answer;
+//! 3. compute the minutes of the rollups anew that the block touched;
+//! 4. advance the ledger by compare-and-set.
+//!
+//! A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
+//! key, and everybody reads the view, which shows each key once. An owner that wakes up too late inserts rows that are there
+//! already, or that the next owner inserts again; its ledger refuses it. So nothing has to be fenced in ClickHouse itself.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, Span, failpoint};
+use weir_model::{Clock, SystemClock};
+use weir_postgres::repeats::Memory;
+use weir_postgres::{Database, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
+
+use crate::error::ClickHouseError;
+use crate::server::ClickHouse;
+use crate::{rollups, rows};
+
+/// Inserts of one process keep their distance, whichever lane they come from.
+static LAST_INSERT: Mutex<Option<Instant>> = Mutex::const_new(None);
+
+/// Writes to ClickHouse.
+pub struct ClickHouseSink {
+    server: ClickHouse,
+    database: Database,
+    ledger: Ledger,
+    policy: RecordPolicy,
+    memory: Memory,
+    /// Whether the schema was brought up to date and checked.
+    ready: bool,
+    partitions: Vec<Partition>,
+}
+
+fn retry(error: impl Into<BoxError>) -> SinkError {
+    SinkError::Retry(error.into())
+}
+
+impl From<ClickHouseError> for SinkError {
+    /// Whatever ClickHouse refuses, someone may mend: the lane waits, and the others go on.
+    fn from(error: ClickHouseError) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+impl ClickHouseSink {
+    /// Nothing happens until the lane claims.
+    #[must_use]
+    pub fn new(server: ClickHouse, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
+        let memory = Memory::new(policy.repeats_window);
+        Self { server, database, ledger, policy, memory, ready: false, partitions: Vec::new() }
+    }
+
+    async fn make_ready(&mut self) -> Result<(), SinkError> {
+        if !self.ready {
+            for name in self.server.migrate(&self.database).await.map_err(retry)? {
+                tracing::info!(name, "applied to ClickHouse");
+            }
+            self.ready = true;
+        }
+        Ok(())
+    }
+
+    async fn insert(&self, events: &[&Located], others: &[&LocatedOther], token: &str) -> Result<(), SinkError> {
+        if events.is_empty() && others.is_empty() {
+            return Ok(());
+        }
+        self.refuse_expired(events, others)?;
+        let minutes = minutes(events, others);
+        let block = rows::block(events, others).map_err(retry)?;
+        failpoint::hit("clickhouse.before_insert");
+        self.keep_distance().await;
+        self.server.insert(&block, token).await?;
+        failpoint::hit("clickhouse.after_answer");
+        drop(block);
+        rollups::recompute(&self.server, &minutes).await?;
+        failpoint::hit("clickhouse.after_rollups");
+        Ok(())
+    }
+
+    /// A row that its TTL would drop at the next merge is not kept: nobody would see that it is missing.
+    fn refuse_expired(&self, events: &[&Located], others: &[&LocatedOther]) -> Result<(), SinkError> {
+        let days = self.server.options.ttl_days;
+        if days == 0 {
+            return Ok(());
+        }
+        let of_events = events.iter().map(|l| l.event.recorded_at.unwrap_or(l.event.timestamp));
+        let of_others = others.iter().map(|l| l.event.recorded_at.unwrap_or(l.event.timestamp));
+        let Some(oldest) = of_events.chain(of_others).min() else { return Ok(()) };
+        let keeps_from = SystemClock.now().as_millis() - i64::from(days) * 86_400_000;
+        if oldest.as_millis() >= keeps_from {
+            return Ok(());
+        }
+        let words = format!("records from {oldest} on are to be inserted, and the table keeps {days} days");
+        Err(ClickHouseError::new(
+            "inserting into ClickHouse",
+            words,
+            "raise clickhouse.ttl_days, or begin later with `weir ledger reset clickhouse --to latest`",
+        )
+        .into())
+    }
+
+    async fn keep_distance(&self) {
+        let interval = self.server.options.insert_interval;
+        let mut last = LAST_INSERT.lock().await;
+        if let Some(at) = *last {
+            tokio::time::sleep_until(at + interval).await;
+        }
+        *last = Some(Instant::now());
+    }
+
+    /// A table that holds nothing, where the ledger says that it does.
+    async fn refuse_emptied(&self, claims: &[Claim]) -> Result<(), SinkError> {
+        let rows = {
+            let client = self.database.get().await?;
+            Ledger::rows(&**client).await?
+        };
+        // With a position an event was applied; without one it may have been commit markers, or dead letters.
+        let applied = |row: &&LedgerRow| {
+            let is_ours = claims.iter().any(|claim| claim.refused.is_none() && claim.partition == row.partition);
+            row.lane == self.ledger.lane() && row.position.is_some() && is_ours
+        };
+        let Some(row) = rows.iter().find(applied) else { return Ok(()) };
+        if !self.table_is_empty().await? {
+            return Ok(());
+        }
+        Err(ClickHouseError::new(
+            "claiming partitions for ClickHouse",
+            format!(
+                "the ledger says that it holds what is below {} of {}, but its table is empty: it was dropped or restored \
+                 behind weir's back",
+                row.next_offset.unwrap_or(0),
+                row.partition
+            ),
+            &format!(
+                "restore it, or fill it anew: `weir ledger reset {} --topic {} --to earliest --yes`",
+                self.ledger.lane(),
+                row.partition.topic
+            ),
+        )
+        .into())
+    }
+
+    async fn table_is_empty(&self) -> Result<bool, SinkError> {
+        let sql = format!("SELECT 1 FROM {}.events_raw LIMIT 1", self.server.database());
+        Ok(self.server.rows("looking into ClickHouse", &sql).await?.is_empty())
+    }
+
+    /// Undecodable records that someone asked to try again. An insert of the same record changes nothing, so what is not
+    /// resolved in the end is simply done once more.
+    async fn redrive(&mut self) -> Result<(), SinkError> {
+        let mut client = self.database.get().await?;
+        for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
+            let record = dead_letters::to_record(&letter);
+            if !self.partitions.contains(&record.partition) {
+                continue;
+            }
+            match apart::redriven(record.clone()) {
+                Ok(batch) => {
+                    let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
+                    let (events, others) = apart::without(&batch, &repeats);
+                    let span = Span {
+                        partition: record.partition.clone(),
+                        start: record.offset,
+                        end: record.offset + 1,
+                        position: None,
+                    };
+                    let token = format!("redrive {} {}", letter.attempts, token(&self.ledger, &[span]));
+                    self.insert(&events, &others, &token).await?;
+                    failpoint::hit("clickhouse.after_redrive");
+                    dead_letters::resolve(&**client, letter.id).await?;
+                }
+                Err(error) => {
+                    let transaction = client.transaction().await.map_err(retry)?;
+                    self.ledger.hold(&*transaction, &[&record.partition]).await?;
+                    dead_letters::fail_again(&*transaction, &letter, &error.to_string(), &self.policy).await?;
+                    transaction.commit().await.map_err(retry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The minutes in which things happened.
+fn minutes(events: &[&Located], others: &[&LocatedOther]) -> BTreeSet<i64> {
+    let of_events = events.iter().map(|located| located.event.timestamp);
+    let all = of_events.chain(others.iter().map(|located| located.event.timestamp));
+    all.map(|at| at.as_millis().div_euclid(60_000)).collect()
+}
+
+/// The same spans of the same owner, the same rows. Of the same owner only: after a reset the same spans come again to fill in
+/// what is missing, and the server must not take that for a repeat.
+fn token(ledger: &Ledger, spans: &[Span]) -> String {
+    let mut hash = Sha256::new();
+    for span in spans {
+        let epoch = ledger.epoch(&span.partition);
+        hash.update(format!("{} {epoch:?} {} {} {}\n", ledger.lane(), span.partition, span.start, span.end));
+        hash.update(&*span.partition.source);
+    }
+    hex::encode(hash.finalize())
+}
+
+#[async_trait]
+impl Sink for ClickHouseSink {
+    async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
+        self.make_ready().await?;
+        let claims = self.ledger.claim(&self.database, partitions).await?;
+        failpoint::hit("claim.after_ledger");
+        self.refuse_emptied(&claims).await?;
+        let taken: Vec<&Claim> = claims.iter().filter(|claim| claim.refused.is_none()).collect();
+        apart::drop_provisional(&self.database, &self.ledger, &taken).await?;
+        self.partitions.retain(|p| !partitions.contains(p));
+        self.partitions.extend(taken.iter().map(|claim| claim.partition.clone()));
+        Ok(claims)
+    }
+
+    async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
+        Ok(self.ledger.begin(&self.database, positions).await?)
+    }
+
+    fn release(&mut self, partitions: &[Partition]) {
+        self.partitions.retain(|partition| !partitions.contains(partition));
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let spans = batch.spans();
+        let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
+        let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
+        let (events, others) = apart::without(batch, &repeats);
+        self.insert(&events, &others, &token(&self.ledger, &spans)).await?;
+        failpoint::hit("clickhouse.before_ledger");
+        let client = self.database.get().await?;
+        self.ledger.advance(&**client, &spans).await?;
+        failpoint::hit("clickhouse.after_ledger");
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), SinkError> {
+        self.redrive().await?;
+        Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Does ClickHouse hold what the other sinks hold, also after everything that can go wrong between it and weir?
+
+mod faults;
+mod refusals;
+
+use serde_json::Value;
+use weir_tests::{ClickHouse, Facts, Fixture, Up, Weir, python, seed};
+
+fn fixture(test: &str, events: usize) -> (Fixture, Facts) {
+    let fixture = Fixture::new(events, seed(test));
+    let facts = Facts::of_input(fixture.path());
+    (fixture, facts)
+}
+
+fn weir(settings: [String; 5]) -> Weir {
+    settings.iter().fold(Weir::new(), |weir, setting| weir.with(setting))
+}
+
+async fn caught_up(up: &Up<'_>) {
+    up.lanes_caught_up(4).await;
+}
+
+/// What the view shows is what the input holds, each record once, and `verify` says so too.
+async fn holds(server: &ClickHouse, weir: &Weir, facts: &Facts) {
+    for (event_type, count) in &facts.events {
+        let sql = format!("SELECT count() FROM weir.analytics_events WHERE event_type = '{event_type}'");
+        assert_eq!(server.sql(&sql).await, count.to_string(), "{event_type}");
+    }
+    let sql = "SELECT count() = uniqExact(source, topic, partition, offset), count(), sum(score) FROM weir.analytics_events \
+               WHERE event_type = 'AssessmentCompleted'";
+    let scores = format!("1\t{}\t{}", facts.events["AssessmentCompleted"], facts.scores);
+    assert_eq!(server.sql(sql).await, scores);
+    let rollup = "SELECT sum(events) FROM weir.events_per_minute FINAL";
+    assert_eq!(server.sql(rollup).await, facts.total().to_string());
+    let table = weir.verify();
+    let of_lane = |row: &&Value| row["lane"] == "clickhouse";
+    let compared: Vec<&Value> = table.as_array().unwrap().iter().filter(of_lane).collect();
+    assert_eq!(compared.len(), 14, "ten types and four rollups: {table}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_holds_what_the_others_hold_and_other_clients_read_it() {
+    let (fixture, facts) = fixture("clickhouse", 5000);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    let up = weir.up();
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    facts.hold(&weir, &up).await;
+    // Nothing to do, and nothing done.
+    assert!(weir.ok(&["clickhouse", "migrate", "--dry-run"]).is_empty());
+    weir.ok(&["clickhouse", "migrate"]);
+    let environment = python::with("clickhouse", &["clickhouse-connect==0.8.18", "clickhouse-driver==0.2.9"]);
+    let script = format!(
+        "import clickhouse_connect, clickhouse_driver\n\
+         sql = \"SELECT count(), sum(score) FROM weir.analytics_events WHERE event_type = 'AssessmentCompleted'\"\n\
+         http = clickhouse_connect.get_client(host='127.0.0.1', port={}, username='dashboards', password='{}')\n\
+         native = clickhouse_driver.Client('127.0.0.1', port={}, user='dashboards', password='{}')\n\
+         print(http.query(sql).result_rows[0], native.execute(sql)[0])\n",
+        server.port,
+        weir_tests::clickhouse::DASHBOARDS_PASSWORD,
+        server.native_port,
+        weir_tests::clickhouse::DASHBOARDS_PASSWORD,
+    );
+    let read = std::process::Command::new(environment.join("bin/python")).args(["-c", &script]).output().unwrap();
+    let pair = format!("({}, {:.1})", facts.events["AssessmentCompleted"], facts.scores as f64);
+    assert_eq!(
+        String::from_utf8_lossy(&read.stdout).trim(),
+        format!("{pair} {pair}"),
+        "{}",
+        String::from_utf8_lossy(&read.stderr)
+    );
+    // A reader within limits only reads.
+    let password = weir_tests::clickhouse::DASHBOARDS_PASSWORD;
+    for forbidden in [
+        "DROP TABLE weir.events_raw",
+        "INSERT INTO weir.sessions_per_minute VALUES ('x', 0, 1, 1)",
+        "SET max_result_rows = 0",
+    ] {
+        server.ask("dashboards", password, forbidden).await.unwrap_err();
+    }
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn one_changed_score_and_one_missing_row_are_noticed() {
+    let (fixture, _) = fixture("clickhouse_tampered", 1000);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    weir.verify();
+    let one = "event_id = (SELECT min(event_id) FROM weir.analytics_events WHERE event_type = 'AssessmentCompleted')";
+    let change = |what: &str| format!("ALTER TABLE weir.events_raw {what} WHERE {one} SETTINGS mutations_sync = 1");
+    server.sql(&change("UPDATE score = score + 1")).await;
+    let different = weir.verify_fails();
+    assert!(!different.is_empty() && different.iter().all(|row| row["lane"] == "clickhouse"), "{different:?}");
+    server.sql(&change("UPDATE score = score - 1")).await;
+    weir.verify();
+    server.sql(&change("DELETE")).await;
+    let different = weir.verify_fails();
+    assert!(different.iter().any(|row| row["subject"] == "AssessmentCompleted"), "{different:?}");
+    // And the way back: from the beginning, which changes nothing where the rows are.
+    weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
+    weir.ok(&["up", "--until-caught-up"]);
+    weir.verify();
+}

@@ -1,0 +1,144 @@
+//! Crashes, cuts and takeovers between weir and ClickHouse, each of which ends in the same numbers.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use weir_tests::{ClickHouse, Postgres, Proxy, Weir, seed};
+
+use super::{caught_up, fixture, holds, weir};
+
+/// Dies at a failpoint in the middle of an import, starts again, and everything agrees.
+async fn dies_at(failpoint: &str) {
+    let (fixture, facts) = fixture(failpoint, 2000);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.up_until(failpoint).dies();
+    let up = weir.up();
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+#[tokio::test]
+async fn weir_dies_before_the_insert() {
+    dies_at("clickhouse.before_insert").await;
+}
+
+#[tokio::test]
+async fn weir_dies_after_the_answer() {
+    dies_at("clickhouse.after_answer").await;
+}
+
+#[tokio::test]
+async fn weir_dies_after_the_rollups() {
+    dies_at("clickhouse.after_rollups").await;
+}
+
+#[tokio::test]
+async fn weir_dies_before_the_ledger() {
+    dies_at("clickhouse.before_ledger").await;
+}
+
+#[tokio::test]
+async fn weir_dies_after_the_ledger() {
+    dies_at("clickhouse.after_ledger").await;
+}
+
+/// In the middle of the body: what has arrived of a block is no block.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weir_dies_in_the_middle_of_the_body() {
+    let (fixture, facts) = fixture("clickhouse_mid_body", 3000);
+    let server = ClickHouse::start();
+    let proxy = Proxy::before(server.port).await;
+    let weir = weir(server.settings_through(proxy.port()));
+    weir.ok(&["clickhouse", "migrate"]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    proxy.hold_after(200_000);
+    let up = weir.up();
+    while proxy.cuts() == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    up.kill();
+    proxy.go_away();
+    proxy.come_back();
+    let up = weir.up();
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connection_is_cut_at_random_bytes_and_answers_are_lost() {
+    let (fixture, facts) = fixture("clickhouse_cuts", 4000);
+    let mut random = StdRng::seed_from_u64(seed("clickhouse_cuts_bytes"));
+    let server = ClickHouse::start();
+    let proxy = Proxy::before(server.port).await;
+    let weir = weir(server.settings_through(proxy.port())).with("lanes.clickhouse.records_max=200");
+    weir.ok(&["clickhouse", "migrate"]);
+    let up = weir.up();
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    for turn in 0..12 {
+        let (cuts, lost) = (proxy.cuts(), proxy.lost());
+        if turn % 2 == 0 {
+            proxy.cut_after(random.random_range(1..150_000));
+        } else {
+            proxy.lose_replies_to("FORMAT+Native", 1);
+        }
+        for _ in 0..100 {
+            if proxy.cuts() > cuts || proxy.lost() > lost {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert!(import.wait().unwrap().success());
+    assert!(proxy.cuts() > 0 && proxy.lost() > 0, "{} cuts, {} answers lost", proxy.cuts(), proxy.lost());
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// Killed in the middle of inserts, twice, while merges run; the other lanes go on meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clickhouse_is_killed_and_comes_back() {
+    let (fixture, facts) = fixture("clickhouse_killed", 6000);
+    let mut server = ClickHouse::start();
+    let weir = weir(server.settings()).with("lanes.clickhouse.records_max=200");
+    let up = weir.up();
+    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.kill();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.start_again();
+        server.sql("OPTIMIZE TABLE weir.events_raw").await;
+    }
+    assert!(import.wait().unwrap().success());
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// The owner is stopped in the middle of an insert, another process takes over, and the first goes on (P6).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_is_stopped_in_the_middle_of_an_insert() {
+    let (fixture, facts) = fixture("clickhouse_stopped", 3000);
+    let (server, postgres) = (ClickHouse::start(), Postgres::start());
+    let shared = tempfile::tempdir().unwrap();
+    let history = format!("history.url=file://{}/history", shared.path().display());
+    let one = || weir(server.settings()).on(&postgres.url()).with(&history);
+    let (first, second): (Weir, Weir) = (one(), one());
+    first.ok(&["import", "oulad", fixture.arg()]);
+    let old = first.up_until("clickhouse.before_insert:1:stop");
+    old.stands_still().await;
+    let new = second.up();
+    caught_up(&new).await;
+    old.go_on();
+    // It inserts what is there already, and its ledger refuses it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    new.terminate();
+    caught_up(&old).await;
+    holds(&server, &first, &facts).await;
+    old.terminate();
+}

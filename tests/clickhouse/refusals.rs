@@ -1,0 +1,110 @@
+//! What ClickHouse or its owner may refuse: each is a clear error that names the cure; the lane waits, the others go on, and
+//! nothing is lost.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::{ClickHouse, Facts, Up, Weir};
+
+use super::{caught_up, fixture, holds, weir};
+
+/// Waits for words in the log.
+async fn says(weir: &Weir, words: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let log = weir.log();
+        if log.lines().any(|line| words.iter().all(|word| line.contains(word))) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{words:?} in\n{log}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The other three lanes have everything; then the cause is mended, and this one has it too.
+async fn goes_on(server: &ClickHouse, weir: &Weir, up: &Up<'_>, facts: &Facts, mend: &str) {
+    up.lanes_caught_up(3).await;
+    server.sql(mend).await;
+    caught_up(up).await;
+    holds(server, weir, facts).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_user_who_may_only_read() {
+    let (fixture, facts) = fixture("clickhouse_password", 500);
+    let server = ClickHouse::start();
+    for (user, password, words) in [
+        ("weir", "wr0ng-pass", ["Authentication failed", "check clickhouse.user and clickhouse.password"]),
+        ("readonly", "nothing-8", ["readonly", "profile with readonly = 0"]),
+    ] {
+        let weir = weir(server.settings());
+        weir.ok(&["import", "oulad", fixture.arg()]);
+        let refused = weir.with(&format!("clickhouse.user={user}")).with(&format!("clickhouse.password={password}"));
+        let up = refused.up();
+        says(&refused, &words).await;
+        assert!(!refused.log().contains("wr0ng-pass"), "a password is in the log");
+        up.lanes_caught_up(3).await;
+        up.terminate();
+        let mended = refused
+            .with("clickhouse.user=weir")
+            .with(&format!("clickhouse.password={}", weir_tests::clickhouse::PASSWORD));
+        let up = mended.up();
+        caught_up(&up).await;
+        holds(&server, &mended, &facts).await;
+        up.terminate();
+        server.sql("DROP DATABASE weir SYNC").await;
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_was_altered_by_hand() {
+    let (fixture, facts) = fixture("clickhouse_altered", 500);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["clickhouse", "migrate"]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    server.sql("ALTER TABLE weir.events_raw MODIFY COLUMN score Nullable(Float32)").await;
+    let refused = weir.run(&["clickhouse", "migrate"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("score") && words.contains("MODIFY COLUMN `score` Nullable(Float64)"), "{words}");
+    let up = weir.up();
+    says(&weir, &["was altered", "`score` is Nullable(Float32)"]).await;
+    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_raw MODIFY COLUMN `score` Nullable(Float64)").await;
+    // Dropped while everything runs, behind weir's back.
+    up.terminate();
+    server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+    let up = weir.up();
+    says(&weir, &["its table is empty", "weir ledger reset clickhouse --topic events --to earliest --yes"]).await;
+    weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+#[tokio::test]
+async fn a_ttl_that_is_not_configured_and_one_that_is_too_short() {
+    let (fixture, facts) = fixture("clickhouse_ttl", 500);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["clickhouse", "migrate"]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    server.sql("ALTER TABLE weir.events_raw MODIFY TTL `timestamp` + toIntervalYear(80)").await;
+    let up = weir.up();
+    says(&weir, &["a TTL that is not in the configuration", "REMOVE TTL"]).await;
+    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_raw REMOVE TTL").await;
+    // Events recorded long ago, as after years of use.
+    weir.owner().await.batch_execute("UPDATE events SET recorded_at = recorded_at - interval '40 days'").await.unwrap();
+    up.terminate();
+    server.sql("DROP DATABASE weir SYNC").await;
+    let short = weir.with("clickhouse.ttl_days=30");
+    short.ok(&["clickhouse", "migrate"]);
+    short.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
+    let up = short.up();
+    says(&short, &["the table keeps 30 days", "raise clickhouse.ttl_days"]).await;
+    up.terminate();
+    let long = short.with("clickhouse.ttl_days=3650");
+    let up = long.up();
+    caught_up(&up).await;
+    let kept = server.sql("SELECT count() FROM weir.analytics_events").await;
+    assert_eq!(kept, facts.total().to_string());
+    up.terminate();
+}

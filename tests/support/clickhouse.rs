@@ -1,0 +1,145 @@
+//! A real ClickHouse of the tests' own, out of the package that holds its server: see `tests/clickhouse-server`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::postgres::free_port;
+use crate::{binary_of, cache};
+
+/// The passwords of `tests/clickhouse-server/users.xml`.
+pub const PASSWORD: &str = "correct-horse-8";
+/// Of `dashboards`, who reads within limits.
+pub const DASHBOARDS_PASSWORD: &str = "only-looking-8";
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running server; ends with it.
+pub struct ClickHouse {
+    child: Option<Child>,
+    dir: TempDir,
+    /// Of the HTTP interface.
+    pub port: u16,
+    /// Of the native protocol.
+    pub native_port: u16,
+}
+
+impl ClickHouse {
+    /// On a directory of its own, up and answering.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-clickhouse-").tempdir().unwrap();
+        let mut server = Self { child: None, dir, port: free_port(), native_port: free_port() };
+        server.start_again();
+        server
+    }
+
+    /// On the same directory and ports.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::File::create(self.dir.path().join("server.log")).unwrap();
+        let mut child = Command::new(binary_of("weir-clickhouse-server"))
+            .arg(self.dir.path().join("data"))
+            .args([self.port.to_string(), self.native_port.to_string()])
+            .env("XDG_CACHE_HOME", cache())
+            .env("WEIR_END_WITH_STDIN", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("http://"), "{}", self.log());
+        self.child = Some(child);
+        self.wait_until_up();
+    }
+
+    fn wait_until_up(&mut self) {
+        let started = Instant::now();
+        while !self.answers() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "ClickHouse is not up: {ended:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut answer = String::new();
+        let asked = std::io::Write::write_all(&mut stream, b"GET /ping HTTP/1.0\r\n\r\n");
+        asked.is_ok() && std::io::Read::read_to_string(&mut stream, &mut answer).is_ok() && answer.contains("Ok.")
+    }
+
+    /// As a crash would end it.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// `http://…`
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its data is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The settings that weir needs for it.
+    #[must_use]
+    pub fn settings(&self) -> [String; 5] {
+        self.settings_through(self.port)
+    }
+
+    /// The same through another port.
+    #[must_use]
+    pub fn settings_through(&self, port: u16) -> [String; 5] {
+        [
+            format!("clickhouse.url=http://127.0.0.1:{port}"),
+            "clickhouse.user=weir".to_owned(),
+            format!("clickhouse.password={PASSWORD}"),
+            "clickhouse.insert_interval_ms=100".to_owned(),
+            "lanes.clickhouse.flush_interval_ms=200".to_owned(),
+        ]
+    }
+
+    /// A query's answer as text, or the server's complaint.
+    pub async fn ask(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
+        let request = reqwest::Client::new().post(self.url()).header("X-ClickHouse-User", user);
+        let answer = request.header("X-ClickHouse-Key", password).body(sql.to_owned()).send().await.unwrap();
+        let is_fine = answer.status().is_success();
+        let text = answer.text().await.unwrap().trim().to_owned();
+        if is_fine { Ok(text) } else { Err(text) }
+    }
+
+    /// [`Self::ask`] by `weir`, which must succeed.
+    pub async fn sql(&self, sql: &str) -> String {
+        self.ask("weir", PASSWORD, sql).await.unwrap()
+    }
+
+    fn log(&self) -> String {
+        let path: &Path = self.dir.path();
+        std::fs::read_to_string(path.join("server.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for ClickHouse {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
