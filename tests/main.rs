@@ -23,5 +23,6 @@ mod jobs;
 mod kafka;
 mod openapi;
 mod oulad;
+mod queries;
 mod readers;
 mod tampering;

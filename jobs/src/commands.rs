@@ -1,5 +1,6 @@
 //! The command line: a thin file per subcommand.
 
+mod ask;
 mod clickhouse;
 mod config;
 mod dead_letters;
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     Import(import::Import),
     /// Query the history
     Sql(sql::Args),
+    /// One of the questions that come with weir, of history or of ClickHouse
+    Ask(ask::Args),
     /// Prove that every sink holds what the source says; exits 1 on any difference
     Verify,
     /// Show addresses, lanes and their offsets
@@ -133,6 +136,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Demo(args) => Box::pin(demo::run(place, args, format)).await,
         Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
         Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,
+        Command::Ask(args) => Box::pin(ask::run(&place, args, format)).await,
         Command::Verify => Box::pin(verify::run(&place, format)).await,
         Command::Status(args) => Box::pin(status::run(&place, args, format)).await,
         Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use weir_tests::{ClickHouse, Facts, Up, Weir};
+use weir_tests::clickhouse::OldClickHouse;
+use weir_tests::{ClickHouse, Facts, Mount, Up, Weir};
 
 use super::{caught_up, fixture, holds, weir};
 
@@ -107,4 +108,52 @@ async fn a_ttl_that_is_not_configured_and_one_that_is_too_short() {
     let kept = server.sql("SELECT count() FROM weir.analytics_events").await;
     assert_eq!(kept, facts.total().to_string());
     up.terminate();
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old() {
+    let (fixture, facts) = fixture("clickhouse_old", 500);
+    let old = OldClickHouse::start();
+    let weir = Weir::new().with(&format!("clickhouse.url={}", old.url()));
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    let refused = weir.run(&["clickhouse", "migrate"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("it is 18.16") && words.contains("25.3 is the oldest"), "{words}");
+    let up = weir.up();
+    says(&weir, &["it is 18.16", "upgrade the server, or clear clickhouse.url"]).await;
+    up.lanes_caught_up(3).await;
+    up.terminate();
+    let server = ClickHouse::start();
+    let upgraded = server.settings().iter().fold(weir, |weir, setting| weir.with(setting));
+    let up = upgraded.up();
+    caught_up(&up).await;
+    holds(&server, &upgraded, &facts).await;
+    up.terminate();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full() {
+    let (fixture, facts) = fixture("clickhouse_full", 3000);
+    let (server, disk) = ClickHouse::start_with(|data| Mount::on(data, "300m", "clickhouse::a_disk_that_is_full"));
+    if disk.is_none() {
+        return;
+    }
+    let weir = weir(server.settings());
+    weir.ok(&["clickhouse", "migrate"]);
+    let ballast = server.path().join("ballast");
+    fill(&ballast);
+    let up = weir.up();
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    says(&weir, &["inserting into ClickHouse", "the server's disk is full"]).await;
+    up.lanes_caught_up(3).await;
+    std::fs::remove_file(&ballast).unwrap();
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// Until nothing more fits.
+fn fill(path: &std::path::Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
 }

@@ -31,10 +31,17 @@ impl ClickHouse {
     /// On a directory of its own, up and answering.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(|_| ()).0
+    }
+
+    /// After something was done to the directory of its data.
+    pub fn start_with<T>(prepare: impl FnOnce(&Path) -> T) -> (Self, T) {
         let dir = tempfile::Builder::new().prefix("weir-clickhouse-").tempdir().unwrap();
         let mut server = Self { child: None, dir, port: free_port(), native_port: free_port() };
+        std::fs::create_dir(server.path()).unwrap();
+        let prepared = prepare(&server.path());
         server.start_again();
-        server
+        (server, prepared)
     }
 
     /// On the same directory and ports.
@@ -141,5 +148,64 @@ impl ClickHouse {
 impl Drop for ClickHouse {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Debian's packaged server, which is of 2018.
+pub struct OldClickHouse {
+    child: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl OldClickHouse {
+    /// Up and answering, on free ports.
+    #[must_use]
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("weir-clickhouse-old-").tempdir().unwrap();
+        let (port, native_port) = (free_port(), free_port());
+        let at = dir.path().display();
+        let config = format!(
+            "<yandex><logger><level>warning</level><console>1</console></logger><http_port>{port}</http_port>\
+             <tcp_port>{native_port}</tcp_port><listen_host>127.0.0.1</listen_host><path>{at}/data/</path>\
+             <tmp_path>{at}/tmp/</tmp_path><users_config>{at}/users.xml</users_config>\
+             <default_profile>default</default_profile><default_database>default</default_database>\
+             <mark_cache_size>5368709</mark_cache_size></yandex>"
+        );
+        let users = "<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>\
+             <networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users></yandex>";
+        std::fs::write(dir.path().join("config.xml"), config).unwrap();
+        std::fs::write(dir.path().join("users.xml"), users).unwrap();
+        for name in ["data", "tmp"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let log = std::fs::File::create(dir.path().join("server.log")).unwrap();
+        let child = Command::new("clickhouse-server")
+            .arg(format!("--config-file={at}/config.xml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("install Debian's clickhouse-server: this test wants one that is too old");
+        let server = Self { child, port, _dir: dir };
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < PATIENCE, "Debian's clickhouse-server is not up");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    /// `http://…`
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for OldClickHouse {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }

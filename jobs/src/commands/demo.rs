@@ -22,6 +22,7 @@ use super::{end_at_second_signal, told_to_stop, verify};
 use crate::instance::{Instance, Place, View};
 use crate::output::{Format, complain};
 
+mod clickhouse;
 mod learners;
 
 use learners::{Learners, Step};
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Commands a second [default: demo.events_per_second, 200]
     #[arg(long)]
     rate: Option<f64>,
+    /// With a ClickHouse of the demo's own, fetched at first use (under `cargo demo` only; elsewhere set clickhouse.url)
+    #[arg(long)]
+    clickhouse: bool,
 }
 
 pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
@@ -49,6 +53,10 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
     if !place.set.iter().any(|flag| flag.starts_with("api.listen=")) {
         place.set.insert(0, "api.listen=127.0.0.1:0".to_owned());
     }
+    let _clickhouse = match args.clickhouse {
+        true => Some(clickhouse::ClickHouseServer::start(&mut place).await?),
+        false => None,
+    };
     let told = told_to_stop();
     tokio::pin!(told);
     complain("starting …");

@@ -61,6 +61,17 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
     for (file_time, month) in history(attached, &event).await? {
         row("history", "present", Some(file_time), format!("partition {}/{month}", event.event_type));
     }
+    if let Some(server) = attached.settings.clickhouse.server() {
+        // Everything else is worth knowing while it is away.
+        match server.find(&event.event_id.to_string(), &event.tenant, event.event_type.as_str()).await {
+            Ok(found) => {
+                for place in found {
+                    row("clickhouse", "present", place.recorded_at, place.coordinates);
+                }
+            }
+            Err(error) => row("clickhouse", "unknown", None, error.to_string()),
+        }
+    }
     Ok(rows)
 }
 

@@ -12,5 +12,5 @@ mod verify;
 
 pub use error::ClickHouseError;
 pub use rollups::RollupCheck;
-pub use server::{ClickHouse, ClickHouseOptions};
+pub use server::{ClickHouse, ClickHouseOptions, Found};
 pub use sink::ClickHouseSink;

@@ -11,9 +11,10 @@ use crate::server::{ClickHouse, literal, quoted};
 const ACTION: &str = "bringing the schema of ClickHouse up to date";
 
 /// Number, name, statements. What is applied is never changed: a later number mends it.
-const MIGRATIONS: [(u32, &str, &str); 2] = [
+const MIGRATIONS: [(u32, &str, &str); 3] = [
     (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
     (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
+    (3, "views", include_str!("../../../sql/clickhouse/V3__views.sql")),
 ];
 
 /// Postgres is the arbiter of who migrates.

@@ -36,6 +36,15 @@ pub struct ClickHouseOptions {
     pub insert_interval: Duration,
 }
 
+/// A row of the view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// When the event was appended, as the server writes it.
+    pub recorded_at: Option<String>,
+    /// Topic, partition and offset, for people.
+    pub coordinates: String,
+}
+
 /// A server that speaks ClickHouse's HTTP interface.
 #[derive(Clone)]
 pub struct ClickHouse {
@@ -62,7 +71,12 @@ impl ClickHouse {
 
     /// With the settings of every query but the first, which asks for the version: an old server knows them not.
     fn configured(&self) -> Client {
-        let client = self.client.clone().with_setting("date_time_input_format", "best_effort");
+        let client = self
+            .client
+            .clone()
+            .with_setting("output_format_arrow_string_as_string", "1")
+            .with_setting("output_format_arrow_low_cardinality_as_dictionary", "0")
+            .with_setting("output_format_arrow_date_as_uint16", "0");
         self.options.settings.iter().fold(client, |client, (name, value)| client.with_setting(name, value))
     }
 
@@ -90,10 +104,29 @@ impl ClickHouse {
 
     /// The rows of a query as tab-separated text, a `Vec` of cells each. For small answers.
     pub async fn rows(&self, action: &'static str, sql: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
-        let mut answer = self.stream(action, sql, "TSVRaw")?;
+        // Without a database, which may not be there yet.
+        let mut answer = self.configured().query_raw(sql).fetch_bytes("TSVRaw").during(action)?;
         let bytes = answer.collect().await.during(action)?;
         let text = String::from_utf8_lossy(&bytes);
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+    }
+
+    /// Where the view shows an event: once, or something is wrong. `tenant` and `event_type` let most of the table be left out.
+    pub async fn find(&self, event_id: &str, tenant: &str, event_type: &str) -> Result<Vec<Found>, ClickHouseError> {
+        let sql = format!(
+            "SELECT recorded_at, concat(topic, '/', toString(`partition`), ' offset ', toString(`offset`)) FROM {}.analytics_events \
+             WHERE event_type = {} AND tenant = {} AND event_id = {}",
+            self.database(),
+            literal(event_type),
+            literal(tenant),
+            literal(event_id)
+        );
+        let rows = self.rows("looking for an event in ClickHouse", &sql).await?;
+        let found = |row: Vec<String>| {
+            let [recorded_at, coordinates] = <[String; 2]>::try_from(row).ok()?;
+            Some(Found { recorded_at: Some(recorded_at).filter(|at| at != "\\N"), coordinates })
+        };
+        Ok(rows.into_iter().filter_map(found).collect())
     }
 
     /// A query's answer, piece by piece.
@@ -103,7 +136,7 @@ impl ClickHouse {
         sql: &str,
         format: &str,
     ) -> Result<clickhouse::query::BytesCursor, ClickHouseError> {
-        self.configured().query_raw(sql).fetch_bytes(format).during(action)
+        self.configured().with_database(&self.options.database).query_raw(sql).fetch_bytes(format).during(action)
     }
 
     /// Inserts one block and waits until the server has it. `token` spares a repeat its copy.

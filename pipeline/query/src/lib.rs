@@ -1,5 +1,9 @@
 //! SQL over history: DataFusion on the Delta table, with a view per event type and JSON functions.
 
+mod questions;
+
+pub use questions::{QUESTIONS, Question};
+
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;

@@ -134,8 +134,14 @@ impl Learners {
             json!({"taskId": id, "agentId": agent, "status": status, "executionTime": execution, "resourceUsage": {"apiCalls": 3}}),
             None,
         );
-        let data = json!({"taskId": id, "agentId": agent, "agentType": self.pick(&["researcher", "analyzer", "creator", "reviewer", "coordinator"]),
+        // Some are kept and some are not.
+        let deadline =
+            jiff::Timestamp::now() + jiff::SignedDuration::from_millis(self.random.random_range(100..20_000));
+        let mut data = json!({"taskId": id, "agentId": agent, "agentType": self.pick(&["researcher", "analyzer", "creator", "reviewer", "coordinator"]),
             "taskType": "summarise", "priority": self.pick(&["low", "normal", "high", "critical"]), "expectedDuration": 60_000});
+        if self.random.random_bool(0.7) {
+            data["deadline"] = json!(format!("{deadline:.3}"));
+        }
         step(EventType::TaskAssigned, data, Some(completed))
     }
 }

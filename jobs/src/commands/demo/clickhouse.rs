@@ -1,0 +1,76 @@
+//! A ClickHouse server for the demo, run from the checkout's own package: `weir` itself knows a URL and no more.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use weir_clickhouse::{ClickHouse, ClickHouseOptions};
+use weir_engine::BoxError;
+
+use crate::instance::Place;
+use crate::output::complain;
+
+/// Building and fetching it included.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Ends with the demo.
+pub(super) struct ClickHouseServer {
+    _child: Child,
+}
+
+impl ClickHouseServer {
+    /// Starts it and points the settings to it.
+    pub(super) async fn start(place: &mut Place) -> Result<Self, BoxError> {
+        const ELSEWHERE: &str = "--clickhouse works under `cargo demo` only: it runs a server out of the checkout. Elsewhere start \
+             one, and --set clickhouse.url=http://HOST:8123";
+        let cargo = std::env::var_os("CARGO").ok_or(ELSEWHERE)?;
+        complain("fetching ClickHouse, if it is not there yet, and starting it …");
+        // Whatever cargo said of this package is not about that one.
+        let mut command = Command::new(cargo);
+        for (name, _) in
+            std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR")
+        {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .args(["run", "--quiet", "--bin", "weir-clickhouse-server", "--"])
+            .arg(place.data_dir.join("clickhouse"))
+            .args(["0", "0"])
+            .env("WEIR_END_WITH_STDIN", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let lines = child.stdout.take().ok_or("no output")?;
+        let mut lines = BufReader::new(lines).lines();
+        let line =
+            tokio::time::timeout(PATIENCE, lines.next_line()).await.map_err(|_| "ClickHouse does not start")??;
+        let url = line.ok_or("ClickHouse does not start; it says why above")?;
+        // First, so that whoever sets something himself gets it.
+        let settings = [format!("clickhouse.url={url}"), "clickhouse.user=default".to_owned()];
+        place.set.splice(0..0, settings);
+        wait_until_up(&url).await?;
+        Ok(Self { _child: child })
+    }
+}
+
+async fn wait_until_up(url: &str) -> Result<(), BoxError> {
+    let server = ClickHouse::new(ClickHouseOptions {
+        url: url.to_owned(),
+        user: "default".to_owned(),
+        password: String::new(),
+        database: "default".to_owned(),
+        cluster: None,
+        ttl_days: 0,
+        settings: std::collections::BTreeMap::new(),
+        insert_interval: Duration::ZERO,
+    });
+    for _ in 0..600 {
+        if server.check_version().await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(server.check_version().await.err().map_or_else(|| "ClickHouse does not start".into(), Into::into))
+}

@@ -1,0 +1,307 @@
+//! The same question, the same answer: of history, of ClickHouse, and of a plain model that reads the event store's JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+use weir_tests::{ClickHouse, Fixture, Weir, seed};
+
+/// An event as the event store has it.
+struct Stored {
+    event_type: String,
+    tenant: String,
+    data: Value,
+    timestamp: String,
+    recorded_at: String,
+    /// The canonical payload's characters.
+    characters: usize,
+}
+
+impl Stored {
+    fn text(&self, field: &str) -> String {
+        self.data[field].as_str().unwrap().to_owned()
+    }
+
+    fn number(&self, field: &str) -> f64 {
+        self.data[field].as_f64().unwrap()
+    }
+
+    fn day(&self) -> String {
+        self.timestamp[..10].to_owned()
+    }
+}
+
+async fn stored(weir: &Weir) -> Vec<Stored> {
+    const SQL: &str = "SELECT event_type, tenant, event_data, \
+         to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), \
+         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM events ORDER BY id";
+    let rows = weir.owner().await.query(SQL, &[]).await.unwrap();
+    let of = |row: &tokio_postgres::Row| {
+        let data: Value = row.get(2);
+        let canonical = weir_model::canonical::object_text(data.as_object().unwrap());
+        Stored {
+            event_type: row.get(0),
+            tenant: row.get(1),
+            characters: canonical.chars().count(),
+            data,
+            timestamp: row.get(3),
+            recorded_at: row.get(4),
+        }
+    };
+    rows.iter().map(of).collect()
+}
+
+type Rows = Vec<Value>;
+
+/// Groups by what `key` gives (columns in their order), and makes a row of each group.
+fn grouped<'a>(
+    events: impl IntoIterator<Item = &'a Stored>,
+    names: &[&str],
+    key: impl Fn(&Stored) -> Vec<String>,
+    row: impl Fn(&[&Stored]) -> Value,
+) -> Rows {
+    let mut groups: BTreeMap<Vec<String>, Vec<&Stored>> = BTreeMap::new();
+    for event in events {
+        groups.entry(key(event)).or_default().push(event);
+    }
+    let merged = |(key, events): (Vec<String>, Vec<&Stored>)| {
+        let mut object: Map<String, Value> =
+            names.iter().zip(key).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        object.extend(row(&events).as_object().unwrap().clone());
+        Value::Object(object)
+    };
+    groups.into_iter().map(merged).collect()
+}
+
+fn of_type<'a>(events: &'a [Stored], event_type: &str) -> Vec<&'a Stored> {
+    events.iter().filter(|event| event.event_type == event_type).collect()
+}
+
+/// The least value that is not less than so many percent of all.
+fn quantile(mut values: Vec<f64>, percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() * percent).div_ceil(100) - 1]
+}
+
+fn sum(events: &[&Stored], field: &str) -> f64 {
+    // Exact in thousandths of thousandths, as DECIMAL(18, 6) is.
+    events.iter().map(|event| (event.number(field) * 1e6).round() as i64).sum::<i64>() as f64 / 1e6
+}
+
+fn count(events: &[&Stored], keep: impl Fn(&Stored) -> bool) -> usize {
+    events.iter().filter(|event| keep(event)).count()
+}
+
+fn by_tenant_and(field: &'static str) -> impl Fn(&Stored) -> Vec<String> {
+    move |event| vec![event.tenant.clone(), event.text(field)]
+}
+
+fn learning(question: &str, events: &[Stored]) -> Rows {
+    match question {
+        "active_learners_per_day" => {
+            let active = ["LearningSessionStarted", "AssessmentCompleted"];
+            let active = events.iter().filter(|event| active.contains(&event.event_type.as_str()));
+            grouped(
+                active,
+                &["tenant", "day"],
+                |e| vec![e.tenant.clone(), e.day()],
+                |group| {
+                    let learners: BTreeSet<String> = group.iter().map(|event| event.text("userId")).collect();
+                    json!({"learners": learners.len()})
+                },
+            )
+        }
+        "registrations_per_day" => grouped(
+            of_type(events, "UserRegistered"),
+            &["tenant", "day", "registration_source"],
+            |e| vec![e.tenant.clone(), e.day(), e.text("registrationSource")],
+            |group| json!({"registrations": group.len()}),
+        ),
+        "learners_at_risk" => {
+            let known = |event_type| -> BTreeSet<(String, String)> {
+                of_type(events, event_type).iter().map(|e| (e.tenant.clone(), e.text("userId"))).collect()
+            };
+            let (registered, gone) = (known("UserRegistered"), known("UserDeactivated"));
+            let of_learners = of_type(events, "AssessmentCompleted").into_iter().filter(|event| {
+                let learner = (event.tenant.clone(), event.text("userId"));
+                registered.contains(&learner) && !gone.contains(&learner)
+            });
+            let mut rows = grouped(
+                of_learners,
+                &["tenant", "user_id"],
+                by_tenant_and("userId"),
+                |group| json!({"assessments": group.len(), "score_sum": sum(group, "score"), "max_score_sum": sum(group, "maxScore")}),
+            );
+            rows.retain(|row| {
+                row["score_sum"].as_f64().unwrap() * 100.0 < row["max_score_sum"].as_f64().unwrap() * 40.0
+            });
+            rows
+        }
+        _ => results(events),
+    }
+}
+
+fn results(events: &[Stored]) -> Rows {
+    let mut paths: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for event in of_type(events, "LearningSessionStarted") {
+        let learner = (event.tenant.clone(), event.text("userId"));
+        paths.entry(learner).or_default().insert(event.text("learningPathId"));
+    }
+    let mut pairs: BTreeMap<(String, String), Vec<&Stored>> = BTreeMap::new();
+    for event in of_type(events, "AssessmentCompleted") {
+        let none = || BTreeSet::from(["(none)".to_owned()]);
+        let of_learner = paths.get(&(event.tenant.clone(), event.text("userId"))).cloned().unwrap_or_else(none);
+        for path in of_learner {
+            pairs.entry((event.tenant.clone(), path)).or_default().push(event);
+        }
+    }
+    let percent = |event: &Stored| event.number("score") * 100.0;
+    let at = |event: &Stored, percents: f64| event.number("maxScore") * percents;
+    let row = |((tenant, path), group): ((String, String), Vec<&Stored>)| {
+        json!({
+            "tenant": tenant, "learning_path_id": path, "assessments": group.len(),
+            "passed": count(&group, |e| e.data["passed"] == true),
+            "below_40": count(&group, |e| percent(e) < at(e, 40.0)),
+            "from_40": count(&group, |e| percent(e) >= at(e, 40.0) && percent(e) < at(e, 60.0)),
+            "from_60": count(&group, |e| percent(e) >= at(e, 60.0) && percent(e) < at(e, 80.0)),
+            "from_80": count(&group, |e| percent(e) >= at(e, 80.0)),
+            "score_sum": sum(&group, "score"),
+        })
+    };
+    pairs.into_iter().map(row).collect()
+}
+
+fn platform(question: &str, events: &[Stored]) -> Rows {
+    match question {
+        "uploads_by_type" => {
+            let uploads = of_type(events, "ContentUploaded");
+            grouped(uploads, &["tenant", "content_type"], by_tenant_and("contentType"), |group| {
+                let bytes: i64 = group.iter().map(|event| event.data["fileSize"].as_i64().unwrap()).sum();
+                json!({"uploads": group.len(), "bytes": bytes})
+            })
+        }
+        "processing" => grouped(
+            of_type(events, "ContentProcessingCompleted"),
+            &["tenant", "processing_type", "status"],
+            |e| vec![e.tenant.clone(), e.text("processingType"), e.text("status")],
+            |group| {
+                let longest = group.iter().map(|event| event.number("processingDuration")).fold(0.0, f64::max);
+                json!({"processed": group.len(), "duration_sum": sum(group, "processingDuration"), "duration_max": longest})
+            },
+        ),
+        "volume_per_tenant" => grouped(
+            events,
+            &["tenant"],
+            |e| vec![e.tenant.clone()],
+            |group| {
+                let of = |event_type: &str| count(group, |event| event.event_type == event_type);
+                json!({
+                    "events": group.len(), "characters": group.iter().map(|event| event.characters).sum::<usize>(),
+                    "registrations": of("UserRegistered"), "sessions": of("LearningSessionStarted"),
+                    "assessments": of("AssessmentCompleted"),
+                })
+            },
+        ),
+        "freshness" => grouped(
+            events,
+            &["event_type"],
+            |e| vec![e.event_type.clone()],
+            |group| {
+                let newest = |of: fn(&Stored) -> &String| group.iter().map(|event| of(event)).max().unwrap().clone();
+                json!({"events": group.len(), "happened_at": newest(|e| &e.timestamp), "recorded_at": newest(|e| &e.recorded_at)})
+            },
+        ),
+        _ => tasks(question, events),
+    }
+}
+
+fn tasks(question: &str, events: &[Stored]) -> Rows {
+    let completed = of_type(events, "TaskCompleted");
+    let by_task = |list: &[&Stored]| -> BTreeMap<(String, String), usize> {
+        list.iter().enumerate().map(|(n, e)| ((e.tenant.clone(), e.text("taskId")), n)).collect()
+    };
+    let assigned = of_type(events, "TaskAssigned");
+    let (assignments, completions) = (by_task(&assigned), by_task(&completed));
+    let times = |group: &[&Stored]| {
+        let values: Vec<f64> = group.iter().map(|event| event.number("executionTime")).collect();
+        json!({"tasks": group.len(), "p50": quantile(values.clone(), 50), "p90": quantile(values, 90)})
+    };
+    let task_type = |event: &Stored| {
+        let place = assignments.get(&(event.tenant.clone(), event.text("taskId")));
+        place.map(|place| assigned[*place].text("taskType"))
+    };
+    match question {
+        "execution_time_by_agent" => grouped(completed, &["tenant", "agent_id"], by_tenant_and("agentId"), times),
+        "execution_time_by_task_type" => {
+            let known = completed.iter().copied().filter(|event| task_type(event).is_some());
+            grouped(known, &["tenant", "task_type"], |e| vec![e.tenant.clone(), task_type(e).unwrap()], times)
+        }
+        "deadlines_kept" => {
+            let limited = assigned.iter().copied().filter(|event| event.data["deadline"].is_string());
+            grouped(limited, &["tenant", "task_type"], by_tenant_and("taskType"), |group| {
+                let at = |event: &Stored| {
+                    let place = completions.get(&(event.tenant.clone(), event.text("taskId")))?;
+                    Some(millis(&completed[*place].text("timestamp")))
+                };
+                let deadline = |event: &Stored| millis(&event.text("deadline"));
+                json!({
+                    "tasks": group.len(),
+                    "kept": count(group, |e| at(e).is_some_and(|at| at <= deadline(e))),
+                    "missed": count(group, |e| at(e).is_some_and(|at| at > deadline(e))),
+                    "open": count(group, |e| at(e).is_none()),
+                })
+            })
+        }
+        other => panic!("no model for {other}"),
+    }
+}
+
+fn millis(text: &str) -> i64 {
+    text.parse::<weir_model::Timestamp>().unwrap().as_millis()
+}
+
+fn model(question: &str, events: &[Stored]) -> Rows {
+    match question {
+        "active_learners_per_day" | "registrations_per_day" | "learners_at_risk" | "results_by_learning_path" => {
+            learning(question, events)
+        }
+        _ => platform(question, events),
+    }
+}
+
+/// `5` and `5.0` are one number.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Array(values) => values.iter().map(plain).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
+        Value::Number(number) => json!(number.as_f64()),
+        other => other.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_question_has_one_answer() {
+    let fixture = Fixture::new(3000, seed("queries"));
+    let server = ClickHouse::start();
+    let weir = server.settings().iter().fold(Weir::new(), |weir, setting| weir.with(setting));
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    // All ten types, agents and their tasks among them.
+    weir.ok(&["demo", "--events", "3000", "--rate", "2000"]);
+    let up = weir.up();
+    let events = stored(&weir).await;
+    let questions = weir.json(&["ask"]);
+    let questions = questions.as_array().unwrap();
+    assert_eq!(questions.len(), 11);
+    for question in questions {
+        let name = question["question"].as_str().unwrap();
+        assert!(question["asks"].as_str().unwrap().len() > 20, "{question}");
+        let expected = plain(&Value::Array(model(name, &events)));
+        assert_ne!(expected, json!([]), "{name}: an empty answer shows nothing");
+        for store in ["history", "clickhouse"] {
+            let answer = plain(&weir.json(&["ask", name, "--on", store]));
+            assert_eq!(answer, expected, "{name} on {store}");
+        }
+    }
+    let files = std::fs::read_dir(weir_tests::root().join("sql/queries")).unwrap();
+    assert_eq!(files.count(), questions.len(), "every file is a question");
+    up.terminate();
+}
