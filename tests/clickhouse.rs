@@ -21,7 +21,7 @@ async fn caught_up(up: &Up<'_>) {
 }
 
 /// What the view shows is what the input holds, each record once, and `verify` says so too.
-async fn holds(server: &ClickHouse, weir: &Weir, facts: &Facts) {
+pub(crate) async fn holds(server: &ClickHouse, weir: &Weir, facts: &Facts) {
     for (event_type, count) in &facts.events {
         let sql = format!("SELECT count() FROM weir.analytics_events WHERE event_type = '{event_type}'");
         assert_eq!(server.sql(&sql).await, count.to_string(), "{event_type}");

@@ -12,6 +12,7 @@ use weir_tests::kafka::tool;
 use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Kafka, Up, Weir, seed};
 
+mod clickhouse;
 mod faults;
 mod learning_records;
 mod records;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use weir_tests::{Facts, Kafka, Weir};
+use weir_tests::{ClickHouse, Facts, Kafka, Weir};
 
 use super::{apply_topics, arrived, kill, terminate};
 
@@ -15,14 +15,15 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
         return;
     };
     let facts = Facts::of_input(&dir);
-    let kafka = Kafka::start_cluster(3);
+    let (kafka, server) = (Kafka::start_cluster(3), ClickHouse::start());
     // As it comes, but for a session that ends sooner: who takes over from one that was killed waits for that.
     let weir = Weir::new()
         .with(&format!("kafka.brokers={}", kafka.brokers()))
         .with("kafka.consumer.session.timeout.ms=6000")
         .with("lanes.history.flush_interval_ms=5000");
+    let weir = server.settings().iter().fold(weir, |weir, setting| weir.with(setting));
     apply_topics(&weir);
-    let run = || weir.start(&["run", "read-models", "metrics", "history"]);
+    let run = || weir.start(&["run", "read-models", "metrics", "history", "clickhouse"]);
     let (first, second) = (run(), run());
     let published = weir.start(&["publish"]);
     let mut import = weir.start(&["import", "oulad", dir.to_str().unwrap()]);
@@ -46,5 +47,8 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
         WHERE user_id LIKE '%-BBB-%' AND json_get_str(extra, 'assessmentType') = 'TMA'",
     ]);
     assert_eq!(mean[0]["mean"], 70.007);
-    weir.verify();
+    crate::clickhouse::holds(&server, &weir, &facts).await;
+    let mean = "SELECT round(avg(score), 3) FROM weir.assessment_completed \
+        WHERE user_id LIKE '%-BBB-%' AND JSONExtractString(extra, 'assessmentType') = 'TMA'";
+    assert_eq!(server.sql(mean).await, "70.007");
 }

@@ -19,7 +19,7 @@ const MIGRATIONS: [(u32, &str, &str); 3] = [
 
 /// Postgres is the arbiter of who migrates.
 const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '60s'; \
-     SELECT pg_advisory_xact_lock(8626, 4)";
+     SELECT pg_advisory_xact_lock(8626, 5)";
 
 impl ClickHouse {
     /// What [`Self::migrate`] would run.
