@@ -196,6 +196,7 @@ impl Screen {
         let api = &instance.api;
         let dir = instance.attached.dir.path().display();
         let weir = std::env::current_exe().map_or_else(|_| "weir".to_owned(), |path| path.display().to_string());
+        let flags = instance.attached.settings.clickhouse.flags();
         let footer = vec![
             format!(
                 "try    curl -H @{} -H 'Content-Type: application/json' {api}/v1/commands/StartLearningSession -d \
@@ -205,7 +206,9 @@ impl Screen {
             format!(
                 "query  {weir} sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
             ),
-            format!("check  {weir} verify --data-dir {dir}     metrics {api}/metrics     Ctrl-C drains and ends"),
+            format!(
+                "check  {weir} verify --data-dir {dir}{flags}     metrics {api}/metrics     Ctrl-C drains and ends"
+            ),
         ];
         let lines = std::io::stderr().is_terminal().then(|| {
             let screen = MultiProgress::new();

@@ -39,6 +39,14 @@ impl Settings {
         })
     }
 
+    /// The flags that name this server to another command, without the password.
+    pub(crate) fn flags(&self) -> String {
+        match self.url.as_str() {
+            "" => String::new(),
+            url => format!(" --set clickhouse.url={url} --set clickhouse.user={}", self.user),
+        }
+    }
+
     /// The same for those who need it.
     pub(crate) fn required(&self) -> Result<ClickHouse, BoxError> {
         self.server().ok_or_else(|| "clickhouse.url is empty: --set clickhouse.url=http://HOST:8123".into())

@@ -25,6 +25,7 @@ impl ClickHouseServer {
         const ELSEWHERE: &str = "--clickhouse works under `cargo demo` only: it runs a server out of the checkout. Elsewhere start \
              one, and --set clickhouse.url=http://HOST:8123";
         let cargo = std::env::var_os("CARGO").ok_or(ELSEWHERE)?;
+        let (dir, _) = place.open()?;
         complain("fetching ClickHouse, if it is not there yet, and starting it …");
         // Whatever cargo said of this package is not about that one.
         let mut command = Command::new(cargo);
@@ -35,7 +36,7 @@ impl ClickHouseServer {
         }
         let mut child = command
             .args(["run", "--quiet", "--bin", "weir-clickhouse-server", "--"])
-            .arg(place.data_dir.join("clickhouse"))
+            .arg(dir.join("clickhouse"))
             .args(["0", "0"])
             .env("WEIR_END_WITH_STDIN", "1")
             .stdin(Stdio::piped())
