@@ -80,8 +80,49 @@ async fn it_holds_what_the_others_hold_and_other_clients_read_it() {
     ] {
         server.ask("dashboards", password, forbidden).await.unwrap_err();
     }
+    traced(&server, &weir).await;
+    prunes(&server).await;
+    statements_for_stored_users_parse(&server).await;
     up.terminate();
     weir.verify();
+}
+
+/// An event's place in ClickHouse shows beside its others, and in `weir status` the lane.
+async fn traced(server: &ClickHouse, weir: &Weir) {
+    let id = server.sql("SELECT any(event_id) FROM weir.assessment_completed").await;
+    let trace = weir.json(&["trace", &id]);
+    let places: Vec<&Value> = trace.as_array().unwrap().iter().filter(|row| row["place"] == "clickhouse").collect();
+    assert_eq!(places.len(), 1, "{trace}");
+    assert!(places[0]["detail"].as_str().unwrap().starts_with("events/0 offset "), "{trace}");
+    let status = weir.json(&["status"]);
+    let lanes = status["lanes"].as_array().unwrap();
+    assert!(lanes.iter().any(|lane| lane["lane"] == "clickhouse" && lane["lag"] == 0), "{status}");
+}
+
+/// Through the view and its FINAL: another tenant's rows are not read, nor another type's, nor another year's.
+async fn prunes(server: &ClickHouse) {
+    for (condition, index) in [
+        ("tenant = 'nobody'", "PrimaryKey"),
+        ("`timestamp` >= '2031-01-01 00:00:00'", "Partition"),
+    ] {
+        let sql = format!("EXPLAIN indexes = 1 SELECT count() FROM weir.assessment_completed WHERE {condition}");
+        let plan = server.sql(&sql).await;
+        assert!(plan.contains(index) && plan.contains("Ranges: 0"), "{condition}: {plan}");
+    }
+}
+
+/// The README's statements for servers that store users themselves, which this one does not.
+async fn statements_for_stored_users_parse(server: &ClickHouse) {
+    let readme = std::fs::read_to_string(weir_tests::root().join("README.md")).unwrap();
+    let statements: Vec<&str> = readme
+        .lines()
+        .filter(|line| ["CREATE SETTINGS PROFILE", "CREATE USER", "GRANT SELECT"].iter().any(|start| line.starts_with(start)))
+        .collect();
+    assert_eq!(statements.len(), 3);
+    for statement in statements {
+        let parsed = server.sql(&format!("EXPLAIN AST {}", statement.trim_end_matches(';'))).await;
+        assert!(parsed.contains("Query"), "{statement}: {parsed}");
+    }
 }
 
 #[tokio::test]
