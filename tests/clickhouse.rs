@@ -101,10 +101,9 @@ async fn traced(server: &ClickHouse, weir: &Weir) {
 
 /// Through the view and its FINAL: another tenant's rows are not read, nor another type's, nor another year's.
 async fn prunes(server: &ClickHouse) {
-    for (condition, index) in [
-        ("tenant = 'nobody'", "PrimaryKey"),
-        ("`timestamp` >= '2031-01-01 00:00:00'", "Partition"),
-    ] {
+    for (condition, index) in
+        [("tenant = 'nobody'", "PrimaryKey"), ("`timestamp` >= '2031-01-01 00:00:00'", "Partition")]
+    {
         let sql = format!("EXPLAIN indexes = 1 SELECT count() FROM weir.assessment_completed WHERE {condition}");
         let plan = server.sql(&sql).await;
         assert!(plan.contains(index) && plan.contains("Ranges: 0"), "{condition}: {plan}");
@@ -116,7 +115,9 @@ async fn statements_for_stored_users_parse(server: &ClickHouse) {
     let readme = std::fs::read_to_string(weir_tests::root().join("README.md")).unwrap();
     let statements: Vec<&str> = readme
         .lines()
-        .filter(|line| ["CREATE SETTINGS PROFILE", "CREATE USER", "GRANT SELECT"].iter().any(|start| line.starts_with(start)))
+        .filter(|line| {
+            ["CREATE SETTINGS PROFILE", "CREATE USER", "GRANT SELECT"].iter().any(|start| line.starts_with(start))
+        })
         .collect();
     assert_eq!(statements.len(), 3);
     for statement in statements {

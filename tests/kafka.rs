@@ -259,6 +259,8 @@ async fn waited_for_and_traced(stream: &Stream) {
                 client.get(url).bearer_auth(&token).send().await.unwrap().json().await.unwrap();
             assert_eq!(reached["reached"], true, "{lane} {answer}\n{}", stream.weir.log());
         }
+        let position = answer["position"].to_string();
+        stream.weir.ok(&["sql", "--wait-for", &position, "SELECT 1"]);
         let sql = format!("SELECT count(*) FROM learning_session_read_model WHERE id = 'mine-{n}'");
         assert_eq!(stream.weir.owner().await.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0), 1);
         if n == 4 {

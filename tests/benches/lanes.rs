@@ -29,13 +29,13 @@ const HISTORY_EVENTS: i64 = 200_000;
 const READ_MODELS_BATCH: usize = 4_000;
 const HISTORY_BATCH: usize = 25_000;
 
-fn lane(name: &str, records_max: usize) -> Lane {
+pub(crate) fn lane(name: &str, records_max: usize) -> Lane {
     let limits = BatchLimits { records_max, bytes_max: 64 << 20, flush_interval: Duration::from_millis(200) };
     Lane { name: name.to_owned(), limits, poll_records_max: records_max.min(4_000), filter: None }
 }
 
 /// Events a second until the lane has committed all of them.
-async fn drive(database: &Database, lane: Lane, mut sink: impl Sink + 'static, events: i64) -> f64 {
+pub(crate) async fn drive(database: &Database, lane: Lane, mut sink: impl Sink + 'static, events: i64) -> f64 {
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let signal = AppendSignal::start(database.clone(), stop.clone());
     let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
@@ -55,7 +55,7 @@ async fn drive(database: &Database, lane: Lane, mut sink: impl Sink + 'static, e
 }
 
 /// All events, decoded.
-async fn decoded(database: &Database, events: i64) -> Vec<Located> {
+pub(crate) async fn decoded(database: &Database, events: i64) -> Vec<Located> {
     let signal = AppendSignal::start(database.clone(), CancellationToken::new());
     let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
     source.start(&[(EventStoreSource::partition(database).await.unwrap(), Some(1))]).await.unwrap();

@@ -5,6 +5,7 @@
 #![allow(clippy::as_conversions, clippy::large_futures, reason = "figures for people")]
 
 mod append;
+mod clickhouse;
 mod decode;
 mod fill;
 mod http;
@@ -18,7 +19,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 13] = [
+    let benches: [(&str, fn()); 16] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -32,6 +33,9 @@ fn main() {
         ("ledger", kafka::ledger),
         ("kafka-memory", kafka::memory),
         ("two-processes", kafka::two_processes),
+        ("clickhouse-insert", clickhouse::insert),
+        ("clickhouse", clickhouse::whole_lane),
+        ("clickhouse-memory", clickhouse::memory),
     ];
     println!("| what | measured | floor, same run | ratio | goal |\n|---|---|---|---|---|");
     for (name, bench) in benches {

@@ -95,6 +95,12 @@ impl ClickHouse {
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// Of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// `http://…`
     #[must_use]
     pub fn url(&self) -> String {

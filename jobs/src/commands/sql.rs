@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 use weir_engine::BoxError;
-use weir_postgres::{EVENT_STORE_TOPIC, Ledger};
+use weir_model::Position;
+use weir_postgres::{EventStore, Ledger, inspect};
 use weir_query::History;
 
 use crate::instance::{Attached, Patience, Place, history_root};
@@ -63,17 +64,22 @@ pub(super) fn to_rows(schema: &Schema, batches: &[RecordBatch]) -> Result<Rows, 
 
 async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result<(), BoxError> {
     let deadline = tokio::time::Instant::now() + limit;
+    let store = EventStore::new(attached.database.clone());
+    let id = store.event_id_at(Position(position)).await?;
+    let event = match id {
+        Some(id) => store.find(id).await?,
+        None => None,
+    };
+    let event = event.ok_or_else(|| format!("there is no event at position {position}"))?;
     loop {
         let client = attached.database.get().await?;
-        let rows = Ledger::rows(&**client).await?;
-        // Offsets of topics are no positions.
-        let of_history = rows.iter().filter(|r| r.lane == "history" && *r.partition.topic == *EVENT_STORE_TOPIC);
-        let next = of_history.filter_map(|row| row.next_offset).max().unwrap_or(0);
-        if next > position {
+        let mut rows = Ledger::rows(&**client).await?;
+        rows.retain(|row| row.lane == "history");
+        if inspect::has_applied(&rows, &event) {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(format!("history holds positions below {next} only; is `weir up` running?").into());
+            return Err(format!("history does not hold position {position} yet; is `weir up` running?").into());
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }

@@ -9,10 +9,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use weir_model::event::{partition_for, topic_for};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::Scope;
-use weir_postgres::{DbError, EVENT_STORE_TOPIC, Ledger, LedgerRow, Page, RecordedEvent};
+use weir_postgres::{DbError, Ledger, Page, inspect};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem, body};
@@ -124,24 +123,6 @@ pub(crate) async fn snapshot(
     }
 }
 
-/// Whether a lane has an event: it read the event store itself beyond it, or its key's partition of the topic that far.
-fn has_applied(rows: &[LedgerRow], event: &RecordedEvent) -> bool {
-    let of_event_store = rows.iter().filter(|row| *row.partition.topic == *EVENT_STORE_TOPIC);
-    if of_event_store.filter_map(|row| row.next_offset).any(|next| next > event.position.0) {
-        return true;
-    }
-    let topic = topic_for(&event.event_type);
-    let of_topic = || rows.iter().filter(|row| *row.partition.topic == *topic && row.retired_at.is_none());
-    // Not all of them were claimed yet: nobody knows which one is the key's.
-    let last = of_topic().map(|row| row.partition.number).max().unwrap_or(-1);
-    if usize::try_from(last + 1) != Ok(of_topic().count()) {
-        return false;
-    }
-    let number = partition_for(event.aggregate_id(), of_topic().count());
-    let of_key = of_topic().find(|row| usize::try_from(row.partition.number) == Ok(number));
-    of_key.and_then(|row| row.position).is_some_and(|position| position >= event.position)
-}
-
 /// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that whoever wrote can read
 /// what it wrote. Only positions of the tenant's own events: how far the lane is with others is none of its business.
 pub(crate) async fn lane(
@@ -167,7 +148,7 @@ pub(crate) async fn lane(
         let mut rows = Ledger::rows(&**client).await?;
         drop(client);
         rows.retain(|row| row.lane == lane);
-        let reached = event.as_ref().is_none_or(|event| has_applied(&rows, event));
+        let reached = event.as_ref().is_none_or(|event| inspect::has_applied(&rows, event));
         if reached || tokio::time::Instant::now() >= deadline {
             return Ok(Json(json!({"lane": lane, "reached": reached})));
         }

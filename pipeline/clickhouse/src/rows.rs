@@ -90,7 +90,7 @@ impl<'a> Envelope<'a> {
 type Sparse<'a> = Vec<(usize, FieldValue<'a>)>;
 
 /// One block of all of it. At least one row is needed.
-pub(crate) fn block(events: &[&Located], others: &[&LocatedOther]) -> Result<Block, BoxError> {
+pub fn block(events: &[&Located], others: &[&LocatedOther]) -> Result<Block, BoxError> {
     let mut typed: Vec<Sparse<'_>> = COLUMNS.iter().map(|_| Vec::new()).collect();
     let mut rows = Vec::with_capacity(events.len() + others.len());
     for (row, located) in events.iter().enumerate() {

@@ -140,7 +140,7 @@ impl ClickHouse {
     }
 
     /// Inserts one block and waits until the server has it. `token` spares a repeat its copy.
-    pub(crate) async fn insert(&self, block: &Block, token: &str) -> Result<(), ClickHouseError> {
+    pub async fn insert(&self, block: &Block, token: &str) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
         let mut insert = self
             .configured()

@@ -1,11 +1,34 @@
 //! Where one event ended, for operators.
 
 use tokio_postgres::GenericClient;
+use weir_model::event::{partition_for, topic_for};
 use weir_model::{EventType, Timestamp};
 
 use crate::error::{DbError, During};
 use crate::event_store::RecordedEvent;
+use crate::ledger::LedgerRow;
 use crate::read_models::time;
+use crate::source::EVENT_STORE_TOPIC;
+
+/// Whether a lane has an event, from its rows of the ledger: it read the event store itself beyond it, or its key's partition of
+/// the topic that far.
+#[must_use]
+pub fn has_applied(rows: &[LedgerRow], event: &RecordedEvent) -> bool {
+    let of_event_store = rows.iter().filter(|row| *row.partition.topic == *EVENT_STORE_TOPIC);
+    if of_event_store.filter_map(|row| row.next_offset).any(|next| next > event.position.0) {
+        return true;
+    }
+    let topic = topic_for(&event.event_type);
+    let of_topic = || rows.iter().filter(|row| *row.partition.topic == *topic && row.retired_at.is_none());
+    // Not all of them were claimed yet: nobody knows which one is the key's.
+    let last = of_topic().map(|row| row.partition.number).max().unwrap_or(-1);
+    if usize::try_from(last + 1) != Ok(of_topic().count()) {
+        return false;
+    }
+    let number = partition_for(event.aggregate_id(), of_topic().count());
+    let of_key = of_topic().find(|row| usize::try_from(row.partition.number) == Ok(number));
+    of_key.and_then(|row| row.position).is_some_and(|position| position >= event.position)
+}
 
 /// A read model's row about an event's aggregate or user.
 #[derive(Debug, Clone, PartialEq, Eq)]

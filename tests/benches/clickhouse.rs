@@ -1,0 +1,377 @@
+//! ClickHouse: one block of columns against the official client's row formats, in CPU of client and server together; the whole
+//! lane against sending blocks ready made; and what the lane adds to resident memory.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clickhouse::Row;
+use serde::{Serialize, Serializer};
+use weir_clickhouse::{ClickHouseOptions, ClickHouseSink};
+use weir_engine::Located;
+use weir_model::columns::{Cell, split};
+use weir_postgres::{Ledger, RecordPolicy};
+use weir_tests::ClickHouse;
+
+use crate::fill::{filled, runtime};
+use crate::lanes::{decoded, drive, lane};
+use crate::measure::{median, pairs, round, row};
+use crate::memory::Backlog;
+
+const EVENTS: i64 = 100_000;
+const BLOCK: usize = 50_000;
+const TURNS: usize = 5;
+
+/// A time in the row formats: ticks in the binary one, text in JSON.
+struct Millis(i64);
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            let text = weir_model::Timestamp::from_millis(self.0).unwrap().to_string();
+            return serializer.serialize_str(text.trim_end_matches('Z'));
+        }
+        serializer.serialize_i64(self.0)
+    }
+}
+
+/// The columns of `events_raw`.
+#[derive(Row, Serialize)]
+struct EventRow {
+    event_type: String,
+    event_id: String,
+    schema_version: String,
+    timestamp: Millis,
+    recorded_at: Option<Millis>,
+    producer: String,
+    tenant: String,
+    aggregate_type: String,
+    aggregate_id: String,
+    aggregate_version: Option<i64>,
+    position: Option<i64>,
+    causation_id: Option<String>,
+    correlation_id: Option<String>,
+    actor_id: Option<String>,
+    source: String,
+    topic: String,
+    partition: i64,
+    offset: i64,
+    user_id: Option<String>,
+    email: Option<String>,
+    username: Option<String>,
+    profile: Option<String>,
+    registration_source: Option<String>,
+    changed_fields: Option<String>,
+    previous_values: Option<String>,
+    new_values: Option<String>,
+    reason: Option<String>,
+    content_id: Option<String>,
+    content_type: Option<String>,
+    file_name: Option<String>,
+    file_size: Option<i64>,
+    mime_type: Option<String>,
+    file_url: Option<String>,
+    content_metadata: Option<String>,
+    processing_options: Option<String>,
+    processing_type: Option<String>,
+    status: Option<String>,
+    results: Option<String>,
+    processing_duration: Option<f64>,
+    session_id: Option<String>,
+    learning_path_id: Option<String>,
+    module_id: Option<String>,
+    device_info: Option<String>,
+    assessment_id: Option<String>,
+    score: Option<f64>,
+    max_score: Option<f64>,
+    passed: Option<bool>,
+    time_spent: Option<f64>,
+    answers: Option<String>,
+    analytics: Option<String>,
+    task_id: Option<String>,
+    agent_id: Option<String>,
+    agent_type: Option<String>,
+    task_type: Option<String>,
+    priority: Option<String>,
+    task_payload: Option<String>,
+    expected_duration: Option<f64>,
+    deadline: Option<Millis>,
+    result: Option<String>,
+    execution_time: Option<f64>,
+    resource_usage: Option<String>,
+    quality_metrics: Option<String>,
+    data_timestamp: Option<Millis>,
+    extra: String,
+    data: String,
+}
+
+/// The next cell, if it is there.
+fn text(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<String> {
+    match cells.next().flatten() {
+        Some(Cell::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn double(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<f64> {
+    match cells.next().flatten() {
+        Some(Cell::Double(n)) => Some(n),
+        _ => None,
+    }
+}
+
+fn integer(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<i64> {
+    match cells.next().flatten() {
+        Some(Cell::Integer(n)) => Some(n),
+        _ => None,
+    }
+}
+
+fn boolean(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<bool> {
+    match cells.next().flatten() {
+        Some(Cell::Boolean(b)) => Some(b),
+        _ => None,
+    }
+}
+
+fn millis(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<Millis> {
+    match cells.next().flatten() {
+        Some(Cell::Timestamp(at)) => Some(Millis(at)),
+        _ => None,
+    }
+}
+
+impl EventRow {
+    fn of(Located { record, event }: &Located) -> Self {
+        let (cells, rest) = split(&event.data);
+        let mut cells = cells.into_iter();
+        let id = |id: &Option<_>| id.as_ref().map(ToString::to_string);
+        Self {
+            event_type: event.event_type.as_str().to_owned(),
+            event_id: event.event_id.as_str().to_owned(),
+            schema_version: event.schema_version.to_string(),
+            timestamp: Millis(event.timestamp.as_millis()),
+            recorded_at: event.recorded_at.map(|at| Millis(at.as_millis())),
+            producer: event.source.to_string(),
+            tenant: event.tenant.as_str().to_owned(),
+            aggregate_type: event.stream.aggregate_type().as_str().to_owned(),
+            aggregate_id: event.stream.aggregate_id().to_owned(),
+            aggregate_version: event.version,
+            position: event.position.map(|position| position.0),
+            causation_id: id(&event.metadata.causation_id),
+            correlation_id: id(&event.metadata.correlation_id),
+            actor_id: id(&event.metadata.user_id),
+            source: record.partition.source.to_string(),
+            topic: record.partition.topic.to_string(),
+            partition: record.partition.number.into(),
+            offset: record.offset,
+            user_id: text(&mut cells),
+            email: text(&mut cells),
+            username: text(&mut cells),
+            profile: text(&mut cells),
+            registration_source: text(&mut cells),
+            changed_fields: text(&mut cells),
+            previous_values: text(&mut cells),
+            new_values: text(&mut cells),
+            reason: text(&mut cells),
+            content_id: text(&mut cells),
+            content_type: text(&mut cells),
+            file_name: text(&mut cells),
+            file_size: integer(&mut cells),
+            mime_type: text(&mut cells),
+            file_url: text(&mut cells),
+            content_metadata: text(&mut cells),
+            processing_options: text(&mut cells),
+            processing_type: text(&mut cells),
+            status: text(&mut cells),
+            results: text(&mut cells),
+            processing_duration: double(&mut cells),
+            session_id: text(&mut cells),
+            learning_path_id: text(&mut cells),
+            module_id: text(&mut cells),
+            device_info: text(&mut cells),
+            assessment_id: text(&mut cells),
+            score: double(&mut cells),
+            max_score: double(&mut cells),
+            passed: boolean(&mut cells),
+            time_spent: double(&mut cells),
+            answers: text(&mut cells),
+            analytics: text(&mut cells),
+            task_id: text(&mut cells),
+            agent_id: text(&mut cells),
+            agent_type: text(&mut cells),
+            task_type: text(&mut cells),
+            priority: text(&mut cells),
+            task_payload: text(&mut cells),
+            expected_duration: double(&mut cells),
+            deadline: millis(&mut cells),
+            result: text(&mut cells),
+            execution_time: double(&mut cells),
+            resource_usage: text(&mut cells),
+            quality_metrics: text(&mut cells),
+            data_timestamp: millis(&mut cells),
+            extra: weir_model::canonical::object_text(&rest),
+            data: event.canonical_data(),
+        }
+    }
+}
+
+/// Seconds of CPU that a process has used (`proc(5)`: user and system time, in hundredths).
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    [11, 12].iter().map(|index| fields[*index].parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+fn options(server: &ClickHouse) -> ClickHouseOptions {
+    ClickHouseOptions {
+        url: server.url(),
+        user: "weir".to_owned(),
+        password: weir_tests::clickhouse::PASSWORD.to_owned(),
+        database: "weir".to_owned(),
+        cluster: None,
+        ttl_days: 0,
+        settings: BTreeMap::new(),
+        insert_interval: Duration::ZERO,
+    }
+}
+
+fn client(server: &ClickHouse) -> clickhouse::Client {
+    clickhouse::Client::default()
+        .with_url(server.url())
+        .with_user("weir")
+        .with_password(weir_tests::clickhouse::PASSWORD)
+        .with_database("weir")
+        .with_setting("async_insert", "0")
+        .with_setting("max_partitions_per_insert_block", "0")
+        // What is compared is the format, not the check of a schema before it.
+        .with_validation(false)
+}
+
+/// Rows by CPU second of this process and the server.
+async fn per_cpu(server: &ClickHouse, rows: usize, work: impl AsyncFnOnce()) -> f64 {
+    server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+    let before = cpu(std::process::id()) + cpu(server.pid());
+    work().await;
+    let used = cpu(std::process::id()) + cpu(server.pid()) - before;
+    rows as f64 / used
+}
+
+pub(crate) fn insert() {
+    let (server, runtime) = (ClickHouse::start(), runtime());
+    let (_postgres, database) = runtime.block_on(filled(EVENTS));
+    let ours = weir_clickhouse::ClickHouse::new(options(&server));
+    runtime.block_on(ours.migrate(&database)).unwrap();
+    // Merges belong to no single insert.
+    runtime.block_on(server.sql("SYSTEM STOP MERGES weir.events_raw"));
+    let events = runtime.block_on(decoded(&database, EVENTS));
+    let events: Vec<&Located> = events.iter().collect();
+    let client = client(&server);
+    let (mut native, mut binary, mut json) = (Vec::new(), Vec::new(), Vec::new());
+    for turn in 0..=TURNS {
+        let rows: Vec<EventRow> = events.iter().map(|located| EventRow::of(located)).collect();
+        let figures = runtime.block_on(async {
+            let native = per_cpu(&server, events.len(), async || {
+                for (n, block) in events.chunks(BLOCK).enumerate() {
+                    let block = weir_clickhouse::block(block, &[]).unwrap();
+                    ours.insert(&block, &format!("native {turn} {n}")).await.unwrap();
+                }
+            });
+            let native = native.await;
+            let binary = per_cpu(&server, events.len(), async || {
+                for block in rows.chunks(BLOCK) {
+                    let mut insert = client.insert::<EventRow>("events_raw").await.unwrap();
+                    for row in block {
+                        insert.write(row).await.unwrap();
+                    }
+                    insert.end().await.unwrap();
+                }
+            });
+            let binary = binary.await;
+            let json = per_cpu(&server, events.len(), async || {
+                for block in rows.chunks(BLOCK) {
+                    let sql = "INSERT INTO events_raw FORMAT JSONEachRow";
+                    let mut insert = client.insert_formatted_with(sql).buffered_with_capacity(1 << 20);
+                    for row in block {
+                        insert.write_buffered(&serde_json::to_vec(row).unwrap());
+                        if insert.buf_len() > 1 << 20 {
+                            insert.flush().await.unwrap();
+                        }
+                    }
+                    insert.end().await.unwrap();
+                }
+            });
+            (native, binary, json.await)
+        });
+        if turn > 0 {
+            native.push(figures.0);
+            binary.push(figures.1);
+            json.push(figures.2);
+        }
+    }
+    let native = median(native);
+    for (floor, name, goal) in
+        [(median(binary), "the client's RowBinary", "≥ 1.4"), (median(json), "JSONEachRow", "≥ 3")]
+    {
+        row(
+            "insert into ClickHouse, columns made of events included",
+            &format!("{} rows a CPU second, client and server", round(native)),
+            &format!("{} rows, {name} of rows ready made", round(floor)),
+            &format!("{:.2}", native / floor),
+            goal,
+        );
+    }
+}
+
+pub(crate) fn whole_lane() {
+    let (server, runtime) = (ClickHouse::start(), runtime());
+    let (_postgres, database) = runtime.block_on(filled(EVENTS));
+    let ours = weir_clickhouse::ClickHouse::new(options(&server));
+    runtime.block_on(ours.migrate(&database)).unwrap();
+    let events = runtime.block_on(decoded(&database, EVENTS));
+    let events: Vec<&Located> = events.iter().collect();
+    let blocks: Vec<_> = events.chunks(BLOCK).map(|block| weir_clickhouse::block(block, &[]).unwrap()).collect();
+    let mut turn = 0;
+    let lane_rate = || {
+        turn += 1;
+        let name = format!("clickhouse-{turn}");
+        runtime.block_on(async {
+            server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+            let ledger = Ledger::new(name.clone(), "bench");
+            let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());
+            drive(&database, lane(&name, BLOCK), sink, EVENTS).await
+        })
+    };
+    let mut floor_turn = 0;
+    let floor = || {
+        floor_turn += 1;
+        runtime.block_on(async {
+            server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+            let started = Instant::now();
+            for (n, block) in blocks.iter().enumerate() {
+                ours.insert(block, &format!("floor {floor_turn} {n}")).await.unwrap();
+            }
+            EVENTS as f64 / started.elapsed().as_secs_f64()
+        })
+    };
+    let pairs = pairs(TURNS, lane_rate, floor);
+    pairs.row("clickhouse lane, event store to rollups", "events/s", "the same blocks ready made", "≥ 0.5");
+}
+
+pub(crate) fn memory() {
+    const BACKLOG: i64 = 1_000_000;
+    let server = ClickHouse::start();
+    let alone = Backlog::of(BACKLOG).run(&["up", "--until-caught-up"]);
+    let settings = server.settings();
+    let mut args = vec!["up", "--until-caught-up"];
+    for setting in &settings {
+        args.extend(["--set", setting]);
+    }
+    let with = Backlog::of(BACKLOG).run(&args);
+    row(
+        "resident memory, 1,000,000 events, with the lane clickhouse",
+        &format!("{} MiB", round(with.mebibytes)),
+        &format!("{} MiB without", round(alone.mebibytes)),
+        &format!("+{} MiB", round(with.mebibytes - alone.mebibytes)),
+        "≤ +150 MiB",
+    );
+}
