@@ -3,7 +3,9 @@
 mod faults;
 mod refusals;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use weir_model::EventType;
+use weir_model::wire::samples;
 use weir_tests::{ClickHouse, Facts, Fixture, Up, Weir, python, seed};
 
 fn fixture(test: &str, events: usize) -> (Fixture, Facts) {
@@ -81,6 +83,7 @@ async fn it_holds_what_the_others_hold_and_other_clients_read_it() {
         server.ask("dashboards", password, forbidden).await.unwrap_err();
     }
     traced(&server, &weir).await;
+    one_path_twice(&server, &up).await;
     prunes(&server).await;
     statements_for_stored_users_parse(&server).await;
     up.terminate();
@@ -97,6 +100,20 @@ async fn traced(server: &ClickHouse, weir: &Weir) {
     let status = weir.json(&["status"]);
     let lanes = status["lanes"].as_array().unwrap();
     assert!(lanes.iter().any(|lane| lane["lane"] == "clickhouse" && lane["lag"] == 0), "{status}");
+}
+
+/// What JSON takes for one path twice is no reason for the view to fail, and the canonical text beside it has both.
+async fn one_path_twice(server: &ClickHouse, up: &Up<'_>) {
+    let token = up.token("default", "command,read");
+    let mut data = samples::one(EventType::LearningSessionStarted);
+    data["sessionId"] = json!("twice");
+    data["x"] = json!({"b": 1});
+    data["x.b"] = json!(2);
+    let post = reqwest::Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api)).bearer_auth(token);
+    assert_eq!(post.json(&data).send().await.unwrap().status(), 201);
+    caught_up(up).await;
+    let sql = "SELECT count() FROM weir.analytics_events WHERE length(toString(payload)) > 2 AND length(data) > 2";
+    assert_eq!(server.sql(sql).await, server.sql("SELECT count() FROM weir.analytics_events").await);
 }
 
 /// Through the view and its FINAL: another tenant's rows are not read, nor another type's, nor another year's.

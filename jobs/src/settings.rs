@@ -229,7 +229,13 @@ mod tests {
 
     #[test]
     fn each_value_says_where_it_came_from_and_secrets_are_not_shown() {
-        let flags = ["api.listen=127.0.0.1:0", "postgres.url=postgres://me:hush@localhost/weir"].map(str::to_owned);
+        let flags = [
+            "api.listen=127.0.0.1:0",
+            "postgres.url=postgres://me:hush@localhost/weir",
+            "clickhouse.password=hush",
+            "clickhouse.settings.max_threads=2",
+        ]
+        .map(str::to_owned);
         let layers = Layers::read(Path::new("/nonexistent"), None, &flags, false).expect("valid");
         let values = layers.values().expect("values");
         let find = |key: &str| values.iter().find(|value| value.key == key).expect("there");
@@ -237,6 +243,8 @@ mod tests {
             (find("api.listen").origin.as_str(), find("sql.memory_max_bytes").origin.as_str()),
             ("flag", "default")
         );
+        assert_eq!(find("clickhouse.password").value, "***");
+        assert_eq!(find("clickhouse.settings.max_threads").value, 2);
         let url = find("postgres.url").value.to_string();
         assert!(!url.contains("hush") && url.contains("me:***@localhost"), "{url}");
     }

@@ -1,5 +1,6 @@
 -- Every record of every lane's source, by its coordinates. A retry, a crash or an owner that wakes up too late inserts a row again
--- under the same sort key, and FINAL shows one of them. Each column of the sort key is a function of the record alone.
+-- under the same sort key, and FINAL shows one of them. Each column of the sort key is a function of the record alone, whatever the
+-- build that reads it knows: `event_type` is what the record says, and `is_other` whether this lane knew it when it wrote the row.
 --
 -- The sort key begins with what the questions in sql/queries ask by: the event type, the tenant, the time. The coordinates end it.
 -- The month is a function of the sort key too, so rows of one key are in one partition, and FINAL merges each partition by itself.
@@ -7,6 +8,7 @@
 CREATE TABLE IF NOT EXISTS {database}.{local_table} {on_cluster}
 (
     event_type LowCardinality(String),
+    is_other Bool,
     event_id String CODEC(ZSTD(1)),
     schema_version LowCardinality(String),
     `timestamp` DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
@@ -76,11 +78,11 @@ ENGINE = {engine}
 PARTITION BY toYYYYMM(`timestamp`)
 PRIMARY KEY (event_type, tenant, `timestamp`)
 ORDER BY (event_type, tenant, `timestamp`, source, topic, `partition`, `offset`)
-SETTINGS {deduplication_window} = 1000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- What everybody reads: each record once. The names of the specification are here beside the columns' own; the payload as JSON,
 -- whose paths can be asked for by name, is computed when it is asked for, since JSON drops nulls and `data` does not.
 CREATE OR REPLACE VIEW {database}.analytics_events {on_cluster} AS
 SELECT *, tenant AS tenant_id, CAST(data, 'JSON(max_dynamic_paths = 64)') AS payload
 FROM {database}.events_raw FINAL
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+SETTINGS do_not_merge_across_partitions_select_final = 1, type_json_skip_duplicated_paths = 1;

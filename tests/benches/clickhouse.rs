@@ -271,9 +271,9 @@ pub(crate) fn insert() {
         let rows: Vec<EventRow> = events.iter().map(|located| EventRow::of(located)).collect();
         let figures = runtime.block_on(async {
             let native = per_cpu(&server, events.len(), async || {
-                for (n, block) in events.chunks(BLOCK).enumerate() {
+                for block in events.chunks(BLOCK) {
                     let block = weir_clickhouse::block(block, &[]).unwrap();
-                    ours.insert(&block, &format!("native {turn} {n}")).await.unwrap();
+                    ours.insert(&block).await.unwrap();
                 }
             });
             let native = native.await;
@@ -341,14 +341,12 @@ pub(crate) fn whole_lane() {
             drive(&database, lane(&name, BLOCK), sink, EVENTS).await
         })
     };
-    let mut floor_turn = 0;
     let floor = || {
-        floor_turn += 1;
         runtime.block_on(async {
             server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
             let started = Instant::now();
-            for (n, block) in blocks.iter().enumerate() {
-                ours.insert(block, &format!("floor {floor_turn} {n}")).await.unwrap();
+            for block in &blocks {
+                ours.insert(block).await.unwrap();
             }
             EVENTS as f64 / started.elapsed().as_secs_f64()
         })

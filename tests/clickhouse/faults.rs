@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weir_tests::{ClickHouse, Postgres, Proxy, Weir, seed};
 
+use super::refusals::says;
 use super::{caught_up, fixture, holds, weir};
 
 /// Dies at a failpoint in the middle of an import, starts again, and everything agrees.
@@ -14,6 +15,8 @@ async fn dies_at(failpoint: &str) {
     let weir = weir(server.settings());
     weir.ok(&["import", "oulad", fixture.arg()]);
     weir.up_until(failpoint).dies();
+    // What is inserted and not in the ledger is no difference, and no rollup's.
+    weir.verify();
     let up = weir.up();
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
@@ -56,9 +59,13 @@ async fn weir_dies_in_the_middle_of_the_body() {
     weir.ok(&["import", "oulad", fixture.arg()]);
     proxy.hold_after(200_000);
     let up = weir.up();
-    while proxy.cuts() == 0 {
+    for _ in 0..3000 {
+        if proxy.cuts() > 0 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert_eq!(proxy.cuts(), 1, "{}", weir.log());
     up.kill();
     proxy.go_away();
     proxy.come_back();
@@ -105,6 +112,7 @@ async fn clickhouse_is_killed_and_comes_back() {
     let (fixture, facts) = fixture("clickhouse_killed", 6000);
     let mut server = ClickHouse::start();
     let weir = weir(server.settings()).with("lanes.clickhouse.records_max=200");
+    weir.ok(&["clickhouse", "migrate"]);
     let up = weir.up();
     let mut import = weir.start(&["import", "oulad", fixture.arg()]);
     for _ in 0..2 {
@@ -138,6 +146,7 @@ async fn an_owner_is_stopped_in_the_middle_of_an_insert() {
     // It inserts what is there already, and its ledger refuses it.
     tokio::time::sleep(Duration::from_secs(3)).await;
     new.terminate();
+    says(&first, &["claiming again", "clickhouse"]).await;
     caught_up(&old).await;
     holds(&server, &first, &facts).await;
     old.terminate();

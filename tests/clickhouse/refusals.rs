@@ -9,7 +9,7 @@ use weir_tests::{ClickHouse, Facts, Mount, Up, Weir};
 use super::{caught_up, fixture, holds, weir};
 
 /// Waits for words in the log.
-async fn says(weir: &Weir, words: &[&str]) {
+pub(super) async fn says(weir: &Weir, words: &[&str]) {
     let started = Instant::now();
     loop {
         let log = weir.log();
@@ -79,6 +79,37 @@ async fn a_schema_that_was_altered_by_hand() {
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     up.terminate();
+}
+
+#[tokio::test]
+async fn a_table_that_is_dropped_while_the_lane_runs() {
+    let (fixture, facts) = fixture("clickhouse_dropped", 500);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    let up = weir.up();
+    says(&weir, &["claimed", "clickhouse"]).await;
+    server.sql("DROP TABLE weir.events_raw SYNC").await;
+    server.sql("DROP TABLE weir.sessions_per_minute SYNC").await;
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// Postgres, and history with it, are restored to an older copy than ClickHouse: positions would be given a second time.
+#[tokio::test]
+async fn a_postgres_that_was_restored_to_an_older_copy() {
+    let (fixture, _) = fixture("clickhouse_restored", 500);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let older = weir.copy();
+    weir.ok(&["demo", "--events", "50", "--rate", "500"]);
+    let up = older.up();
+    says(&older, &["Postgres was restored to an older copy", "ledger reset clickhouse --topic events"]).await;
+    up.lanes_caught_up(3).await;
+    up.kill();
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ async fn an_owner_is_stopped_in_an_insert_and_clickhouse_is_away_for_long() {
     let published = stream.weir.start(&["publish"]);
     let mut import = stream.start_import();
     let stopped = run_until(&stream, "clickhouse.before_insert:2:stop");
-    pause(8).await;
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", stopped.id())).unwrap();
+    until(&stream.weir, 60, async || if state().contains(") T ") { Ok(()) } else { Err(state()) }).await;
     let other = run_clickhouse(&stream);
     pause(12).await;
     server.kill();

@@ -92,6 +92,9 @@ async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition
         )
         .into());
     }
+    if attached.settings.kafka.options().is_some() {
+        return Err("with brokers the lanes read topics: name one of those".into());
+    }
     let head = EventStore::new(attached.database.clone()).head().await?;
     Ok(BTreeMap::from([(EventStoreSource::partition(&attached.database).await?, (1, head.0 + 1))]))
 }

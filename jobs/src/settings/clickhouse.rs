@@ -12,7 +12,7 @@ use super::Passed;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    url: String,
+    pub(crate) url: String,
     user: String,
     password: String,
     database: String,

@@ -13,8 +13,14 @@ use crate::schedule;
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
 
 /// Below these stands what others define.
-const PASSED: [&str; 5] =
-    ["postgres.session.", "history.storage.", "kafka.client.", "kafka.consumer.", "kafka.producer."];
+const PASSED: [&str; 6] = [
+    "postgres.session.",
+    "history.storage.",
+    "clickhouse.settings.",
+    "kafka.client.",
+    "kafka.consumer.",
+    "kafka.producer.",
+];
 
 /// Settings whose names say that nobody else should see them.
 const SECRETS: [&str; 4] = ["secret", "password", "token", "access_key"];
@@ -109,7 +115,11 @@ impl Layers {
         if settings.api.listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             return meaningless("api.listen", "it is no address and port, such as 127.0.0.1:8626".to_owned());
         }
-        for (key, url) in [("postgres.url", &settings.postgres.url), ("history.url", &settings.history.url)] {
+        for (key, url) in [
+            ("postgres.url", &settings.postgres.url),
+            ("history.url", &settings.history.url),
+            ("clickhouse.url", &settings.clickhouse.url),
+        ] {
             if let Some(error) = Some(url).filter(|url| !url.is_empty()).and_then(|url| url::Url::parse(url).err()) {
                 return meaningless(key, format!("it is no URL: {error}"));
             }
@@ -121,6 +131,9 @@ impl Layers {
                 let reason = format!("jobs.{name}.cron = {:?}: {error}; write minute hour day month weekday", job.cron);
                 return meaningless("jobs", reason);
             }
+        }
+        if !settings.clickhouse.url.is_empty() && !settings.clickhouse.url.starts_with("http") {
+            return meaningless("clickhouse.url", "it is no http:// or https:// address".to_owned());
         }
         for name in settings.postgres.session.keys() {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
@@ -138,8 +151,8 @@ impl Layers {
         let mut shown = Vec::new();
         for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
             let value = serde_json::to_value(&value).unwrap_or_default();
-            let passed = PASSED.iter().any(|prefix| key.starts_with(prefix));
-            let hidden = passed && SECRETS.iter().any(|word| key.to_lowercase().contains(word));
+            let is_secret = SECRETS.iter().any(|word| key.to_lowercase().contains(word));
+            let hidden = is_secret && value.as_str().is_some_and(|text| !text.is_empty());
             let value = if hidden { "***".into() } else { redact(value) };
             shown.push(Shown { origin: self.origin(&key), value, key });
         }

@@ -9,18 +9,25 @@ pub struct ClickHouseError {
     action: &'static str,
     reason: String,
     cure: String,
+    code: Option<u32>,
 }
 
 impl ClickHouseError {
     pub(crate) fn new(action: &'static str, reason: impl Into<String>, cure: &str) -> Self {
         let cure = if cure.is_empty() { String::new() } else { format!("; {cure}") };
-        Self { action, reason: reason.into(), cure }
+        Self { action, reason: reason.into(), cure, code: None }
+    }
+
+    /// Whether a table or a database is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self.code, Some(60 | 81))
     }
 
     pub(crate) fn of(action: &'static str, error: &Error) -> Self {
         let reason = chain(error);
-        let cure = cure(&reason);
-        Self::new(action, reason, cure)
+        let code = code(&reason);
+        let cure = cure(code, &reason);
+        Self { code, ..Self::new(action, reason, cure) }
     }
 }
 
@@ -43,9 +50,12 @@ fn chain(error: &Error) -> String {
     words
 }
 
+fn code(reason: &str) -> Option<u32> {
+    reason.split_once("Code: ").and_then(|(_, rest)| rest.split('.').next()?.trim().parse().ok())
+}
+
 /// What helps, by ClickHouse's error codes (its `src/Common/ErrorCodes.cpp`).
-fn cure(reason: &str) -> &'static str {
-    let code = reason.split_once("Code: ").and_then(|(_, rest)| rest.split('.').next()?.trim().parse::<u32>().ok());
+fn cure(code: Option<u32>, reason: &str) -> &'static str {
     match code {
         Some(16 | 53 | 70) => "the table was altered by hand: `weir clickhouse migrate` says which column",
         Some(60 | 81) => "`weir clickhouse migrate` makes what is missing",
@@ -53,6 +63,9 @@ fn cure(reason: &str) -> &'static str {
         Some(192..=194 | 516) => "check clickhouse.user and clickhouse.password",
         Some(241 | 202) => {
             "the server is short of memory or of query slots: lower lanes.clickhouse.records_max, or give it more"
+        }
+        Some(_) if reason.contains("No space left") => {
+            "the server's disk is full: make room, the lane goes on by itself"
         }
         Some(243 | 1000) if reason.contains("space") || reason.contains("NOT_ENOUGH_SPACE") => {
             "the server's disk is full: make room, the lane goes on by itself"

@@ -18,7 +18,7 @@ const MIGRATIONS: [(u32, &str, &str); 3] = [
 ];
 
 /// Postgres is the arbiter of who migrates.
-const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '60s'; \
+const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '60s'; \
      SELECT pg_advisory_xact_lock(8626, 5)";
 
 impl ClickHouse {
@@ -57,9 +57,13 @@ impl ClickHouse {
         }
         let known = self.applied().await?.len();
         let mut applied = Vec::new();
-        for (number, name, sql) in MIGRATIONS.iter().skip(known) {
+        for (place, (number, name, sql)) in MIGRATIONS.iter().enumerate() {
+            // Each makes only what is not there: a table that someone dropped comes back, empty.
             for statement in self.statements(*number, sql) {
                 self.execute(ACTION, &statement).await?;
+            }
+            if place < known {
+                continue;
             }
             let record = format!(
                 "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
@@ -138,15 +142,14 @@ impl ClickHouse {
     fn statements(&self, number: u32, sql: &str) -> Vec<String> {
         let (database, on_cluster) = (self.database(), self.on_cluster());
         let is_cluster = self.options.cluster.is_some();
-        let (local_table, engine, rollup_engine, window) = match is_cluster {
+        let (local_table, engine, rollup_engine) = match is_cluster {
             true => (
                 "events_local",
                 "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')",
                 // Every replica of every shard holds all of it.
                 "ReplicatedReplacingMergeTree",
-                "replicated_deduplication_window",
             ),
-            false => ("events_raw", "ReplacingMergeTree", "ReplacingMergeTree", "non_replicated_deduplication_window"),
+            false => ("events_raw", "ReplacingMergeTree", "ReplacingMergeTree"),
         };
         let text: String = sql
             .lines()
@@ -163,7 +166,6 @@ impl ClickHouse {
                     .replace("{local_table}", local_table)
                     .replace("{engine}", engine)
                     .replace("{rollup_engine}(", &rollup_head(rollup_engine, is_cluster))
-                    .replace("{deduplication_window}", window)
             })
             .filter(|statement| !statement.is_empty())
             .collect();
@@ -183,9 +185,11 @@ impl ClickHouse {
         if self.options.cluster.is_some() { "events_local" } else { "events_raw" }
     }
 
+    /// A record that does not say when it was recorded stays.
     fn ttl(&self) -> Option<String> {
-        (self.options.ttl_days > 0)
-            .then(|| format!("ifNull(recorded_at, `timestamp`) + toIntervalDay({})", self.options.ttl_days))
+        let days = self.options.ttl_days;
+        let recorded_at = "ifNull(recorded_at, toDateTime64('2199-01-01 00:00:00', 3, 'UTC'))";
+        (days > 0).then(|| format!("{recorded_at} + toIntervalDay({days})"))
     }
 
     /// The statement that makes the table's TTL what the configuration says. One that is not from here stays: see `check`.

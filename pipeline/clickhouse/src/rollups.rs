@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use crate::error::ClickHouseError;
 use crate::server::ClickHouse;
 
-/// Minutes in one statement. More of them are taken as what lies between the first and the last.
-const MINUTES_MAX: usize = 2000;
+/// Runs of minutes in one statement.
+const RUNS_MAX: usize = 100;
 
 /// Each rollup, from the view `{view}` where the time is in the minutes.
 const ROLLUPS: [(&str, &str); 4] = [
@@ -41,17 +41,24 @@ const ROLLUPS: [(&str, &str); 4] = [
 /// Exact for every year, where `toStartOfMinute` ends with 2106.
 const MINUTE: &str = "fromUnixTimestamp64Milli(intDiv(toUnixTimestamp64Milli(`timestamp`), 60000) * 60000, 'UTC')";
 
-/// The condition on the time: in one of these minutes since 1970.
+/// The condition on the time: within runs of minutes since 1970, so that the sort key leaves out what lies between. Beyond so
+/// many runs the narrowest gaps are taken along.
 fn condition(minutes: &BTreeSet<i64>) -> String {
+    let list: Vec<i64> = minutes.iter().copied().collect();
+    let mut gaps: Vec<(i64, usize)> =
+        list.windows(2).enumerate().map(|(n, pair)| (pair[1] - pair[0], n + 1)).filter(|(gap, _)| *gap > 1).collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    gaps.truncate(RUNS_MAX - 1);
+    let mut starts: Vec<usize> = gaps.into_iter().map(|(_, start)| start).chain([0]).collect();
+    starts.sort_unstable();
+    let ends = starts.iter().skip(1).copied().chain([list.len()]);
     let at = |minute: i64| format!("toDateTime64({}, 3, 'UTC')", minute * 60);
-    let (first, last) = (minutes.first().copied().unwrap_or(0), minutes.last().copied().unwrap_or(0));
-    // The range lets whole parts of the table be left out.
-    let range = format!("`timestamp` >= {} AND `timestamp` < {}", at(first), at(last + 1));
-    if minutes.len() > MINUTES_MAX {
-        return range;
-    }
-    let list: Vec<String> = minutes.iter().map(ToString::to_string).collect();
-    format!("{range} AND intDiv(toUnixTimestamp64Milli(`timestamp`), 60000) IN ({})", list.join(", "))
+    let run = |(start, end): (&usize, usize)| {
+        let (first, last) =
+            (list.get(*start).copied().unwrap_or(0), list.get(end.saturating_sub(1)).copied().unwrap_or(-1));
+        format!("(`timestamp` >= {} AND `timestamp` < {})", at(first), at(last + 1))
+    };
+    format!("({})", starts.iter().zip(ends).map(run).collect::<Vec<_>>().join(" OR "))
 }
 
 fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
@@ -76,33 +83,52 @@ pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> R
 pub struct RollupCheck {
     /// Its table.
     pub table: &'static str,
-    /// Rows and a hash of them, as counted anew from the view.
-    pub recounted: (u64, String),
-    /// Rows and hash of the table.
+    /// Rows that it holds, and a hash of them.
     pub held: (u64, String),
+    /// Minutes since 1970 in which a recount gives something else: rows of one that the other has not.
+    pub different: BTreeSet<i64>,
 }
 
 impl ClickHouse {
-    /// How many rollups there are.
-    #[must_use]
-    pub fn rollup_count(&self) -> usize {
-        ROLLUPS.len()
-    }
-
     /// Counts every rollup anew.
     pub async fn check_rollups(&self) -> Result<Vec<RollupCheck>, ClickHouseError> {
         let mut checks = Vec::new();
         for (table, template) in ROLLUPS {
-            let recount = select(self, template, "1");
-            let held = format!("SELECT * FROM {}.{table} FINAL", self.database());
-            checks.push(RollupCheck { table, recounted: self.sum(&recount).await?, held: self.sum(&held).await? });
+            let different = self.differences(table, template, "1", "1").await?;
+            checks.push(RollupCheck { table, held: self.sum(table).await?, different });
         }
         Ok(checks)
     }
 
-    async fn sum(&self, select: &str) -> Result<(u64, String), ClickHouseError> {
+    /// Of these minutes of a rollup, those that differ now: a minute is computed a moment after its rows were inserted.
+    pub async fn differ_still(&self, check: &RollupCheck) -> Result<BTreeSet<i64>, ClickHouseError> {
+        let Some((table, template)) = ROLLUPS.iter().find(|(table, _)| *table == check.table) else {
+            return Ok(BTreeSet::new());
+        };
+        let of_minute = condition(&check.different).replace("`timestamp`", "minute");
+        let still = self.differences(table, template, &condition(&check.different), &of_minute).await?;
+        Ok(still.intersection(&check.different).copied().collect())
+    }
+
+    async fn differences(
+        &self,
+        table: &str,
+        template: &str,
+        events: &str,
+        rows: &str,
+    ) -> Result<BTreeSet<i64>, ClickHouseError> {
         const ACTION: &str = "counting rollups in ClickHouse anew";
-        let sql = format!("SELECT count(), hex(sum(cityHash64(*))) FROM ({select})");
+        let recount = select(self, template, events);
+        let held = format!("SELECT * FROM {}.{table} FINAL WHERE {rows}", self.database());
+        let key = "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(minute), 60000) FROM";
+        let sql = format!("{key} (({recount}) EXCEPT ({held})) UNION DISTINCT {key} (({held}) EXCEPT ({recount}))");
+        let found = self.rows(ACTION, &sql).await?;
+        Ok(found.iter().filter_map(|row| row.first()?.parse().ok()).collect())
+    }
+
+    async fn sum(&self, table: &str) -> Result<(u64, String), ClickHouseError> {
+        const ACTION: &str = "counting rollups in ClickHouse anew";
+        let sql = format!("SELECT count(), hex(sum(cityHash64(*))) FROM {}.{table} FINAL", self.database());
         let row = self.rows(ACTION, &sql).await?.pop().unwrap_or_default();
         let [count, hash] = &row[..] else { return Err(ClickHouseError::new(ACTION, "no answer", "")) };
         Ok((count.parse().unwrap_or(0), hash.clone()))
@@ -114,10 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_minutes_are_one_range() {
-        let few = condition(&BTreeSet::from([0, 7]));
-        assert!(few.contains(">= toDateTime64(0, 3, 'UTC')") && few.ends_with("IN (0, 7)"), "{few}");
-        let many = condition(&(0..5000).collect());
-        assert!(many.ends_with("< toDateTime64(300000, 3, 'UTC')"), "{many}");
+    fn minutes_are_runs_and_the_narrowest_gaps_are_taken_along() {
+        let few = condition(&BTreeSet::from([0, 1, 2, 7]));
+        let run = |from: i64, to: i64| {
+            format!("(`timestamp` >= toDateTime64({from}, 3, 'UTC') AND `timestamp` < toDateTime64({to}, 3, 'UTC'))")
+        };
+        assert_eq!(few, format!("({} OR {})", run(0, 180), run(420, 480)));
+        // A stray one far away stays alone.
+        let many = condition(&(0..5000).map(|n| n * 2).chain([1_000_000]).collect());
+        assert_eq!(many.matches(" OR ").count(), RUNS_MAX - 1);
+        assert!(many.ends_with(&format!("{})", run(60_000_000, 60_000_060))), "{many}");
+        assert_eq!(condition(&BTreeSet::from([5])), format!("({})", run(300, 360)));
     }
 }

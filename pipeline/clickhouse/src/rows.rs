@@ -10,7 +10,7 @@ use weir_engine::{BoxError, Located, LocatedOther, Record};
 use weir_model::columns::{COLUMNS, Cell, ColumnType, cell};
 use weir_model::data::FieldValue;
 use weir_model::event::Metadata;
-use weir_model::{OTHER_EVENT, Object, Position, Timestamp};
+use weir_model::{Object, Position, Timestamp};
 
 /// Milliseconds of UTC.
 struct Millis(i64);
@@ -29,6 +29,7 @@ impl Encode for Millis {
 struct Envelope<'a> {
     record: &'a Record,
     event_type: &'a str,
+    is_other: bool,
     event_id: &'a str,
     schema_version: &'a str,
     timestamp: Timestamp,
@@ -49,6 +50,7 @@ impl<'a> Envelope<'a> {
         Self {
             record,
             event_type: event.event_type.as_str(),
+            is_other: false,
             event_id: event.event_id.as_str(),
             schema_version: &event.schema_version,
             timestamp: event.timestamp,
@@ -68,7 +70,8 @@ impl<'a> Envelope<'a> {
     fn of_other(LocatedOther { record, event }: &'a LocatedOther) -> Self {
         Self {
             record,
-            event_type: OTHER_EVENT,
+            event_type: &event.event_type,
+            is_other: true,
             event_id: event.event_id.as_str(),
             schema_version: &event.schema_version,
             timestamp: event.timestamp,
@@ -139,6 +142,7 @@ fn texts<'a>(
 
 fn envelope_columns(builder: &mut BlockBuilder, rows: &[Envelope<'_>]) -> Result<(), BoxError> {
     texts(builder, "event_type", rows, |row| row.event_type)?;
+    builder.upsert_column::<bool>("is_other")?.add_all(rows.iter().map(|row| row.is_other))?;
     texts(builder, "event_id", rows, |row| row.event_id)?;
     texts(builder, "schema_version", rows, |row| row.schema_version)?;
     let millis = |at: Timestamp| Millis(at.as_millis());

@@ -32,9 +32,11 @@ pub(crate) struct StoredColumn {
     pub(crate) data_type: String,
 }
 
-/// Every column that the lane writes. The month is a function of the time here, and needs no column.
+/// Every column that the lane writes. The month is a function of the time here, and needs no column; whether a type was unknown does.
 pub(crate) fn columns() -> Vec<StoredColumn> {
-    schema::columns().filter(|(name, ..)| *name != "event_month").map(|(name, t, null)| stored(name, t, null)).collect()
+    let own = [("is_other", ColumnType::Boolean, false)];
+    let of_history = schema::columns().filter(|(name, ..)| *name != "event_month");
+    of_history.chain(own).map(|(name, column_type, null)| stored(name, column_type, null)).collect()
 }
 
 fn stored(name: &'static str, column_type: ColumnType, null: bool) -> StoredColumn {

@@ -1,6 +1,7 @@
 //! One ClickHouse server, or one cluster's, behind the official client.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use clickhouse::Client;
@@ -13,7 +14,7 @@ const OLDEST: (u32, u32) = (25, 3);
 
 /// How long one piece of an insert may take to be sent, and the server's answer to come.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How to reach ClickHouse, and what its tables are like.
 #[derive(Debug, Clone)]
@@ -76,7 +77,9 @@ impl ClickHouse {
             .clone()
             .with_setting("output_format_arrow_string_as_string", "1")
             .with_setting("output_format_arrow_low_cardinality_as_dictionary", "0")
-            .with_setting("output_format_arrow_date_as_uint16", "0");
+            .with_setting("output_format_arrow_date_as_uint16", "0")
+            // `{"x": {"b": 1}, "x.b": 2}` is one path twice.
+            .with_setting("type_json_skip_duplicated_paths", "1");
         self.options.settings.iter().fold(client, |client, (name, value)| client.with_setting(name, value))
     }
 
@@ -85,7 +88,7 @@ impl ClickHouse {
         const ACTION: &str = "asking ClickHouse for its version";
         // As text: an old server knows fewer formats.
         let mut answer = self.client.query_raw("SELECT version()").fetch_bytes("TSV").during(ACTION)?;
-        let bytes = answer.collect().await.during(ACTION)?;
+        let bytes = in_time(ACTION, async { answer.collect().await.during(ACTION) }).await?;
         let version = String::from_utf8_lossy(&bytes).trim().to_owned();
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
@@ -99,14 +102,14 @@ impl ClickHouse {
 
     /// Runs a statement.
     pub(crate) async fn execute(&self, action: &'static str, sql: &str) -> Result<(), ClickHouseError> {
-        self.configured().query_raw(sql).execute().await.during(action)
+        in_time(action, async { self.configured().query_raw(sql).execute().await.during(action) }).await
     }
 
     /// The rows of a query as tab-separated text, a `Vec` of cells each. For small answers.
     pub async fn rows(&self, action: &'static str, sql: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
         // Without a database, which may not be there yet.
         let mut answer = self.configured().query_raw(sql).fetch_bytes("TSVRaw").during(action)?;
-        let bytes = answer.collect().await.during(action)?;
+        let bytes = in_time(action, async { answer.collect().await.during(action) }).await?;
         let text = String::from_utf8_lossy(&bytes);
         Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
     }
@@ -139,8 +142,9 @@ impl ClickHouse {
         self.configured().with_database(&self.options.database).query_raw(sql).fetch_bytes(format).during(action)
     }
 
-    /// Inserts one block and waits until the server has it. `token` spares a repeat its copy.
-    pub async fn insert(&self, block: &Block, token: &str) -> Result<(), ClickHouseError> {
+    /// Inserts one block and waits until the server has it. Without the server's own deduplication: it notes a token before the
+    /// part that it stands for is there, so a crash in between would have it refuse what it does not hold; the sort key does it.
+    pub async fn insert(&self, block: &Block) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
         let mut insert = self
             .configured()
@@ -149,8 +153,7 @@ impl ClickHouse {
             // Since 26 an insert may be put into a buffer by default: acknowledged as a whole, but no longer one block.
             .with_setting("async_insert", "0")
             .with_setting("wait_end_of_query", "1")
-            .with_setting("insert_deduplicate", "1")
-            .with_setting("insert_deduplication_token", token)
+            .with_setting("insert_deduplicate", "0")
             // Events of any month may come together; by default a hundred months are too many.
             .with_setting("max_partitions_per_insert_block", "0");
         if self.options.cluster.is_some() {
@@ -159,6 +162,17 @@ impl ClickHouse {
         insert.write(block).await.during(ACTION)?;
         insert.end().await.during(ACTION)
     }
+}
+
+/// What a server that stands still would hold up for ever.
+async fn in_time<T>(
+    action: &'static str,
+    work: impl Future<Output = Result<T, ClickHouseError>>,
+) -> Result<T, ClickHouseError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| {
+        let words = format!("no answer for {} s", ANSWER_TIMEOUT.as_secs());
+        Err(ClickHouseError::new(action, words, "does the server stand still?"))
+    })
 }
 
 /// An identifier in backquotes.

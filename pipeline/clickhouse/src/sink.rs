@@ -12,16 +12,15 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, Span, failpoint};
-use weir_model::{Clock, SystemClock};
+use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, failpoint};
+use weir_model::{Clock, Position, SystemClock};
 use weir_postgres::repeats::Memory;
-use weir_postgres::{Database, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
 
 use crate::error::ClickHouseError;
-use crate::server::ClickHouse;
+use crate::server::{ClickHouse, literal};
 use crate::{rollups, rows};
 
 /// Inserts of one process keep their distance, whichever lane they come from.
@@ -68,7 +67,7 @@ impl ClickHouseSink {
         Ok(())
     }
 
-    async fn insert(&self, events: &[&Located], others: &[&LocatedOther], token: &str) -> Result<(), SinkError> {
+    async fn insert(&mut self, events: &[&Located], others: &[&LocatedOther]) -> Result<(), SinkError> {
         if events.is_empty() && others.is_empty() {
             return Ok(());
         }
@@ -77,12 +76,25 @@ impl ClickHouseSink {
         let block = rows::block(events, others).map_err(retry)?;
         failpoint::hit("clickhouse.before_insert");
         self.keep_distance().await;
-        self.server.insert(&block, token).await?;
+        let inserted = self.server.insert(&block).await;
+        self.looked_at(inserted)?;
         failpoint::hit("clickhouse.after_answer");
         drop(block);
-        rollups::recompute(&self.server, &minutes).await?;
+        let computed = rollups::recompute(&self.server, &minutes).await;
+        self.looked_at(computed)?;
         failpoint::hit("clickhouse.after_rollups");
         Ok(())
+    }
+
+    /// A table or database that is gone is made again, and whoever claims next finds it empty.
+    fn looked_at(&mut self, done: Result<(), ClickHouseError>) -> Result<(), SinkError> {
+        done.map_err(|error| {
+            self.ready &= !error.is_missing();
+            match error.is_missing() && !self.partitions.is_empty() {
+                true => SinkError::Fenced { partitions: self.partitions.clone() },
+                false => error.into(),
+            }
+        })
     }
 
     /// A row that its TTL would drop at the next merge is not kept: nobody would see that it is missing.
@@ -91,8 +103,9 @@ impl ClickHouseSink {
         if days == 0 {
             return Ok(());
         }
-        let of_events = events.iter().map(|l| l.event.recorded_at.unwrap_or(l.event.timestamp));
-        let of_others = others.iter().map(|l| l.event.recorded_at.unwrap_or(l.event.timestamp));
+        // What says nothing of it is kept.
+        let of_events = events.iter().filter_map(|located| located.event.recorded_at);
+        let of_others = others.iter().filter_map(|located| located.event.recorded_at);
         let Some(oldest) = of_events.chain(of_others).min() else { return Ok(()) };
         let keeps_from = SystemClock.now().as_millis() - i64::from(days) * 86_400_000;
         if oldest.as_millis() >= keeps_from {
@@ -118,6 +131,9 @@ impl ClickHouseSink {
 
     /// A table that holds nothing, where the ledger says that it does.
     async fn refuse_emptied(&self, claims: &[Claim]) -> Result<(), SinkError> {
+        if self.server.options.ttl_days > 0 {
+            return Ok(());
+        }
         let rows = {
             let client = self.database.get().await?;
             Ledger::rows(&**client).await?
@@ -148,6 +164,36 @@ impl ClickHouseSink {
         .into())
     }
 
+    /// Refuses an event store that does not hold the last event that ClickHouse holds: it would give positions a second time.
+    async fn refuse_another_past(&self, claims: &[Claim]) -> Result<(), SinkError> {
+        let of_event_store = |claim: &&Claim| claim.refused.is_none() && *claim.partition.topic == *EVENT_STORE_TOPIC;
+        let Some(claim) = claims.iter().find(of_event_store) else { return Ok(()) };
+        let sql = format!(
+            "SELECT `offset`, event_id FROM {}.events_raw WHERE source = {} AND topic = {} ORDER BY `offset` DESC LIMIT 1",
+            self.server.database(),
+            literal(&claim.partition.source),
+            literal(&claim.partition.topic)
+        );
+        let rows = self.server.rows("looking for the last event in ClickHouse", &sql).await?;
+        let Some([offset, id]) = rows.first().map(Vec::as_slice) else { return Ok(()) };
+        let offset: i64 = offset.parse().unwrap_or(0);
+        let stored = EventStore::new(self.database.clone()).event_id_at(Position(offset)).await?;
+        if stored.is_some_and(|stored| stored.to_string() == *id) {
+            return Ok(());
+        }
+        tracing::error!(offset, clickhouse = id, event_store = ?stored, "two pasts");
+        let found = if stored.is_some() { "another event" } else { "nothing" };
+        Err(SinkError::Fatal(
+            format!(
+                "the event store holds {found} at position {offset}, where ClickHouse has its last event: Postgres was restored to an \
+                 older copy. Restore the newer one; or, if that past is lost for good, drop the database in ClickHouse and begin anew \
+                 with `weir ledger reset {} --topic {EVENT_STORE_TOPIC} --to earliest --yes`",
+                self.ledger.lane()
+            )
+            .into(),
+        ))
+    }
+
     async fn table_is_empty(&self) -> Result<bool, SinkError> {
         let sql = format!("SELECT 1 FROM {}.events_raw LIMIT 1", self.server.database());
         Ok(self.server.rows("looking into ClickHouse", &sql).await?.is_empty())
@@ -166,14 +212,7 @@ impl ClickHouseSink {
                 Ok(batch) => {
                     let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
                     let (events, others) = apart::without(&batch, &repeats);
-                    let span = Span {
-                        partition: record.partition.clone(),
-                        start: record.offset,
-                        end: record.offset + 1,
-                        position: None,
-                    };
-                    let token = format!("redrive {} {}", letter.attempts, token(&self.ledger, &[span]));
-                    self.insert(&events, &others, &token).await?;
+                    self.insert(&events, &others).await?;
                     failpoint::hit("clickhouse.after_redrive");
                     dead_letters::resolve(&**client, letter.id).await?;
                 }
@@ -196,18 +235,6 @@ fn minutes(events: &[&Located], others: &[&LocatedOther]) -> BTreeSet<i64> {
     all.map(|at| at.as_millis().div_euclid(60_000)).collect()
 }
 
-/// The same spans of the same owner, the same rows. Of the same owner only: after a reset the same spans come again to fill in
-/// what is missing, and the server must not take that for a repeat.
-fn token(ledger: &Ledger, spans: &[Span]) -> String {
-    let mut hash = Sha256::new();
-    for span in spans {
-        let epoch = ledger.epoch(&span.partition);
-        hash.update(format!("{} {epoch:?} {} {} {}\n", ledger.lane(), span.partition, span.start, span.end));
-        hash.update(&*span.partition.source);
-    }
-    hex::encode(hash.finalize())
-}
-
 #[async_trait]
 impl Sink for ClickHouseSink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
@@ -215,6 +242,7 @@ impl Sink for ClickHouseSink {
         let claims = self.ledger.claim(&self.database, partitions).await?;
         failpoint::hit("claim.after_ledger");
         self.refuse_emptied(&claims).await?;
+        self.refuse_another_past(&claims).await?;
         let taken: Vec<&Claim> = claims.iter().filter(|claim| claim.refused.is_none()).collect();
         apart::drop_provisional(&self.database, &self.ledger, &taken).await?;
         self.partitions.retain(|p| !partitions.contains(p));
@@ -235,7 +263,7 @@ impl Sink for ClickHouseSink {
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
         let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
         let (events, others) = apart::without(batch, &repeats);
-        self.insert(&events, &others, &token(&self.ledger, &spans)).await?;
+        self.insert(&events, &others).await?;
         failpoint::hit("clickhouse.before_ledger");
         let client = self.database.get().await?;
         self.ledger.advance(&**client, &spans).await?;

@@ -26,9 +26,11 @@ impl ClickHouse {
         left_out: mpsc::Sender<LeftOut>,
     ) -> Result<HistoryHashes, ClickHouseError> {
         const ACTION: &str = "reading ClickHouse for verification";
-        let list: Vec<String> = columns().iter().map(|column| quoted(column.name)).collect();
+        // As history names them.
+        let list: Vec<String> =
+            columns().iter().filter(|column| column.name != "is_other").map(|column| quoted(column.name)).collect();
         let sql = format!(
-            "SELECT {}, formatDateTime(`timestamp`, '%Y-%m') AS event_month FROM {}.analytics_events \
+            "SELECT {}, formatDateTime(`timestamp`, '%Y-%m') AS event_month FROM {}.events \
              SETTINGS max_block_size = 8192",
             list.join(", "),
             self.database()

@@ -30,8 +30,8 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
 const FETCHED_AHEAD_KIB: &str = "4096";
 
-/// Bytes of one fetch's answer.
-const FETCH_BYTES_MAX: &str = "4194304";
+/// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
+const FETCH_BYTES_MAX: &str = "1048576";
 
 impl KafkaOptions {
     fn common(&self) -> ClientConfig {
