@@ -31,7 +31,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const FETCHED_AHEAD_KIB: &str = "4096";
 
 /// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
-const FETCH_BYTES_MAX: &str = "1048576";
+const FETCH_BYTES_MAX: &str = "4194304";
 
 impl KafkaOptions {
     fn common(&self) -> ClientConfig {
