@@ -15,7 +15,7 @@ fn fixture(test: &str, events: usize) -> (Fixture, Facts) {
 }
 
 fn weir(settings: [String; 5]) -> Weir {
-    settings.iter().fold(Weir::new(), |weir, setting| weir.with(setting))
+    Weir::new().with_all(settings)
 }
 
 async fn caught_up(up: &Up<'_>) {

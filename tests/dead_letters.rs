@@ -170,7 +170,7 @@ async fn a_redrive_that_is_killed_after_its_commit_is_done_once() {
 #[tokio::test]
 async fn a_redrive_into_clickhouse_that_is_killed_after_its_insert_is_done_once() {
     let server = ClickHouse::start();
-    let weir = server.settings().iter().fold(Weir::new(), |weir, setting| weir.with(setting));
+    let weir = Weir::new().with_all(server.settings());
     let up = weir.up_until("clickhouse.after_redrive");
     let token = up.token("default", "command,read");
     send(&up, &token, "RegisterUser", "u1", "fine").await;

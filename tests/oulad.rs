@@ -27,7 +27,7 @@ async fn the_real_data_set() {
     assert_eq!(facts.results, results.map(|(t, n)| (t.to_owned(), n)).into());
 
     let server = ClickHouse::start();
-    let weir = server.settings().iter().fold(Weir::new(), |weir, setting| weir.with(setting));
+    let weir = Weir::new().with_all(server.settings());
     let dir = dir.to_str().unwrap();
     // Both commands are killed in the middle and run again.
     let mut import = weir.start(&["import", "oulad", dir]);

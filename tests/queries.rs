@@ -282,7 +282,7 @@ fn plain(value: &Value) -> Value {
 async fn each_question_has_one_answer() {
     let fixture = Fixture::new(3000, seed("queries"));
     let server = ClickHouse::start();
-    let weir = server.settings().iter().fold(Weir::new(), |weir, setting| weir.with(setting));
+    let weir = Weir::new().with_all(server.settings());
     weir.ok(&["import", "oulad", fixture.arg()]);
     // All ten types, agents and their tasks among them.
     weir.ok(&["demo", "--events", "3000", "--rate", "2000"]);

@@ -22,7 +22,7 @@ use weir_postgres::{
     AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit,
     Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection,
 };
-use weir_verify::LANES;
+use weir_verify::{CLICKHOUSE, LANES};
 
 use crate::data_dir::{DataDir, Running};
 use crate::schedule::Scheduler;
@@ -333,7 +333,6 @@ pub(crate) async fn start_lanes(
     for name in names {
         let known = || format!("there is no lane {name}; there are {}", LANES.join(", "));
         let lane = settings.lane(name).filter(|_| LANES.contains(&name.as_str())).ok_or_else(known)?;
-        let clickhouse = if name == "clickhouse" { Some(settings.clickhouse.required()?) } else { None };
         let mut source: Box<dyn Source> = match settings.kafka.options() {
             Some(kafka) => {
                 let group = format!("{}-{name}", settings.kafka.group_prefix);
@@ -347,10 +346,11 @@ pub(crate) async fn start_lanes(
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
             "metrics" => Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone())),
-            _ => match clickhouse {
-                Some(server) => Box::new(ClickHouseSink::new(server, database, ledger, policy.clone())),
-                None => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
-            },
+            CLICKHOUSE => {
+                let server = settings.clickhouse.required()?;
+                Box::new(ClickHouseSink::new(server, database, ledger, policy.clone()))
+            }
+            _ => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
         };
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());

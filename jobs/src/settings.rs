@@ -19,7 +19,7 @@ use serde::Deserialize;
 use weir_engine::BatchLimits;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
-use weir_verify::LANES;
+use weir_verify::{CLICKHOUSE, LANES};
 
 /// Every setting with its default.
 pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
@@ -198,8 +198,8 @@ impl Settings {
 
     /// The lanes that run by themselves.
     pub(crate) fn lanes(&self) -> Vec<&'static str> {
-        let with_clickhouse = self.clickhouse.server().is_some();
-        LANES.into_iter().filter(|lane| *lane != "clickhouse" || with_clickhouse).collect()
+        let with_clickhouse = !self.clickhouse.url.is_empty();
+        LANES.into_iter().filter(|lane| *lane != CLICKHOUSE || with_clickhouse).collect()
     }
 
     /// The lane of this name as the engine wants it.
@@ -233,6 +233,7 @@ mod tests {
             "api.listen=127.0.0.1:0",
             "postgres.url=postgres://me:hush@localhost/weir",
             "clickhouse.password=hush",
+            "kafka.client.sasl.password=12345",
             "clickhouse.settings.max_threads=2",
         ]
         .map(str::to_owned);
@@ -243,6 +244,8 @@ mod tests {
             (find("api.listen").origin.as_str(), find("sql.memory_max_bytes").origin.as_str()),
             ("flag", "default")
         );
+        // A password of digits is a number to TOML.
+        assert_eq!(find("kafka.client.sasl.password").value, "***");
         assert_eq!(find("clickhouse.password").value, "***");
         assert_eq!(find("clickhouse.settings.max_threads").value, 2);
         let url = find("postgres.url").value.to_string();

@@ -3,8 +3,8 @@
 //! `WEIR_CHDB_LIB` names a `libchdb.so` that is there already.
 //!
 //! `weir-clickhouse-server DIR HTTP_PORT TCP_PORT` keeps its data in DIR and listens on loopback; port 0 takes a free one. The
-//! line on stdout is its address, and tells that it starts; it answers `/ping` when it is up. It ends with its standard input
-//! where that is a pipe, and a kill ends it as a crash would.
+//! line on stdout is its address, and tells that it starts; it answers `/ping` when it is up. With
+//! `WEIR_END_WITH_STDIN` set it ends with its standard input; a kill ends it as a crash would.
 
 use std::error::Error;
 use std::ffi::{CString, c_char, c_int};

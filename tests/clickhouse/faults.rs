@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rustix::process::Signal;
 use weir_tests::{ClickHouse, Postgres, Proxy, Weir, seed};
 
 use super::refusals::says;
@@ -123,14 +124,35 @@ async fn clickhouse_is_killed_and_comes_back() {
         server.sql("OPTIMIZE TABLE weir.events_raw").await;
     }
     assert!(import.wait().unwrap().success());
+    says(&weir, &["waiting for what this lane needs", "clickhouse"]).await;
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     up.terminate();
 }
 
-/// The owner is stopped in the middle of an insert, another process takes over, and the first goes on (P6).
+/// A server that stands still is no reason for the others to wait (P9).
+#[tokio::test]
+async fn clickhouse_stands_still_and_goes_on() {
+    let (fixture, facts) = fixture("clickhouse_still", 2000);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    let up = weir.up();
+    says(&weir, &["claimed", "clickhouse"]).await;
+    server.signal(Signal::STOP);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    up.lanes_caught_up(3).await;
+    let sql = "SELECT coalesce(max(next_offset), 1) FROM ledger WHERE lane = 'clickhouse'";
+    let below: i64 = weir.owner().await.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(below <= facts.total(), "the lane cannot have all of it: {below}");
+    server.signal(Signal::CONT);
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// The owner is stopped with a block in hand, another process takes over, and the first goes on and inserts it (P6).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_is_stopped_in_the_middle_of_an_insert() {
+async fn an_owner_that_was_stopped_inserts_late() {
     let (fixture, facts) = fixture("clickhouse_stopped", 3000);
     let (server, postgres) = (ClickHouse::start(), Postgres::start());
     let shared = tempfile::tempdir().unwrap();

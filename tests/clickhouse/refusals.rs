@@ -155,7 +155,7 @@ async fn a_server_that_is_too_old() {
     up.lanes_caught_up(3).await;
     up.terminate();
     let server = ClickHouse::start();
-    let upgraded = server.settings().iter().fold(weir, |weir, setting| weir.with(setting));
+    let upgraded = weir.with_all(server.settings());
     let up = upgraded.up();
     caught_up(&up).await;
     holds(&server, &upgraded, &facts).await;

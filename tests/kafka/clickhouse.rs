@@ -12,7 +12,7 @@ use super::{Stream, kill, on, session_of, sessions_are, signal, terminate, until
 fn stream(name: &str, server: &ClickHouse, port: u16) -> Stream {
     let kafka = Kafka::start();
     let settings = server.settings_through(port);
-    let weir = settings.iter().fold(on(&kafka), |weir, setting| weir.with(setting));
+    let weir = on(&kafka).with_all(settings);
     // Shorter than ClickHouse will be away.
     let weir = weir.with("kafka.consumer.max.poll.interval.ms=8000").with("lanes.clickhouse.records_max=800");
     Stream::with(kafka, weir, name)
@@ -48,10 +48,10 @@ async fn agrees(stream: &Stream, server: &ClickHouse) {
     stream.agrees().await;
 }
 
-/// The owner is stopped in the middle of an insert for longer than its session, another takes over; then ClickHouse is away for
+/// The owner is stopped with a block in hand for longer than its session, another takes over; then ClickHouse is away for
 /// longer than anyone may stay away from polling; then the first goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_is_stopped_in_an_insert_and_clickhouse_is_away_for_long() {
+async fn an_owner_that_was_stopped_inserts_late_and_clickhouse_is_away_for_long() {
     let mut server = ClickHouse::start();
     let stream = stream("kafka::clickhouse_away", &server, server.port);
     let published = stream.weir.start(&["publish"]);
@@ -76,7 +76,6 @@ async fn an_owner_is_stopped_in_an_insert_and_clickhouse_is_away_for_long() {
 /// Half of a body is under way when a second process takes some of the partitions; the rest of it never comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_move_while_an_insert_is_in_flight() {
-    println!("seed {}", seed("kafka::clickhouse_moved"));
     let server = ClickHouse::start();
     let proxy = Proxy::before(server.port).await;
     let stream = stream("kafka::clickhouse_moved", &server, proxy.port());
@@ -104,7 +103,7 @@ async fn partitions_move_while_an_insert_is_in_flight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_data_directory_with_clickhouse_moves_over() {
     let (kafka, server) = (Kafka::start(), ClickHouse::start());
-    let embedded = server.settings().iter().fold(weir_tests::Weir::new(), |weir, setting| weir.with(setting));
+    let embedded = weir_tests::Weir::new().with_all(server.settings());
     let fixture = weir_tests::Fixture::new(1000, seed("kafka::clickhouse_switch"));
     let facts = weir_tests::Facts::of_input(fixture.path());
     embedded.ok(&["import", "oulad", fixture.arg()]);

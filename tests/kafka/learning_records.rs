@@ -21,7 +21,7 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
         .with(&format!("kafka.brokers={}", kafka.brokers()))
         .with("kafka.consumer.session.timeout.ms=6000")
         .with("lanes.history.flush_interval_ms=5000");
-    let weir = server.settings().iter().fold(weir, |weir, setting| weir.with(setting));
+    let weir = weir.with_all(server.settings());
     apply_topics(&weir);
     let run = || weir.start(&["run", "read-models", "metrics", "history", "clickhouse"]);
     let (first, second) = (run(), run());

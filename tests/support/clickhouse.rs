@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::binary_of;
 use crate::postgres::free_port;
-use crate::{binary_of, cache};
 
 /// The passwords of `tests/clickhouse-server/users.xml`.
 pub const PASSWORD: &str = "correct-horse-8";
@@ -51,7 +51,6 @@ impl ClickHouse {
         let mut child = Command::new(binary_of("weir-clickhouse-server"))
             .arg(self.dir.path().join("data"))
             .args([self.port.to_string(), self.native_port.to_string()])
-            .env("XDG_CACHE_HOME", cache())
             .env("WEIR_END_WITH_STDIN", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

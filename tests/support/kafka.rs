@@ -35,9 +35,7 @@ const LOG4J: &str = "rootLogger.level=warn\nrootLogger.appenderRef.c.ref=c\nappe
 fn jars() -> &'static PathBuf {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-        let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-        let dir = cache.join("weir").join(format!("kafka-{VERSION}"));
+        let dir = crate::cache().join("weir").join(format!("kafka-{VERSION}"));
         if !dir.join("complete").exists() {
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join("pom.xml"), POM.replace("VERSION", VERSION)).unwrap();

@@ -8,10 +8,8 @@ use std::sync::Mutex;
 pub fn with(name: &str, packages: &[&str]) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = MAKING.lock().unwrap();
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
     let version: String = packages[0].chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
-    let environment = cache.join("weir").join(format!("python-{name}-{version}"));
+    let environment = crate::cache().join("weir").join(format!("python-{name}-{version}"));
     if environment.join("complete").exists() {
         return environment;
     }

@@ -52,6 +52,13 @@ impl Weir {
         self
     }
 
+    /// Several more.
+    #[must_use]
+    pub fn with_all(mut self, settings: impl IntoIterator<Item = String>) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
     /// On a Postgres server that is not its own.
     #[must_use]
     pub fn on(mut self, url: &str) -> Self {

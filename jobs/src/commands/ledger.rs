@@ -7,13 +7,10 @@ use serde_json::json;
 use weir_engine::{BoxError, Partition};
 use weir_kafka::TopicLog;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
-use weir_verify::LANES;
+use weir_verify::{CLICKHOUSE, LANES};
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
-
-/// The lane to which a record that comes again changes nothing.
-const IDEMPOTENT: &str = "clickhouse";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LedgerCommand {
@@ -73,7 +70,7 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         weir_history::reset(&attached.history, &reset.lane, &resets).await?;
     }
     for (partition, offset) in resets {
-        Ledger::reset(&attached.database, &reset.lane, &partition, offset, reset.lane == IDEMPOTENT).await?;
+        Ledger::reset(&attached.database, &reset.lane, &partition, offset, reset.lane == CLICKHOUSE).await?;
         complain(&format!("{} goes on at {offset} of {partition}", reset.lane));
     }
     Ok(())
@@ -85,7 +82,7 @@ async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition
         let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
         return Ok(log.ranges().clone());
     }
-    if reset.lane != IDEMPOTENT {
+    if reset.lane != CLICKHOUSE {
         return Err(format!(
             "nothing is ever removed from the event store: {} can read it from where it stands",
             reset.lane

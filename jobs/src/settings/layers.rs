@@ -132,7 +132,8 @@ impl Layers {
                 return meaningless("jobs", reason);
             }
         }
-        if !settings.clickhouse.url.is_empty() && !settings.clickhouse.url.starts_with("http") {
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if !settings.clickhouse.url.is_empty() && !is_http(&settings.clickhouse.url) {
             return meaningless("clickhouse.url", "it is no http:// or https:// address".to_owned());
         }
         for name in settings.postgres.session.keys() {
@@ -152,7 +153,7 @@ impl Layers {
         for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {
             let value = serde_json::to_value(&value).unwrap_or_default();
             let is_secret = SECRETS.iter().any(|word| key.to_lowercase().contains(word));
-            let hidden = is_secret && value.as_str().is_some_and(|text| !text.is_empty());
+            let hidden = is_secret && value != "";
             let value = if hidden { "***".into() } else { redact(value) };
             shown.push(Shown { origin: self.origin(&key), value, key });
         }

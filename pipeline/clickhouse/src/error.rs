@@ -1,6 +1,7 @@
 //! What ClickHouse refuses, with what helps.
 
 use clickhouse::error::Error;
+use weir_engine::retry::chain;
 
 /// Why ClickHouse did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,25 +25,16 @@ impl ClickHouseError {
     }
 
     pub(crate) fn of(action: &'static str, error: &Error) -> Self {
-        let reason = chain(error);
+        let reason = words(error);
         let code = code(&reason);
         let cure = cure(code, &reason);
         Self { code, ..Self::new(action, reason, cure) }
     }
 }
 
-fn chain(error: &Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !words.iter().any(|said| said.contains(&text)) {
-            words.push(text);
-        }
-        source = error.source();
-    }
-    let mut words = words.join(": ");
-    // A server shows a whole query, or a whole row, where a line does.
+/// The causes on one line. A server shows a whole query, or a whole row, where a line does.
+fn words(error: &Error) -> String {
+    let mut words = chain(error);
     if let Some((end, _)) = words.char_indices().nth(600) {
         words.truncate(end);
         words.push('…');
@@ -54,6 +46,8 @@ fn code(reason: &str) -> Option<u32> {
     reason.split_once("Code: ").and_then(|(_, rest)| rest.split('.').next()?.trim().parse().ok())
 }
 
+const DISK_FULL: &str = "the server's disk is full: make room, the lane goes on by itself";
+
 /// What helps, by ClickHouse's error codes (its `src/Common/ErrorCodes.cpp`).
 fn cure(code: Option<u32>, reason: &str) -> &'static str {
     match code {
@@ -64,12 +58,8 @@ fn cure(code: Option<u32>, reason: &str) -> &'static str {
         Some(241 | 202) => {
             "the server is short of memory or of query slots: lower lanes.clickhouse.records_max, or give it more"
         }
-        Some(_) if reason.contains("No space left") => {
-            "the server's disk is full: make room, the lane goes on by itself"
-        }
-        Some(243 | 1000) if reason.contains("space") || reason.contains("NOT_ENOUGH_SPACE") => {
-            "the server's disk is full: make room, the lane goes on by itself"
-        }
+        Some(243) => DISK_FULL,
+        Some(_) if reason.contains("No space left") => DISK_FULL,
         Some(252) => "merges cannot keep up: raise lanes.clickhouse.flush_interval_ms or clickhouse.insert_interval_ms",
         Some(497) => "grant clickhouse.user SELECT, INSERT, CREATE and ALTER on the database",
         Some(_) => "",

@@ -1,5 +1,7 @@
 //! The schema, brought up to date by numbered migrations: checked, under a lock, and never destructive.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 use weir_engine::BoxError;
 use weir_postgres::Database;
@@ -10,12 +12,18 @@ use crate::server::{ClickHouse, literal, quoted};
 
 const ACTION: &str = "bringing the schema of ClickHouse up to date";
 
-/// Number, name, statements. What is applied is never changed: a later number mends it.
-const MIGRATIONS: [(u32, &str, &str); 3] = [
+/// Number, name, statements.
+type Migration = (u32, &'static str, &'static str);
+
+/// What is applied is never changed: a later number mends it.
+const MIGRATIONS: [Migration; 3] = [
     (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
     (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
     (3, "views", include_str!("../../../sql/clickhouse/V3__views.sql")),
 ];
+
+/// Where applied migrations are remembered.
+const RECORDS: &str = "weir_migrations";
 
 /// Postgres is the arbiter of who migrates.
 const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '60s'; \
@@ -25,15 +33,12 @@ impl ClickHouse {
     /// What [`Self::migrate`] would run.
     pub async fn pending(&self) -> Result<Vec<String>, ClickHouseError> {
         self.check_version().await?;
-        let applied = match self.exists("weir_migrations").await? {
-            true => self.applied().await?,
-            false => Vec::new(),
-        };
-        let mut statements = if applied.is_empty() { self.preparing() } else { Vec::new() };
-        for (number, _, sql) in MIGRATIONS.iter().skip(applied.len()) {
-            statements.extend(self.statements(*number, sql));
+        let present = self.present().await?;
+        let mut statements = self.preparing(&present);
+        for (_, due) in self.due(&present).await? {
+            statements.extend(due);
         }
-        statements.extend(self.ttl_change().await?);
+        statements.extend(self.ttl_change(&present).await?);
         Ok(statements)
     }
 
@@ -52,33 +57,51 @@ impl ClickHouse {
     }
 
     async fn apply(&self) -> Result<Vec<String>, ClickHouseError> {
-        for statement in self.preparing() {
+        let present = self.present().await?;
+        for statement in self.preparing(&present) {
             self.execute(ACTION, &statement).await?;
         }
-        let known = self.applied().await?.len();
         let mut applied = Vec::new();
-        for (place, (number, name, sql)) in MIGRATIONS.iter().enumerate() {
-            // Each makes only what is not there: a table that someone dropped comes back, empty.
-            for statement in self.statements(*number, sql) {
+        for (record, statements) in self.due(&present).await? {
+            for statement in statements {
                 self.execute(ACTION, &statement).await?;
             }
-            if place < known {
-                continue;
+            if let Some((number, name, sql)) = record {
+                let record = format!(
+                    "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
+                    self.database(),
+                    literal(name),
+                    literal(&checksum(sql))
+                );
+                self.execute(ACTION, &record).await?;
+                applied.push(format!("V{number}__{name}"));
             }
-            let record = format!(
-                "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
-                self.database(),
-                literal(name),
-                literal(&checksum(sql))
-            );
-            self.execute(ACTION, &record).await?;
-            applied.push(format!("V{number}__{name}"));
         }
-        if let Some(change) = self.ttl_change().await? {
+        if let Some(change) = self.ttl_change(&self.present().await?).await? {
             self.execute(ACTION, &change).await?;
             applied.push(change);
         }
         Ok(applied)
+    }
+
+    /// Of each migration the statements that are to run, and the migration itself where it is not recorded. Of those that are,
+    /// only what makes a table or a view that someone dropped: it comes back, empty.
+    async fn due(&self, present: &BTreeSet<String>) -> Result<Vec<(Option<Migration>, Vec<String>)>, ClickHouseError> {
+        let known = if present.contains(RECORDS) { self.applied().await?.len() } else { 0 };
+        let of = |(place, migration): (usize, &Migration)| {
+            let mut statements = self.statements(migration.0, migration.2);
+            if place < known {
+                statements.retain(|statement| !present.contains(made_by(statement)));
+            }
+            ((place >= known).then_some(*migration), statements)
+        };
+        Ok(MIGRATIONS.iter().enumerate().map(of).collect())
+    }
+
+    /// The tables and views that are there.
+    async fn present(&self) -> Result<BTreeSet<String>, ClickHouseError> {
+        let sql = format!("SELECT name FROM system.tables WHERE database = {}", literal(&self.options.database));
+        Ok(self.rows(ACTION, &sql).await?.into_iter().flatten().collect())
     }
 
     /// The migrations that are recorded, which must be the first of ours, unchanged.
@@ -109,21 +132,15 @@ impl ClickHouse {
         Ok(numbers)
     }
 
-    async fn exists(&self, table: &str) -> Result<bool, ClickHouseError> {
-        let sql = format!(
-            "SELECT count() FROM system.tables WHERE database = {} AND name = {}",
-            literal(&self.options.database),
-            literal(table)
-        );
-        Ok(self.rows(ACTION, &sql).await?.first().is_some_and(|row| row[0] != "0"))
-    }
-
     fn on_cluster(&self) -> String {
         self.options.cluster.as_ref().map_or_else(String::new, |cluster| format!("ON CLUSTER {}", quoted(cluster)))
     }
 
-    /// The database, and where migrations are remembered.
-    fn preparing(&self) -> Vec<String> {
+    /// The database, and where migrations are remembered, if that is not there.
+    fn preparing(&self, present: &BTreeSet<String>) -> Vec<String> {
+        if present.contains(RECORDS) {
+            return Vec::new();
+        }
         let (database, on_cluster) = (self.database(), self.on_cluster());
         let engine = match &self.options.cluster {
             Some(_) => "ReplicatedMergeTree('/clickhouse/tables/all/{database}/{table}', '{replica}')",
@@ -132,7 +149,7 @@ impl ClickHouse {
         vec![
             format!("CREATE DATABASE IF NOT EXISTS {database} {on_cluster}"),
             format!(
-                "CREATE TABLE IF NOT EXISTS {database}.weir_migrations {on_cluster} (number UInt32, name String, checksum String, \
+                "CREATE TABLE IF NOT EXISTS {database}.{RECORDS} {on_cluster} (number UInt32, name String, checksum String, \
                  applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = {engine} ORDER BY number"
             ),
         ]
@@ -193,9 +210,9 @@ impl ClickHouse {
     }
 
     /// The statement that makes the table's TTL what the configuration says. One that is not from here stays: see `check`.
-    async fn ttl_change(&self) -> Result<Option<String>, ClickHouseError> {
+    async fn ttl_change(&self, present: &BTreeSet<String>) -> Result<Option<String>, ClickHouseError> {
         let Some(ttl) = self.ttl() else { return Ok(None) };
-        let is_there = self.exists(self.local_table()).await? && self.table_ttl().await?.contains(&day_interval(&ttl));
+        let is_there = present.contains(self.local_table()) && self.table_ttl().await?.contains(&day_interval(&ttl));
         let alter =
             format!("ALTER TABLE {}.{} {} MODIFY TTL {ttl}", self.database(), self.local_table(), self.on_cluster());
         Ok((!is_there).then_some(alter))
@@ -278,6 +295,12 @@ impl ClickHouse {
     }
 }
 
+/// The table or view that a statement makes.
+fn made_by(statement: &str) -> &str {
+    let name = statement.split_whitespace().find_map(|word| word.rsplit_once("`.")).map_or("", |(_, name)| name);
+    name.trim_matches('`')
+}
+
 fn rollup_head(engine: &str, is_cluster: bool) -> String {
     match is_cluster {
         true => format!("{engine}('/clickhouse/tables/all/{{database}}/{{table}}', '{{replica}}', "),
@@ -323,6 +346,9 @@ mod tests {
             "{alone:#?}"
         );
         assert!(alone[0].starts_with("CREATE TABLE IF NOT EXISTS `o\\`dd`.events_raw"), "{}", alone[0]);
+        let made: Vec<&str> = alone.iter().map(|statement| made_by(statement)).collect();
+        assert_eq!(made[..3], ["events_raw", "analytics_events", "events_per_minute"]);
+        assert!(made.contains(&"task_completed") && !made.contains(&""), "{made:?}");
         let of_cluster: Vec<String> =
             MIGRATIONS.iter().flat_map(|(n, _, sql)| server(Some("main")).statements(*n, sql)).collect();
         assert_eq!(of_cluster.len(), alone.len() + 1);

@@ -41,24 +41,20 @@ const ROLLUPS: [(&str, &str); 4] = [
 /// Exact for every year, where `toStartOfMinute` ends with 2106.
 const MINUTE: &str = "fromUnixTimestamp64Milli(intDiv(toUnixTimestamp64Milli(`timestamp`), 60000) * 60000, 'UTC')";
 
-/// The condition on the time: within runs of minutes since 1970, so that the sort key leaves out what lies between. Beyond so
-/// many runs the narrowest gaps are taken along.
-fn condition(minutes: &BTreeSet<i64>) -> String {
+/// The condition on a time: within runs of minutes since 1970, so that the sort key leaves out what lies between. Gaps that would
+/// make too many runs are taken along, the narrow ones first.
+fn condition(column: &str, minutes: &BTreeSet<i64>) -> String {
     let list: Vec<i64> = minutes.iter().copied().collect();
-    let mut gaps: Vec<(i64, usize)> =
-        list.windows(2).enumerate().map(|(n, pair)| (pair[1] - pair[0], n + 1)).filter(|(gap, _)| *gap > 1).collect();
+    let mut gaps: Vec<i64> = list.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
-    gaps.truncate(RUNS_MAX - 1);
-    let mut starts: Vec<usize> = gaps.into_iter().map(|(_, start)| start).chain([0]).collect();
-    starts.sort_unstable();
-    let ends = starts.iter().skip(1).copied().chain([list.len()]);
+    let bridged = gaps.get(RUNS_MAX - 1).copied().unwrap_or(1);
     let at = |minute: i64| format!("toDateTime64({}, 3, 'UTC')", minute * 60);
-    let run = |(start, end): (&usize, usize)| {
-        let (first, last) =
-            (list.get(*start).copied().unwrap_or(0), list.get(end.saturating_sub(1)).copied().unwrap_or(-1));
-        format!("(`timestamp` >= {} AND `timestamp` < {})", at(first), at(last + 1))
+    let run = |run: &[i64]| {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        format!("({column} >= {} AND {column} < {})", at(first), at(last + 1))
     };
-    format!("({})", starts.iter().zip(ends).map(run).collect::<Vec<_>>().join(" OR "))
+    let runs: Vec<String> = list.chunk_by(|a, b| b - a <= bridged).map(run).collect();
+    format!("({})", runs.join(" OR "))
 }
 
 fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
@@ -69,7 +65,7 @@ fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
 /// Computes these minutes anew.
 pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> Result<(), ClickHouseError> {
     const ACTION: &str = "computing rollups in ClickHouse";
-    let condition = condition(minutes);
+    let condition = condition("`timestamp`", minutes);
     for (table, template) in ROLLUPS {
         let select = select(server, template, &condition);
         let sql = format!("INSERT INTO {}.{table} SETTINGS async_insert = 0 {select}", server.database());
@@ -105,8 +101,8 @@ impl ClickHouse {
         let Some((table, template)) = ROLLUPS.iter().find(|(table, _)| *table == check.table) else {
             return Ok(BTreeSet::new());
         };
-        let of_minute = condition(&check.different).replace("`timestamp`", "minute");
-        let still = self.differences(table, template, &condition(&check.different), &of_minute).await?;
+        let (of_events, of_rows) = (condition("`timestamp`", &check.different), condition("minute", &check.different));
+        let still = self.differences(table, template, &of_events, &of_rows).await?;
         Ok(still.intersection(&check.different).copied().collect())
     }
 
@@ -141,15 +137,18 @@ mod tests {
 
     #[test]
     fn minutes_are_runs_and_the_narrowest_gaps_are_taken_along() {
-        let few = condition(&BTreeSet::from([0, 1, 2, 7]));
-        let run = |from: i64, to: i64| {
-            format!("(`timestamp` >= toDateTime64({from}, 3, 'UTC') AND `timestamp` < toDateTime64({to}, 3, 'UTC'))")
-        };
+        let condition = |minutes| condition("t", &minutes);
+        let few = condition(BTreeSet::from([0, 1, 2, 7]));
+        let run =
+            |from: i64, to: i64| format!("(t >= toDateTime64({from}, 3, 'UTC') AND t < toDateTime64({to}, 3, 'UTC'))");
         assert_eq!(few, format!("({} OR {})", run(0, 180), run(420, 480)));
+        assert_eq!(condition(BTreeSet::from([5])), format!("({})", run(300, 360)));
+        // Gaps of 1, 2, … 200 minutes: the widest stay.
+        let widening = condition((0..=200_i64).map(|n| n * (n + 1) / 2).collect());
+        assert_eq!(widening.matches(" OR ").count(), RUNS_MAX - 1);
+        assert!(widening.starts_with(&format!("({} OR ", run(0, (101 * 102 / 2 + 1) * 60))), "{widening}");
         // A stray one far away stays alone.
-        let many = condition(&(0..5000).map(|n| n * 2).chain([1_000_000]).collect());
-        assert_eq!(many.matches(" OR ").count(), RUNS_MAX - 1);
-        assert!(many.ends_with(&format!("{})", run(60_000_000, 60_000_060))), "{many}");
-        assert_eq!(condition(&BTreeSet::from([5])), format!("({})", run(300, 360)));
+        let stray = condition((0..5000).map(|n| n * 2).chain([1_000_000]).collect());
+        assert_eq!(stray, format!("({} OR {})", run(0, 9999 * 60), run(60_000_000, 60_000_060)));
     }
 }

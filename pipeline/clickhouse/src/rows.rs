@@ -42,7 +42,6 @@ struct Envelope<'a> {
     position: Option<Position>,
     metadata: &'a Metadata,
     extra: Cow<'a, str>,
-    data: Cow<'a, str>,
 }
 
 impl<'a> Envelope<'a> {
@@ -63,7 +62,6 @@ impl<'a> Envelope<'a> {
             position: event.position,
             metadata: &event.metadata,
             extra,
-            data: Cow::Owned(event.canonical_data()),
         }
     }
 
@@ -84,7 +82,6 @@ impl<'a> Envelope<'a> {
             position: event.position,
             metadata: &event.metadata,
             extra: Cow::Borrowed("{}"),
-            data: Cow::Borrowed(&*event.document),
         }
     }
 }
@@ -117,7 +114,10 @@ pub fn block(events: &[&Located], others: &[&LocatedOther]) -> Result<Block, Box
         typed_column(&mut builder, column.name, column.column_type, &cells, rows.len())?;
     }
     texts(&mut builder, "extra", &rows, |row| &row.extra)?;
-    texts(&mut builder, "data", &rows, |row| &row.data)?;
+    // The largest column by far: one payload at a time, never all of them beside the column.
+    let payloads = events.iter().map(|located| located.event.canonical_data());
+    let payloads = payloads.chain(others.iter().map(|located| located.event.document.to_string()));
+    builder.upsert_column::<String>("data")?.add_all(payloads)?;
     Ok(builder.build()?)
 }
 

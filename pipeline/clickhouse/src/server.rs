@@ -9,7 +9,7 @@ use clickhouse::native::Block;
 
 use crate::error::{ClickHouseError, During};
 
-/// The oldest version whose JSON type, refreshed keys and settings are what this lane stands on.
+/// The oldest version with the JSON type and the settings that this lane stands on.
 const OLDEST: (u32, u32) = (25, 3);
 
 /// How long one piece of an insert may take to be sent, and the server's answer to come.

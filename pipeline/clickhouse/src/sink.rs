@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, failpoint};
 use weir_model::{Clock, Position, SystemClock};
@@ -22,9 +21,6 @@ use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, 
 use crate::error::ClickHouseError;
 use crate::server::{ClickHouse, literal};
 use crate::{rollups, rows};
-
-/// Inserts of one process keep their distance, whichever lane they come from.
-static LAST_INSERT: Mutex<Option<Instant>> = Mutex::const_new(None);
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -36,6 +32,7 @@ pub struct ClickHouseSink {
     /// Whether the schema was brought up to date and checked.
     ready: bool,
     partitions: Vec<Partition>,
+    inserted_at: Option<Instant>,
 }
 
 fn retry(error: impl Into<BoxError>) -> SinkError {
@@ -54,7 +51,7 @@ impl ClickHouseSink {
     #[must_use]
     pub fn new(server: ClickHouse, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
         let memory = Memory::new(policy.repeats_window);
-        Self { server, database, ledger, policy, memory, ready: false, partitions: Vec::new() }
+        Self { server, database, ledger, policy, memory, ready: false, partitions: Vec::new(), inserted_at: None }
     }
 
     async fn make_ready(&mut self) -> Result<(), SinkError> {
@@ -120,13 +117,11 @@ impl ClickHouseSink {
         .into())
     }
 
-    async fn keep_distance(&self) {
-        let interval = self.server.options.insert_interval;
-        let mut last = LAST_INSERT.lock().await;
-        if let Some(at) = *last {
-            tokio::time::sleep_until(at + interval).await;
+    async fn keep_distance(&mut self) {
+        if let Some(at) = self.inserted_at {
+            tokio::time::sleep_until(at + self.server.options.insert_interval).await;
         }
-        *last = Some(Instant::now());
+        self.inserted_at = Some(Instant::now());
     }
 
     /// A table that holds nothing, where the ledger says that it does.
@@ -202,7 +197,7 @@ impl ClickHouseSink {
     /// Undecodable records that someone asked to try again. An insert of the same record changes nothing, so what is not
     /// resolved in the end is simply done once more.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        let mut client = self.database.get().await?;
+        let client = self.database.get().await?;
         for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
             let record = dead_letters::to_record(&letter);
             if !self.partitions.contains(&record.partition) {
@@ -217,10 +212,8 @@ impl ClickHouseSink {
                     dead_letters::resolve(&**client, letter.id).await?;
                 }
                 Err(error) => {
-                    let transaction = client.transaction().await.map_err(retry)?;
-                    self.ledger.hold(&*transaction, &[&record.partition]).await?;
-                    dead_letters::fail_again(&*transaction, &letter, &error.to_string(), &self.policy).await?;
-                    transaction.commit().await.map_err(retry)?;
+                    let reason = error.to_string();
+                    apart::fail_again(&self.database, &self.ledger, &letter, &reason, &self.policy).await?;
                 }
             }
         }

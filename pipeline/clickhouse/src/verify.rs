@@ -8,15 +8,13 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
+use clickhouse::query::BytesCursor;
 use tokio::sync::mpsc;
 use weir_history::verify::{HistoryHashes, LeftOut, Place};
 
 use crate::error::{ClickHouseError, During};
 use crate::schema::columns;
 use crate::server::{ClickHouse, quoted};
-
-/// The format; texts, dates and dictionaries in it are as `server.rs` sets them.
-const ARROW: &str = "ArrowStream";
 
 impl ClickHouse {
     /// Hashes what the view shows. Rows without a place go to `left_out` instead.
@@ -35,35 +33,57 @@ impl ClickHouse {
             list.join(", "),
             self.database()
         );
-        let mut answer = self.stream(ACTION, &sql, ARROW)?;
-        let mut decoder = StreamDecoder::new();
+        let mut batches = self.batches(ACTION, &sql)?;
         let mut hashes = HistoryHashes::default();
-        let broken = |error: ArrowError| ClickHouseError::new(ACTION, error.to_string(), "");
-        while let Some(bytes) = answer.next().await.during(ACTION)? {
-            let mut buffer = Buffer::from(bytes.to_vec());
-            while let Some(batch) = decoder.decode(&mut buffer).map_err(broken)? {
-                hashes.add_batch(&batch, place, &left_out).await.map_err(broken)?;
-            }
+        while let Some(batch) = batches.next().await? {
+            hashes.add_batch(&batch, place, &left_out).await.map_err(|e| broken(ACTION, &e))?;
         }
-        decoder.finish().map_err(broken)?;
         Ok(hashes)
     }
 
     /// A query's whole answer. Tables without a database are those of this lane.
     pub async fn table(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), ClickHouseError> {
         const ACTION: &str = "asking ClickHouse";
-        let mut answer = self.stream(ACTION, sql, ARROW)?;
-        let mut decoder = StreamDecoder::new();
+        let mut answer = self.batches(ACTION, sql)?;
         let mut batches = Vec::new();
-        let broken = |error: ArrowError| ClickHouseError::new(ACTION, error.to_string(), "");
-        while let Some(bytes) = answer.next().await.during(ACTION)? {
-            let mut buffer = Buffer::from(bytes.to_vec());
-            while let Some(batch) = decoder.decode(&mut buffer).map_err(broken)? {
-                batches.push(batch);
+        while let Some(batch) = answer.next().await? {
+            batches.push(batch);
+        }
+        Ok((answer.decoder.schema().unwrap_or_else(|| Arc::new(Schema::empty())), batches))
+    }
+
+    fn batches(&self, action: &'static str, sql: &str) -> Result<Batches, ClickHouseError> {
+        let answer = self.stream(action, sql, "ArrowStream")?;
+        Ok(Batches { action, answer, decoder: StreamDecoder::new(), buffer: Buffer::from(&[]) })
+    }
+}
+
+/// An answer in Arrow's stream format; texts, dates and dictionaries in it are as `server.rs` sets them.
+struct Batches {
+    action: &'static str,
+    answer: BytesCursor,
+    decoder: StreamDecoder,
+    buffer: Buffer,
+}
+
+impl Batches {
+    async fn next(&mut self) -> Result<Option<RecordBatch>, ClickHouseError> {
+        let action = self.action;
+        loop {
+            if let Some(batch) = self.decoder.decode(&mut self.buffer).map_err(|e| broken(action, &e))? {
+                return Ok(Some(batch));
+            }
+            match self.answer.next().await.during(action)? {
+                Some(bytes) => self.buffer = Buffer::from(bytes),
+                None => {
+                    self.decoder.finish().map_err(|e| broken(action, &e))?;
+                    return Ok(None);
+                }
             }
         }
-        let schema = decoder.schema().unwrap_or_else(|| Arc::new(Schema::empty()));
-        decoder.finish().map_err(broken)?;
-        Ok((schema, batches))
     }
+}
+
+fn broken(action: &'static str, error: &ArrowError) -> ClickHouseError {
+    ClickHouseError::new(action, error.to_string(), "")
 }

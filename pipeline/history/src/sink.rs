@@ -224,7 +224,7 @@ impl HistorySink {
 
     /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        let mut client = self.database.get().await?;
+        let client = self.database.get().await?;
         for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
             let record = dead_letters::to_record(&letter);
             if !self.partitions.contains(&record.partition) {
@@ -233,11 +233,8 @@ impl HistorySink {
             let batch = match apart::redriven(record.clone()) {
                 Ok(batch) => batch,
                 Err(error) => {
-                    const ACTION: &str = "keeping a dead letter";
-                    let transaction = client.transaction().await.map_err(|e| retry(during(ACTION)(e)))?;
-                    self.ledger.hold(&*transaction, &[&record.partition]).await?;
-                    dead_letters::fail_again(&*transaction, &letter, &error.to_string(), &self.policy).await?;
-                    transaction.commit().await.map_err(|e| retry(during(ACTION)(e)))?;
+                    let reason = error.to_string();
+                    apart::fail_again(&self.database, &self.ledger, &letter, &reason, &self.policy).await?;
                     continue;
                 }
             };

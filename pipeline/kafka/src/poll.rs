@@ -38,6 +38,9 @@ pub(crate) const CHUNKS_WAITING: usize = 2;
 /// more on the way back. Rebalances wait as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long leaving the group may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 const POLL: Duration = Duration::from_millis(50);
 
 /// How often an idle thread looks whether there was something behind the last record that is no record.
@@ -345,7 +348,7 @@ impl Poller {
     fn leave(&self) {
         self.consumer.unsubscribe();
         let started = Instant::now();
-        while started.elapsed() < PATIENCE && self.consumer.assignment().is_ok_and(|list| list.count() > 0) {
+        while started.elapsed() < FAREWELL && self.consumer.assignment().is_ok_and(|list| list.count() > 0) {
             drop(self.consumer.poll(POLL));
         }
     }

@@ -6,7 +6,7 @@ use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, SinkEr
 use weir_model::wire::{self, DecodeError, Decoded};
 
 use crate::database::Database;
-use crate::dead_letters;
+use crate::dead_letters::{self, DeadLetter, RecordPolicy};
 use crate::error::During;
 use crate::ledger::Ledger;
 use crate::repeats::{self, Candidate, Places};
@@ -44,6 +44,23 @@ pub async fn drop_provisional(database: &Database, ledger: &Ledger, claims: &[&C
     let from = claims.iter().map(|claim| claim.next_offset.unwrap_or(i64::MIN));
     let from: Vec<(&Partition, i64)> = partitions.into_iter().zip(from).collect();
     dead_letters::drop_from(&*transaction, ledger.lane(), &from).await?;
+    Ok(transaction.commit().await.during(ACTION)?)
+}
+
+/// Keeps a dead letter that was tried again, with the reason of today, if its partition is still ours.
+pub async fn fail_again(
+    database: &Database,
+    ledger: &Ledger,
+    letter: &DeadLetter,
+    reason: &str,
+    policy: &RecordPolicy,
+) -> Result<(), SinkError> {
+    const ACTION: &str = "keeping a dead letter";
+    let record = dead_letters::to_record(letter);
+    let mut client = database.get().await?;
+    let transaction = client.transaction().await.during(ACTION)?;
+    ledger.hold(&*transaction, &[&record.partition]).await?;
+    dead_letters::fail_again(&*transaction, letter, reason, policy).await?;
     Ok(transaction.commit().await.during(ACTION)?)
 }
 

@@ -360,8 +360,12 @@ impl Expected {
                 self.note_absent(lane, subject, standing);
             }
         }
-        for lane in COLUMNAR.into_iter().filter(|lane| standing(lane) == Standing::Holds) {
-            self.hold(lane, subject, &at.coordinates, &wire::canonical_document(event));
+        let holding = COLUMNAR.map(|lane| (lane, standing(lane) == Standing::Holds));
+        if holding.iter().any(|(_, holds)| *holds) {
+            let document = wire::canonical_document(event);
+            for (lane, _) in holding.into_iter().filter(|(_, holds)| *holds) {
+                self.hold(lane, subject, &at.coordinates, &document);
+            }
         }
         if standing(METRICS) == Standing::Holds {
             self.metrics.count(event, units);

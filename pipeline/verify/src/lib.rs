@@ -41,7 +41,8 @@ pub(crate) const COLUMNAR: [&str; 2] = [HISTORY, CLICKHOUSE];
 pub(crate) const READ_MODELS: &str = "read-models";
 pub(crate) const METRICS: &str = "metrics";
 pub(crate) const HISTORY: &str = "history";
-pub(crate) const CLICKHOUSE: &str = "clickhouse";
+/// The lane to which a record that comes again changes nothing.
+pub const CLICKHOUSE: &str = "clickhouse";
 /// The topics, in the lanes' column.
 const KAFKA: &str = "kafka";
 

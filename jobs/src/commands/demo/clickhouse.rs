@@ -1,11 +1,11 @@
 //! A ClickHouse server for the demo, run from the checkout's own package: `weir` itself knows a URL and no more.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use weir_clickhouse::{ClickHouse, ClickHouseOptions};
+use weir_clickhouse::ClickHouse;
 use weir_engine::BoxError;
 
 use crate::instance::Place;
@@ -13,6 +13,9 @@ use crate::output::complain;
 
 /// Building and fetching it included.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Once it has said its address.
+const UP_WITHIN: Duration = Duration::from_secs(60);
 
 /// Ends with the demo.
 pub(super) struct ClickHouseServer {
@@ -51,27 +54,18 @@ impl ClickHouseServer {
         // First, so that whoever sets something himself gets it.
         let settings = [format!("clickhouse.url={url}"), "clickhouse.user=default".to_owned()];
         place.set.splice(0..0, settings);
-        wait_until_up(&url).await?;
+        wait_until_up(&place.open()?.1.clickhouse.required()?).await?;
         Ok(Self { _child: child })
     }
 }
 
-async fn wait_until_up(url: &str) -> Result<(), BoxError> {
-    let server = ClickHouse::new(ClickHouseOptions {
-        url: url.to_owned(),
-        user: "default".to_owned(),
-        password: String::new(),
-        database: "default".to_owned(),
-        cluster: None,
-        ttl_days: 0,
-        settings: std::collections::BTreeMap::new(),
-        insert_interval: Duration::ZERO,
-    });
-    for _ in 0..600 {
-        if server.check_version().await.is_ok() {
-            return Ok(());
+async fn wait_until_up(server: &ClickHouse) -> Result<(), BoxError> {
+    let started = Instant::now();
+    loop {
+        match server.check_version().await {
+            Err(error) if started.elapsed() > UP_WITHIN => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Ok(_) => return Ok(()),
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(server.check_version().await.err().map_or_else(|| "ClickHouse does not start".into(), Into::into))
 }
