@@ -1,6 +1,6 @@
 //! Crashes, cuts and takeovers between weir and ClickHouse, each of which ends in the same numbers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rustix::process::Signal;
@@ -60,13 +60,7 @@ async fn weir_dies_in_the_middle_of_the_body() {
     weir.ok(&["import", "oulad", fixture.arg()]);
     proxy.hold_after(200_000);
     let up = weir.up();
-    for _ in 0..3000 {
-        if proxy.cuts() > 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(proxy.cuts(), 1, "{}", weir.log());
+    patiently("an insert is held", async || proxy.cuts() == 1).await;
     up.kill();
     proxy.go_away();
     proxy.come_back();
@@ -107,27 +101,53 @@ async fn the_connection_is_cut_at_random_bytes_and_answers_are_lost() {
     up.terminate();
 }
 
-/// Killed in the middle of inserts, twice, while merges run; the other lanes go on meanwhile.
+/// Killed in the middle of a block, twice, while merges run, and once just after an answer, before what it holds in memory is
+/// written; the other lanes go on meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clickhouse_is_killed_and_comes_back() {
     let (fixture, facts) = fixture("clickhouse_killed", 6000);
     let mut server = ClickHouse::start();
-    let weir = weir(server.settings()).with("lanes.clickhouse.records_max=200");
+    let proxy = Proxy::before(server.port).await;
+    let weir = weir(server.settings_through(proxy.port())).with("lanes.clickhouse.records_max=200");
     weir.ok(&["clickhouse", "migrate"]);
     let up = weir.up();
-    let mut import = weir.start(&["import", "oulad", fixture.arg()]);
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    says(&weir, &["claimed", "clickhouse"]).await;
+    proxy.hold_after(60_000);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    for kills in 1..3 {
+        patiently("an insert is held", async || proxy.cuts() == kills).await;
         server.kill();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        says(&weir, &["waiting for what this lane needs", "clickhouse"]).await;
+        up.lanes_caught_up(3).await;
+        // It cannot have all of it, so there is another insert to hold.
+        assert!(next_offset(&weir).await <= facts.total());
+        if kills == 1 {
+            proxy.hold_after(60_000);
+        }
         server.start_again();
         server.sql("OPTIMIZE TABLE weir.events_raw").await;
     }
-    assert!(import.wait().unwrap().success());
-    says(&weir, &["waiting for what this lane needs", "clickhouse"]).await;
+    let before = next_offset(&weir).await;
+    patiently("the ledger goes on", async || next_offset(&weir).await > before).await;
+    server.kill();
+    server.start_again();
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     up.terminate();
+}
+
+/// The lane's place in the event store.
+async fn next_offset(weir: &Weir) -> i64 {
+    let sql = "SELECT coalesce(max(next_offset), 1) FROM ledger WHERE lane = 'clickhouse'";
+    weir.owner().await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn patiently(what: &str, is_so: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !is_so().await {
+        assert!(started.elapsed() < Duration::from_secs(60), "not so: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A server that stands still is no reason for the others to wait (P9).
@@ -141,8 +161,7 @@ async fn clickhouse_stands_still_and_goes_on() {
     server.signal(Signal::STOP);
     weir.ok(&["import", "oulad", fixture.arg()]);
     up.lanes_caught_up(3).await;
-    let sql = "SELECT coalesce(max(next_offset), 1) FROM ledger WHERE lane = 'clickhouse'";
-    let below: i64 = weir.owner().await.query_one(sql, &[]).await.unwrap().get(0);
+    let below = next_offset(&weir).await;
     assert!(below <= facts.total(), "the lane cannot have all of it: {below}");
     server.signal(Signal::CONT);
     caught_up(&up).await;
