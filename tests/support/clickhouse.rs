@@ -2,8 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 use tempfile::TempDir;
 
@@ -17,14 +21,72 @@ pub const DASHBOARDS_PASSWORD: &str = "only-looking-8";
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How often somebody looks whether the server is still there.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A running server; ends with it.
+///
+/// The library's server ends itself with SIGABRT about once in a hundred connections that are reset while a body is on its way,
+/// which a crash of weir, or a proxy that cuts, does. It is started again at once, as an init system would.
 pub struct ClickHouse {
-    child: Option<Child>,
-    dir: TempDir,
+    place: Arc<Place>,
     /// Of the HTTP interface.
     pub port: u16,
     /// Of the native protocol.
     pub native_port: u16,
+}
+
+struct Place {
+    /// `None` while it is down on purpose.
+    child: Mutex<Option<Child>>,
+    dir: TempDir,
+    ports: [u16; 2],
+}
+
+impl Place {
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn spawn(&self) -> Child {
+        let log = self.dir.path().join("server.log");
+        let mut child = Command::new(binary_of("weir-clickhouse-server"))
+            .arg(self.data())
+            .args(self.ports.map(|port| port.to_string()))
+            .env("WEIR_END_WITH_STDIN", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::options().create(true).append(true).open(log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("http://"), "{}", self.log());
+        child
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Starts it again when it ended itself, until nobody needs it.
+    fn keep_up(place: &std::sync::Weak<Self>) {
+        while let Some(place) = place.upgrade() {
+            let mut child = place.child();
+            let ended = child.as_mut().and_then(|child| child.try_wait().unwrap());
+            if let Some(status) = ended.filter(|status| status.signal() == Some(Signal::ABORT.as_raw())) {
+                println!("ClickHouse of port {} ended itself ({status}), and is started again", place.ports[0]);
+                *child = Some(place.spawn());
+            }
+            drop(child);
+            drop(place);
+            std::thread::sleep(LOOK);
+        }
+    }
 }
 
 impl ClickHouse {
@@ -37,39 +99,33 @@ impl ClickHouse {
     /// After something was done to the directory of its data.
     pub fn start_with<T>(prepare: impl FnOnce(&Path) -> T) -> (Self, T) {
         let dir = tempfile::Builder::new().prefix("weir-clickhouse-").tempdir().unwrap();
-        let mut server = Self { child: None, dir, port: free_port(), native_port: free_port() };
+        let ports = [free_port(), free_port()];
+        let place = Arc::new(Place { child: Mutex::default(), dir, ports });
+        let mut server = Self { place, port: ports[0], native_port: ports[1] };
         std::fs::create_dir(server.path()).unwrap();
         let prepared = prepare(&server.path());
         server.start_again();
+        let place = Arc::downgrade(&server.place);
+        std::thread::spawn(move || Place::keep_up(&place));
         (server, prepared)
     }
 
     /// On the same directory and ports.
     pub fn start_again(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
-        let log = std::fs::File::create(self.dir.path().join("server.log")).unwrap();
-        let mut child = Command::new(binary_of("weir-clickhouse-server"))
-            .arg(self.dir.path().join("data"))
-            .args([self.port.to_string(), self.native_port.to_string()])
-            .env("WEIR_END_WITH_STDIN", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("http://"), "{}", self.log());
-        self.child = Some(child);
+        let mut child = self.place.child();
+        assert!(child.is_none(), "it runs already");
+        *child = Some(self.place.spawn());
+        drop(child);
         self.wait_until_up();
     }
 
-    fn wait_until_up(&mut self) {
+    fn wait_until_up(&self) {
         let started = Instant::now();
         while !self.answers() {
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "ClickHouse is not up: {ended:?}\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(100));
+            let ended = self.place.child().as_mut().unwrap().try_wait().unwrap();
+            let log = || self.place.log();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "ClickHouse is not up: {ended:?}\n{}", log());
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -82,22 +138,22 @@ impl ClickHouse {
 
     /// As a crash would end it.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.place.child().take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
     /// SIGSTOP or SIGCONT.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).unwrap();
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        self.place.child().as_ref().unwrap().id()
     }
 
     /// `http://…`
@@ -109,7 +165,7 @@ impl ClickHouse {
     /// Where its data is.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.place.data()
     }
 
     /// The settings that weir needs for it.
@@ -130,23 +186,26 @@ impl ClickHouse {
         ]
     }
 
-    /// A query's answer as text, or the server's complaint.
+    /// A query's answer as text, or the server's complaint; waits for a server that is just started again.
     pub async fn ask(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
-        let request = reqwest::Client::new().post(self.url()).header("X-ClickHouse-User", user);
-        let answer = request.header("X-ClickHouse-Key", password).body(sql.to_owned()).send().await.unwrap();
-        let is_fine = answer.status().is_success();
-        let text = answer.text().await.unwrap().trim().to_owned();
-        if is_fine { Ok(text) } else { Err(text) }
+        let (client, started) = (reqwest::Client::new(), Instant::now());
+        loop {
+            let request = client.post(self.url()).header("X-ClickHouse-User", user);
+            match request.header("X-ClickHouse-Key", password).body(sql.to_owned()).send().await {
+                Ok(answer) => {
+                    let is_fine = answer.status().is_success();
+                    let text = answer.text().await.unwrap().trim().to_owned();
+                    return if is_fine { Ok(text) } else { Err(text) };
+                }
+                Err(error) => assert!(error.is_connect() && started.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// [`Self::ask`] by `weir`, which must succeed.
     pub async fn sql(&self, sql: &str) -> String {
         self.ask("weir", PASSWORD, sql).await.unwrap()
-    }
-
-    fn log(&self) -> String {
-        let path: &Path = self.dir.path();
-        std::fs::read_to_string(path.join("server.log")).unwrap_or_default()
     }
 }
 
