@@ -19,7 +19,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 16] = [
+    let benches: [(&str, fn()); 17] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -35,6 +35,7 @@ fn main() {
         ("two-processes", kafka::two_processes),
         ("clickhouse-insert", clickhouse::insert),
         ("clickhouse", clickhouse::whole_lane),
+        ("clickhouse-final", clickhouse::reading),
         ("clickhouse-memory", clickhouse::memory),
     ];
     println!("| what | measured | floor, same run | ratio | goal |\n|---|---|---|---|---|");

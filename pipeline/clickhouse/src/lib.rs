@@ -12,6 +12,6 @@ mod verify;
 
 pub use error::ClickHouseError;
 pub use rollups::RollupCheck;
-pub use rows::block;
+pub use rows::Rows;
 pub use server::{ClickHouse, ClickHouseOptions, Found};
 pub use sink::ClickHouseSink;

@@ -1,29 +1,27 @@
 //! Events to one block of ClickHouse's Native format, column by column: what is not in the contract of a type costs a byte a row.
+//!
+//! The format is at <https://clickhouse.com/docs/interfaces/formats/Native>: the number of columns and of rows, then for each column
+//! its name, its type, for a nullable one a byte for each row that says whether it is null, and the values. The client's own blocks
+//! are not used: they send each text of 128 bytes and more as a chunk of HTTP of its own, which took five times the CPU.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::LazyLock;
 
-use clickhouse::native::builder::BlockBuilder;
-use clickhouse::native::encode::{Encode, ValueWriter};
-use clickhouse::native::{Block, DataTypeNode};
-
-use weir_engine::{BoxError, Located, LocatedOther, Record};
+use bytes::{BufMut, Bytes, BytesMut};
+use integer_encoding::VarInt;
+use weir_engine::{Located, LocatedOther, Record};
 use weir_model::columns::{COLUMNS, Cell, ColumnType, cell};
-use weir_model::data::FieldValue;
+use weir_model::data::{FieldValue, canonical_nested};
 use weir_model::event::Metadata;
 use weir_model::{Object, Position, Timestamp};
 
-/// Milliseconds of UTC.
-struct Millis(i64);
+use crate::schema::plain_type;
 
-impl Encode for Millis {
-    fn produces() -> DataTypeNode {
-        DataTypeNode::new("DateTime64(3, 'UTC')").unwrap_or(DataTypeNode::Int64)
-    }
-
-    fn encode(&self, writer: &mut ValueWriter<'_>) -> Result<(), BoxError> {
-        Ok(writer.write_fixed(&self.0.to_le_bytes())?)
-    }
-}
+/// Bytes that are sent at once; a block is never in memory as a whole.
+const PIECE: usize = 256 << 10;
+/// Rows of a column that are written before the next look at the piece's size.
+const ROWS: usize = 512;
 
 /// What all rows have, whatever their type.
 struct Envelope<'a> {
@@ -86,138 +84,264 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// A typed column's cells, those of rows that have one.
-type Sparse<'a> = Vec<(usize, FieldValue<'a>)>;
+/// What a typed column holds.
+enum Held<'a> {
+    Text(&'a str),
+    Json(&'a str),
+    Double(f64),
+    /// Milliseconds too.
+    Integer(i64),
+    Boolean(bool),
+}
 
-/// One block of all of it. At least one row is needed.
-pub fn block(events: &[&Located], others: &[&LocatedOther]) -> Result<Block, BoxError> {
-    let mut typed: Vec<Sparse<'_>> = COLUMNS.iter().map(|_| Vec::new()).collect();
-    let mut rows = Vec::with_capacity(events.len() + others.len());
-    for (row, located) in events.iter().enumerate() {
-        let mut rest = Object::new();
-        for (name, column, value) in located.event.data.iter() {
-            match column.filter(|(_, column)| fits(column.column_type, &value)) {
-                Some((index, _)) => typed[index].push((row, value)),
-                None => drop(rest.insert(name.to_owned(), value.to_value())),
+impl Held<'_> {
+    fn write(&self, out: &mut BytesMut) {
+        match self {
+            Self::Text(value) => text(out, value),
+            Self::Json(value) => text(out, &canonical_nested(value)),
+            Self::Double(value) => out.put_f64_le(*value),
+            Self::Integer(value) => out.put_i64_le(*value),
+            Self::Boolean(value) => out.put_u8(u8::from(*value)),
+        }
+    }
+}
+
+/// A typed column's cells, those of rows that have one.
+type Sparse<'a> = Vec<(usize, Held<'a>)>;
+
+/// A column of every block.
+struct Column {
+    name: &'static str,
+    data_type: String,
+    source: Source,
+}
+
+/// Where the values of a column come from.
+enum Source {
+    Text(for<'e> fn(&'e Envelope<'_>) -> &'e str),
+    TextOrNull(for<'e> fn(&'e Envelope<'_>) -> Option<&'e str>),
+    Flag(fn(&Envelope<'_>) -> bool),
+    Integer(fn(&Envelope<'_>) -> i64),
+    IntegerOrNull(fn(&Envelope<'_>) -> Option<i64>),
+    Time(fn(&Envelope<'_>) -> Timestamp),
+    TimeOrNull(fn(&Envelope<'_>) -> Option<Timestamp>),
+    /// The one of [`COLUMNS`] with this index.
+    Typed(usize),
+    Payload,
+}
+
+impl Source {
+    fn data_type(&self) -> String {
+        match self {
+            Self::Text(_) | Self::Payload => plain_type(ColumnType::Text, false),
+            Self::TextOrNull(_) => plain_type(ColumnType::Text, true),
+            Self::Flag(_) => plain_type(ColumnType::Boolean, false),
+            Self::Integer(_) => plain_type(ColumnType::Integer, false),
+            Self::IntegerOrNull(_) => plain_type(ColumnType::Integer, true),
+            Self::Time(_) => plain_type(ColumnType::Timestamp, false),
+            Self::TimeOrNull(_) => plain_type(ColumnType::Timestamp, true),
+            Self::Typed(index) => plain_type(COLUMNS[*index].column_type, true),
+        }
+    }
+}
+
+const ENVELOPE: [(&str, Source); 19] = [
+    ("event_type", Source::Text(|row| row.event_type)),
+    ("is_other", Source::Flag(|row| row.is_other)),
+    ("event_id", Source::Text(|row| row.event_id)),
+    ("schema_version", Source::Text(|row| row.schema_version)),
+    ("timestamp", Source::Time(|row| row.timestamp)),
+    ("recorded_at", Source::TimeOrNull(|row| row.recorded_at)),
+    ("producer", Source::Text(|row| row.producer)),
+    ("tenant", Source::Text(|row| row.tenant)),
+    ("aggregate_type", Source::Text(|row| row.aggregate_type)),
+    ("aggregate_id", Source::Text(|row| row.aggregate_id)),
+    ("aggregate_version", Source::IntegerOrNull(|row| row.version)),
+    ("position", Source::IntegerOrNull(|row| row.position.map(|position| position.0))),
+    ("causation_id", Source::TextOrNull(|row| row.metadata.causation_id.as_deref())),
+    ("correlation_id", Source::TextOrNull(|row| row.metadata.correlation_id.as_deref())),
+    ("actor_id", Source::TextOrNull(|row| row.metadata.user_id.as_deref())),
+    ("source", Source::Text(|row| &row.record.partition.source)),
+    ("topic", Source::Text(|row| &row.record.partition.topic)),
+    ("partition", Source::Integer(|row| row.record.partition.number.into())),
+    ("offset", Source::Integer(|row| row.record.offset)),
+];
+
+/// Texts of few values are sent as plain ones; the server knows how it keeps them.
+static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let typed = COLUMNS.iter().enumerate().map(|(index, column)| (column.name, Source::Typed(index)));
+    let tail = [("extra", Source::Text(|row| &row.extra)), ("data", Source::Payload)];
+    let column = |(name, source): (&'static str, Source)| Column { name, data_type: source.data_type(), source };
+    ENVELOPE.into_iter().chain(typed).chain(tail).map(column).collect()
+});
+
+/// One block.
+pub struct Rows<'a> {
+    events: &'a [&'a Located],
+    others: &'a [&'a LocatedOther],
+    envelopes: Vec<Envelope<'a>>,
+    /// In the order of [`COLUMNS`].
+    typed: Vec<Sparse<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// All of it.
+    #[must_use]
+    pub fn of(events: &'a [&'a Located], others: &'a [&'a LocatedOther]) -> Self {
+        let mut typed: Vec<Sparse<'a>> = COLUMNS.iter().map(|_| Vec::new()).collect();
+        let mut envelopes = Vec::with_capacity(events.len() + others.len());
+        for (row, located) in events.iter().enumerate() {
+            let mut rest = Object::new();
+            for (name, column, value) in located.event.data.iter() {
+                match column.and_then(|(index, column)| Some((index, held(column.column_type, value)?))) {
+                    Some((index, value)) => typed[index].push((row, value)),
+                    None => drop(rest.insert(name.to_owned(), value.to_value())),
+                }
+            }
+            let extra = match rest.is_empty() {
+                true => Cow::Borrowed("{}"),
+                false => Cow::Owned(weir_model::canonical::object_text(&rest)),
+            };
+            envelopes.push(Envelope::of(located, extra));
+        }
+        envelopes.extend(others.iter().map(|located| Envelope::of_other(located)));
+        Self { events, others, envelopes, typed }
+    }
+
+    /// The block's bytes, in pieces that are made when they are asked for.
+    pub fn pieces(&self) -> impl Iterator<Item = Bytes> + Send + '_ {
+        let rows = self.envelopes.len();
+        let mut buffer = BytesMut::new();
+        length(&mut buffer, LAYOUT.len());
+        length(&mut buffer, rows);
+        let ranges = move || (0..rows).step_by(ROWS).map(move |from| from..(from + ROWS).min(rows));
+        let mut steps = LAYOUT.iter().flat_map(move |column| ranges().map(move |range| (column, range)));
+        std::iter::from_fn(move || {
+            while buffer.len() < PIECE {
+                let Some((column, range)) = steps.next() else { break };
+                self.write(column, range, &mut buffer);
+            }
+            (!buffer.is_empty()).then(|| buffer.split().freeze())
+        })
+    }
+
+    /// These rows of a column, after what comes before the first of them.
+    fn write(&self, column: &Column, range: Range<usize>, out: &mut BytesMut) {
+        if range.start == 0 {
+            text(out, column.name);
+            text(out, &column.data_type);
+            self.write_nulls(&column.source, out);
+        }
+        let rows = &self.envelopes[range.clone()];
+        match column.source {
+            Source::Text(of) => rows.iter().for_each(|row| text(out, of(row))),
+            Source::TextOrNull(of) => rows.iter().for_each(|row| text(out, of(row).unwrap_or_default())),
+            Source::Flag(of) => rows.iter().for_each(|row| out.put_u8(u8::from(of(row)))),
+            Source::Integer(of) => rows.iter().for_each(|row| out.put_i64_le(of(row))),
+            Source::IntegerOrNull(of) => rows.iter().for_each(|row| out.put_i64_le(of(row).unwrap_or_default())),
+            Source::Time(of) => rows.iter().for_each(|row| out.put_i64_le(of(row).as_millis())),
+            Source::TimeOrNull(of) => {
+                rows.iter().for_each(|row| out.put_i64_le(of(row).map_or(0, Timestamp::as_millis)));
+            }
+            Source::Typed(index) => self.write_typed(index, range, out),
+            Source::Payload => self.write_payloads(range, out),
+        }
+    }
+
+    /// A byte for each row of the block, where the column can be null.
+    fn write_nulls(&self, source: &Source, out: &mut BytesMut) {
+        let rows = self.envelopes.iter();
+        match source {
+            Source::TextOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
+            Source::IntegerOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
+            Source::TimeOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
+            Source::Typed(index) => {
+                let start = out.len();
+                out.put_bytes(1, rows.len());
+                self.typed[*index].iter().for_each(|(row, _)| out[start + row] = 0);
+            }
+            Source::Text(_) | Source::Flag(_) | Source::Integer(_) | Source::Time(_) | Source::Payload => {}
+        }
+    }
+
+    fn write_typed(&self, index: usize, range: Range<usize>, out: &mut BytesMut) {
+        let column_type = COLUMNS[index].column_type;
+        // Of a null, that is skipped: an empty text, or a zero.
+        let width = match column_type {
+            ColumnType::Text | ColumnType::Json | ColumnType::Boolean => 1,
+            ColumnType::Double | ColumnType::Integer | ColumnType::Timestamp => 8,
+        };
+        let cells = &self.typed[index];
+        let cells = &cells[cells.partition_point(|(row, _)| *row < range.start)..];
+        let mut next = range.start;
+        for (row, value) in cells.iter().take_while(|(row, _)| *row < range.end) {
+            out.put_bytes(0, (row - next) * width);
+            value.write(out);
+            next = row + 1;
+        }
+        out.put_bytes(0, (range.end - next) * width);
+    }
+
+    fn write_payloads(&self, range: Range<usize>, out: &mut BytesMut) {
+        for row in range {
+            match row.checked_sub(self.events.len()) {
+                None => text(out, &self.events[row].event.canonical_data()),
+                Some(other) => text(out, &self.others[other].event.document),
             }
         }
-        let extra = match rest.is_empty() {
-            true => Cow::Borrowed("{}"),
-            false => Cow::Owned(weir_model::canonical::object_text(&rest)),
-        };
-        rows.push(Envelope::of(located, extra));
     }
-    rows.extend(others.iter().map(|located| Envelope::of_other(located)));
-    let mut builder = BlockBuilder::new();
-    envelope_columns(&mut builder, &rows)?;
-    for (column, cells) in COLUMNS.iter().zip(typed) {
-        typed_column(&mut builder, column.name, column.column_type, &cells, rows.len())?;
-    }
-    texts(&mut builder, "extra", &rows, |row| &row.extra)?;
-    // The largest column by far: one payload at a time, never all of them beside the column.
-    let payloads = events.iter().map(|located| located.event.canonical_data());
-    let payloads = payloads.chain(others.iter().map(|located| located.event.document.to_string()));
-    builder.upsert_column::<String>("data")?.add_all(payloads)?;
-    Ok(builder.build()?)
 }
 
-/// Whether a column can hold a value: `columns::cell` decides, and makes no copies of texts for it.
-fn fits(column_type: ColumnType, value: &FieldValue<'_>) -> bool {
+/// A value as its column holds it, if it can: as `columns::cell` decides, without copies of texts.
+fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<Held<'_>> {
     match (column_type, value) {
-        (ColumnType::Text, FieldValue::Text(_)) | (ColumnType::Json, FieldValue::Nested(_)) => true,
-        (ColumnType::Text | ColumnType::Json, _) => false,
-        (_, value) => cell(column_type, *value).is_some(),
+        (ColumnType::Text, FieldValue::Text(value)) => Some(Held::Text(value)),
+        (ColumnType::Json, FieldValue::Nested(value)) => Some(Held::Json(value)),
+        (ColumnType::Text | ColumnType::Json, _) => None,
+        (_, value) => match cell(column_type, value)? {
+            Cell::Double(value) => Some(Held::Double(value)),
+            Cell::Integer(value) | Cell::Timestamp(value) => Some(Held::Integer(value)),
+            Cell::Boolean(value) => Some(Held::Boolean(value)),
+            Cell::Text(_) => None,
+        },
     }
 }
 
-fn texts<'a>(
-    builder: &mut BlockBuilder,
-    name: &str,
-    rows: &'a [Envelope<'a>],
-    of: impl Fn(&'a Envelope<'a>) -> &'a str,
-) -> Result<(), BoxError> {
-    builder.upsert_column::<&str>(name)?.add_all(rows.iter().map(of))?;
-    Ok(())
+fn text(out: &mut BytesMut, value: &str) {
+    length(out, value.len());
+    out.put_slice(value.as_bytes());
 }
 
-fn envelope_columns(builder: &mut BlockBuilder, rows: &[Envelope<'_>]) -> Result<(), BoxError> {
-    texts(builder, "event_type", rows, |row| row.event_type)?;
-    builder.upsert_column::<bool>("is_other")?.add_all(rows.iter().map(|row| row.is_other))?;
-    texts(builder, "event_id", rows, |row| row.event_id)?;
-    texts(builder, "schema_version", rows, |row| row.schema_version)?;
-    let millis = |at: Timestamp| Millis(at.as_millis());
-    builder.upsert_column::<Millis>("timestamp")?.add_all(rows.iter().map(|row| millis(row.timestamp)))?;
-    let recorded_at = rows.iter().map(|row| row.recorded_at.map(millis));
-    builder.upsert_column::<Option<Millis>>("recorded_at")?.add_all(recorded_at)?;
-    texts(builder, "producer", rows, |row| row.producer)?;
-    texts(builder, "tenant", rows, |row| row.tenant)?;
-    texts(builder, "aggregate_type", rows, |row| row.aggregate_type)?;
-    texts(builder, "aggregate_id", rows, |row| row.aggregate_id)?;
-    builder.upsert_column::<Option<i64>>("aggregate_version")?.add_all(rows.iter().map(|row| row.version))?;
-    builder.upsert_column::<Option<i64>>("position")?.add_all(rows.iter().map(|row| row.position.map(|p| p.0)))?;
-    let causation_ids = rows.iter().map(|row| row.metadata.causation_id.as_deref());
-    builder.upsert_column::<Option<&str>>("causation_id")?.add_all(causation_ids)?;
-    let correlation_ids = rows.iter().map(|row| row.metadata.correlation_id.as_deref());
-    builder.upsert_column::<Option<&str>>("correlation_id")?.add_all(correlation_ids)?;
-    let actor_ids = rows.iter().map(|row| row.metadata.user_id.as_deref());
-    builder.upsert_column::<Option<&str>>("actor_id")?.add_all(actor_ids)?;
-    texts(builder, "source", rows, |row| &row.record.partition.source)?;
-    texts(builder, "topic", rows, |row| &row.record.partition.topic)?;
-    let partitions = rows.iter().map(|row| i64::from(row.record.partition.number));
-    builder.upsert_column::<i64>("partition")?.add_all(partitions)?;
-    builder.upsert_column::<i64>("offset")?.add_all(rows.iter().map(|row| row.record.offset))?;
-    Ok(())
+/// A count or a length, as LEB128.
+fn length(out: &mut BytesMut, value: usize) {
+    let mut bytes = [0; 10];
+    let used = value.encode_var(&mut bytes);
+    out.put_slice(&bytes[..used]);
 }
 
-/// Each row's cell in turn, most of them none.
-fn dense<'c, 'a, T>(
-    cells: &'c Sparse<'a>,
-    rows: usize,
-    take: impl Fn(FieldValue<'a>) -> Option<T> + 'c,
-) -> impl Iterator<Item = Option<T>> + 'c
-where
-    'a: 'c,
-{
-    let mut cells = cells.iter().peekable();
-    (0..rows).map(move |row| cells.next_if(|(at, _)| *at == row).and_then(|(_, value)| take(*value)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn typed_column(
-    builder: &mut BlockBuilder,
-    name: &str,
-    column_type: ColumnType,
-    cells: &Sparse<'_>,
-    rows: usize,
-) -> Result<(), BoxError> {
-    match column_type {
-        ColumnType::Text => {
-            let text = |value| if let FieldValue::Text(text) = value { Some(text) } else { None };
-            builder.upsert_column::<Option<&str>>(name)?.add_all(dense(cells, rows, text))?;
-        }
-        ColumnType::Json => {
-            let text = |value| match cell(ColumnType::Json, value) {
-                Some(Cell::Text(text)) => Some(text),
-                _ => None,
-            };
-            builder.upsert_column::<Option<String>>(name)?.add_all(dense(cells, rows, text))?;
-        }
-        ColumnType::Double => {
-            let number = |value| if let Some(Cell::Double(n)) = cell(column_type, value) { Some(n) } else { None };
-            builder.upsert_column::<Option<f64>>(name)?.add_all(dense(cells, rows, number))?;
-        }
-        ColumnType::Integer => {
-            let number = |value| if let Some(Cell::Integer(n)) = cell(column_type, value) { Some(n) } else { None };
-            builder.upsert_column::<Option<i64>>(name)?.add_all(dense(cells, rows, number))?;
-        }
-        ColumnType::Boolean => {
-            let boolean = |value| if let Some(Cell::Boolean(b)) = cell(column_type, value) { Some(b) } else { None };
-            builder.upsert_column::<Option<bool>>(name)?.add_all(dense(cells, rows, boolean))?;
-        }
-        ColumnType::Timestamp => {
-            let at =
-                |value| if let Some(Cell::Timestamp(at)) = cell(column_type, value) { Some(Millis(at)) } else { None };
-            builder.upsert_column::<Option<Millis>>(name)?.add_all(dense(cells, rows, at))?;
-        }
+    #[test]
+    fn lengths_are_little_endian_groups_of_seven_bits() {
+        let written = |value| {
+            let mut out = BytesMut::new();
+            length(&mut out, value);
+            out.to_vec()
+        };
+        assert_eq!(written(0), [0]);
+        assert_eq!(written(127), [127]);
+        assert_eq!(written(300), [0xac, 0x02]);
     }
-    Ok(())
+
+    #[test]
+    fn the_block_has_the_columns_of_the_table() {
+        let names = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        let stored = crate::schema::columns().iter().map(|column| column.name).collect();
+        assert_eq!(names(LAYOUT.iter().map(|column| column.name).collect()), names(stored));
+    }
 }

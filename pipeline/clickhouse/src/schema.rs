@@ -40,6 +40,13 @@ pub(crate) fn columns() -> Vec<StoredColumn> {
 }
 
 fn stored(name: &'static str, column_type: ColumnType, null: bool) -> StoredColumn {
+    let plain = plain_type(column_type, null);
+    let data_type = if LOW_CARDINALITY.contains(&name) { format!("LowCardinality({plain})") } else { plain };
+    StoredColumn { name, data_type }
+}
+
+/// A type as a client sends it.
+pub(crate) fn plain_type(column_type: ColumnType, null: bool) -> String {
     let plain = match column_type {
         ColumnType::Text | ColumnType::Json => "String",
         ColumnType::Double => "Float64",
@@ -47,7 +54,5 @@ fn stored(name: &'static str, column_type: ColumnType, null: bool) -> StoredColu
         ColumnType::Boolean => "Bool",
         ColumnType::Timestamp => "DateTime64(3, 'UTC')",
     };
-    let plain = if null { format!("Nullable({plain})") } else { plain.to_owned() };
-    let data_type = if LOW_CARDINALITY.contains(&name) { format!("LowCardinality({plain})") } else { plain };
-    StoredColumn { name, data_type }
+    if null { format!("Nullable({plain})") } else { plain.to_owned() }
 }

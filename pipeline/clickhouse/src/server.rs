@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clickhouse::Client;
-use clickhouse::native::Block;
 
 use crate::error::{ClickHouseError, During};
 
@@ -144,11 +144,12 @@ impl ClickHouse {
 
     /// Inserts one block and waits until the server has it. Without the server's own deduplication: it notes a token before the
     /// part that it stands for is there, so a crash in between would have it refuse what it does not hold; the sort key does it.
-    pub async fn insert(&self, block: &Block) -> Result<(), ClickHouseError> {
+    pub async fn insert(&self, pieces: impl Iterator<Item = Bytes>) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
+        let sql = format!("INSERT INTO {}.events_raw FORMAT Native", self.database());
         let mut insert = self
             .configured()
-            .insert_native_unescaped(&format!("{}.events_raw", self.database()))
+            .insert_formatted_with(sql)
             .with_timeouts(Some(SEND_TIMEOUT), Some(ANSWER_TIMEOUT))
             // Since 26 an insert may be put into a buffer by default: acknowledged as a whole, but no longer one block.
             .with_setting("async_insert", "0")
@@ -159,7 +160,9 @@ impl ClickHouse {
         if self.options.cluster.is_some() {
             insert = insert.with_setting("insert_quorum", "auto").with_setting("distributed_foreground_insert", "1");
         }
-        insert.write(block).await.during(ACTION)?;
+        for piece in pieces {
+            insert.send(piece).await.during(ACTION)?;
+        }
         insert.end().await.during(ACTION)
     }
 }

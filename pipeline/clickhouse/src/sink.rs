@@ -19,8 +19,9 @@ use weir_postgres::repeats::Memory;
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
 
 use crate::error::ClickHouseError;
+use crate::rollups;
+use crate::rows::Rows;
 use crate::server::{ClickHouse, literal};
-use crate::{rollups, rows};
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -70,13 +71,13 @@ impl ClickHouseSink {
         }
         self.refuse_expired(events, others)?;
         let minutes = minutes(events, others);
-        let block = rows::block(events, others).map_err(retry)?;
+        let rows = Rows::of(events, others);
         failpoint::hit("clickhouse.before_insert");
         self.keep_distance().await;
-        let inserted = self.server.insert(&block).await;
+        let inserted = self.server.insert(rows.pieces()).await;
         self.looked_at(inserted)?;
         failpoint::hit("clickhouse.after_answer");
-        drop(block);
+        drop(rows);
         let computed = rollups::recompute(&self.server, &minutes).await;
         self.looked_at(computed)?;
         failpoint::hit("clickhouse.after_rollups");
