@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::join_all;
+
 use crate::error::ClickHouseError;
 use crate::server::ClickHouse;
 
@@ -66,12 +68,13 @@ fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
 pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> Result<(), ClickHouseError> {
     const ACTION: &str = "computing rollups in ClickHouse";
     let condition = condition("`timestamp`", minutes);
-    for (table, template) in ROLLUPS {
+    let computing = ROLLUPS.map(|(table, template)| {
         let select = select(server, template, &condition);
         let sql = format!("INSERT INTO {}.{table} SETTINGS async_insert = 0 {select}", server.database());
-        server.execute(ACTION, &sql).await?;
-    }
-    Ok(())
+        async move { server.execute(ACTION, &sql).await }
+    });
+    // All of them to their ends, also when one fails.
+    join_all(computing).await.into_iter().collect()
 }
 
 /// A rollup against a recount.
