@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use clickhouse::Row;
 use serde::{Serialize, Serializer};
 use weir_clickhouse::{ClickHouseOptions, ClickHouseSink, Rows};
-use weir_engine::Located;
+use weir_engine::{BatchLimits, Lane, Located};
 use weir_model::columns::{Cell, split};
 use weir_postgres::{Ledger, RecordPolicy};
 use weir_tests::ClickHouse;
 
 use crate::fill::{filled, runtime};
-use crate::lanes::{decoded, drive, lane};
+use crate::lanes::{decoded, drive};
 use crate::measure::{median, pairs, round, row};
 use crate::memory::Backlog;
 
@@ -322,6 +322,12 @@ pub(crate) fn insert() {
     }
 }
 
+/// As `default.toml` has it.
+fn lane_by_default(name: &str) -> Lane {
+    let limits = BatchLimits { records_max: BLOCK, bytes_max: 20 << 20, flush_interval: Duration::from_secs(1) };
+    Lane { name: name.to_owned(), limits, poll_records_max: 4000, filter: None }
+}
+
 pub(crate) fn whole_lane() {
     let (server, runtime) = (ClickHouse::start(), runtime());
     let (_postgres, database) = runtime.block_on(filled(EVENTS));
@@ -338,7 +344,7 @@ pub(crate) fn whole_lane() {
             server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
             let ledger = Ledger::new(name.clone(), "bench");
             let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());
-            drive(&database, lane(&name, BLOCK), sink, EVENTS).await
+            drive(&database, lane_by_default(&name), sink, EVENTS).await
         })
     };
     let floor = || {
@@ -362,7 +368,7 @@ pub(crate) fn reading() {
     let ledger = Ledger::new("clickhouse".to_owned(), "bench");
     runtime.block_on(async {
         let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());
-        drive(&database, lane("clickhouse", BLOCK), sink, READ).await;
+        drive(&database, lane_by_default("clickhouse"), sink, READ).await;
         server.sql("OPTIMIZE TABLE weir.events_raw FINAL").await;
     });
     let rate = |from: &str| {
