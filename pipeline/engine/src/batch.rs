@@ -47,23 +47,6 @@ pub struct DeadRecord {
     pub reason: String,
 }
 
-/// A record, and what came of decoding it.
-#[derive(Debug)]
-pub struct Decoding {
-    /// Coordinates and bytes.
-    pub record: Record,
-    decoded: Result<Decoded, DecodeError>,
-}
-
-impl Decoding {
-    /// Decodes it.
-    #[must_use]
-    pub fn of(record: Record) -> Self {
-        let decoded = wire::decode_any(&record.payload).and_then(|event| agreed(event, &record));
-        Self { record, decoded }
-    }
-}
-
 /// What is in hand of one partition.
 #[derive(Debug, Clone, Copy, Default)]
 struct Stretch {
@@ -107,11 +90,6 @@ impl Batch {
 
     /// Takes a record in: decodes it, or keeps it as dead. Events of types that `filter` leaves out only move the span.
     pub fn push(&mut self, record: Record, filter: Option<&HashSet<EventType>>) {
-        self.push_decoded(Decoding::of(record), filter);
-    }
-
-    /// [`Self::push`] of what was decoded before.
-    pub fn push_decoded(&mut self, Decoding { record, decoded }: Decoding, filter: Option<&HashSet<EventType>>) {
         let Some(stretch) = self.spans.get_mut(&record.partition) else {
             tracing::debug!(partition = %record.partition, offset = record.offset, "a record of a partition not claimed");
             return;
@@ -124,6 +102,7 @@ impl Batch {
         stretch.oldest = stretch.oldest.or(record.recorded_at);
         self.bytes += record.payload.len();
         self.oldest.get_or_insert_with(Instant::now);
+        let decoded = wire::decode_any(&record.payload).and_then(|event| agreed(event, &record));
         if let Ok(Decoded::Event(event)) = &decoded {
             stretch.position = event.position.max(stretch.position);
         }

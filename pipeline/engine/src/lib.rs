@@ -1,7 +1,6 @@
 //! Moves records from a [`Source`] to a [`Sink`], exactly once. Knows no Kafka and no database: what those must promise
 //! stands on the two traits, and [`run_lane`] is the whole of the rest.
 
-mod ahead;
 pub mod batch;
 pub mod failpoint;
 mod headers;

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_model::EventType;
 
-use crate::ahead::{Ahead, Heard};
 use crate::batch::{Batch, BatchLimits};
 use crate::progress;
 use crate::retry::{Backoff, chain};
@@ -63,7 +62,6 @@ pub async fn run_lane(
         board,
         stop,
         batch,
-        ahead: Ahead::default(),
         owned,
         unclaimed,
         refused,
@@ -87,8 +85,6 @@ struct Runner<'a> {
     board: &'a StatusBoard,
     stop: &'a CancellationToken,
     batch: Batch,
-    /// What the source said during the last commit.
-    ahead: Ahead,
     owned: Vec<Partition>,
     /// Assigned, but not claimed, or fenced since.
     unclaimed: Vec<Partition>,
@@ -116,13 +112,13 @@ impl Runner<'_> {
                 self.unclaimed.extend(again);
             }
             // A batch that is due is committed before anything more is read, so that a retry repeats the same batch.
-            // Before a claim, and after one that failed, the source is heard, which may have taken the partitions away again.
+            // After a claim that failed the source is heard, which may have taken the partitions away again.
             let claims = !self.unclaimed.is_empty() && !std::mem::take(&mut self.claim_failed);
-            let mut done = if claims && !self.ahead.is_urgent() {
+            let mut done = if claims {
                 let claimed = self.claim().await;
                 self.claim_failed = claimed.is_err();
                 claimed
-            } else if !claims && self.batch.is_due(&self.lane.limits) {
+            } else if self.batch.is_due(&self.lane.limits) {
                 self.commit().await
             } else {
                 self.read().await
@@ -139,28 +135,11 @@ impl Runner<'_> {
     }
 
     async fn read(&mut self) -> Result<(), Trouble> {
-        if let Some(event) = self.ahead.urgent() {
-            return self.hear(event?);
-        }
-        match self.ahead.next() {
-            Some(Heard::Records(records)) => {
-                for record in records {
-                    self.batch.push_decoded(record, self.lane.filter.as_ref());
-                }
-                return Ok(());
-            }
-            Some(Heard::Passed(offsets)) => return self.hear(SourceEvent::Passed(offsets)),
-            None => {}
-        }
         let wait = self.batch.wait(&self.lane.limits).min(IDLE_WAIT_MAX);
         let event = tokio::select! {
             () = self.stop.cancelled() => return Ok(()),
             event = self.source.next(self.lane.poll_records_max, wait) => event?,
         };
-        self.hear(event)
-    }
-
-    fn hear(&mut self, event: SourceEvent) -> Result<(), Trouble> {
         match event {
             SourceEvent::Assigned(partitions) => {
                 let new = partitions.into_iter().filter(|partition| !self.unclaimed.contains(partition));
@@ -203,9 +182,7 @@ impl Runner<'_> {
             }
         }
         let (mut begun, mut first) = (Vec::new(), Vec::new());
-        let started = self.source.start(&positions).await?;
-        self.ahead.forget(&partitions);
-        for started in started {
+        for started in self.source.start(&positions).await? {
             match started {
                 Started::At { partition, offset } => {
                     if positions.contains(&(partition.clone(), None)) {
@@ -251,11 +228,7 @@ impl Runner<'_> {
             return Ok(());
         }
         let started = Instant::now();
-        let committed = tokio::select! {
-            biased;
-            committed = self.sink.commit(&self.batch) => committed,
-            never = self.ahead.listen(&mut *self.source, self.lane.poll_records_max, &self.lane.limits) => match never {},
-        };
+        let committed = self.sink.commit(&self.batch).await;
         if let Err(SinkError::Fenced { .. }) = &committed {
             metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
         }
