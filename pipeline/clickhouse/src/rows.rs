@@ -217,6 +217,7 @@ impl<'a> Rows<'a> {
         let ranges = move || (0..rows).step_by(ROWS).map(move |from| from..(from + ROWS).min(rows));
         let mut steps = LAYOUT.iter().flat_map(move |column| ranges().map(move |range| (column, range)));
         std::iter::from_fn(move || {
+            buffer.reserve(2 * PIECE);
             while buffer.len() < PIECE {
                 let Some((column, range)) = steps.next() else { break };
                 self.write(column, range, &mut buffer);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_postgres::Row;
 use tokio_util::task::AbortOnDropHandle;
@@ -41,53 +40,38 @@ pub struct EventStoreSource {
 
 type Rows = AbortOnDropHandle<Result<Vec<Row>, DbError>>;
 
-/// Pages that wait to be taken, beside the one that is made and the one whose rows are on the way. A lane that commits for a while
-/// finds the most of its next batch here.
-const PAGES_AHEAD: usize = 2;
-
-/// Pages that are made while the lane works on those before.
+/// A page that is made while the lane works on the one before: on the way, or waiting to be taken. While its rows become
+/// records, Postgres is at work on the rows of the page after it, and no further.
 struct Ahead {
-    next: i64,
+    from: i64,
     limit: i64,
-    pages: mpsc::Receiver<Result<Vec<Record>, DbError>>,
-    _making: AbortOnDropHandle<()>,
+    page: AbortOnDropHandle<Result<Page, DbError>>,
+}
+
+struct Page {
+    records: Vec<Record>,
+    further: Option<Rows>,
 }
 
 impl Ahead {
-    fn start(source: &EventStoreSource, from: i64, limit: i64) -> Self {
+    fn start(source: &EventStoreSource, rows: Rows, from: i64, limit: i64) -> Self {
         let (database, partition, headers) = (source.database.clone(), source.partition.clone(), source.headers);
-        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
-        let making = tokio::spawn(async move {
-            let mut rows = Some(fetch(&database, from, limit));
-            while let Some(fetched) = rows.take() {
-                let page = page(fetched, &mut rows, &database, partition.clone(), limit, headers).await;
-                let is_last = page.is_err() || rows.is_none();
-                if sender.send(page).await.is_err() || is_last {
-                    return;
-                }
-            }
+        let page = tokio::spawn(async move {
+            let rows = rows.await.map_err(gone)??;
+            let full = usize::try_from(limit).is_ok_and(|limit| rows.len() == limit);
+            let further = match rows.last().filter(|_| full) {
+                // Positions are in commit order, so whatever this finds is what comes next, however late it is taken.
+                Some(last) => Some(fetch(&database, last.try_get::<_, i64>("id").during(TAILING)? + 1, limit)),
+                None => None,
+            };
+            // On a thread of its own: here it would hold up the very task that was just started.
+            let converting =
+                move || rows.iter().map(|row| row_to_record(&partition, row, headers)).collect::<Result<_, _>>();
+            let records = tokio::task::spawn_blocking(converting).await.map_err(gone)??;
+            Ok(Page { records, further })
         });
-        Self { next: from, limit, pages, _making: AbortOnDropHandle::new(making) }
+        Self { from, limit, page: AbortOnDropHandle::new(page) }
     }
-}
-
-/// A page of records out of its rows. If it is full, the rows of the page after it are on the way by then: positions are in commit
-/// order, so whatever they are is what comes next, however late they are taken.
-async fn page(
-    fetched: Rows,
-    further: &mut Option<Rows>,
-    database: &Database,
-    partition: Partition,
-    limit: i64,
-    headers: bool,
-) -> Result<Vec<Record>, DbError> {
-    let rows = fetched.await.map_err(gone)??;
-    if let Some(last) = rows.last().filter(|_| usize::try_from(limit).is_ok_and(|limit| rows.len() == limit)) {
-        *further = Some(fetch(database, last.try_get::<_, i64>("id").during(TAILING)? + 1, limit));
-    }
-    // On a thread of its own: here it would hold up the very task that was just started.
-    let converting = move || rows.iter().map(|row| row_to_record(&partition, row, headers)).collect();
-    tokio::task::spawn_blocking(converting).await.map_err(gone)?
 }
 
 const TAILING: &str = "tailing the event store";
@@ -127,28 +111,21 @@ impl EventStoreSource {
         Ok(Partition { source: id.to_string().into(), topic: EVENT_STORE_TOPIC.into(), number: 0 })
     }
 
-    /// A call that is dropped leaves its page where it is, and the next call takes it.
+    /// A call that is dropped leaves its page on the way, and the next call takes it.
     async fn page(&mut self, from: i64, records_max: usize) -> Result<Vec<Record>, DbError> {
         let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
-        self.ahead.take_if(|ahead| (ahead.next, ahead.limit) != (from, limit));
-        loop {
-            let ahead = match self.ahead.take() {
-                Some(ahead) => ahead,
-                None => Ahead::start(self, from, limit),
-            };
-            let ahead = self.ahead.insert(ahead);
-            match ahead.pages.recv().await {
-                Some(page) => {
-                    let records = page.inspect_err(|_| self.ahead = None)?;
-                    if let (Some(ahead), Some(last)) = (&mut self.ahead, records.last()) {
-                        ahead.next = last.offset + 1;
-                    }
-                    return Ok(records);
-                }
-                // Its last page was not full; there may be more by now.
-                None => self.ahead = None,
-            }
+        if self.ahead.as_ref().is_none_or(|ahead| (ahead.from, ahead.limit) != (from, limit)) {
+            let rows = fetch(&self.database, from, limit);
+            self.ahead = Some(Ahead::start(self, rows, from, limit));
         }
+        let Some(ahead) = &mut self.ahead else { return Ok(Vec::new()) };
+        let page = (&mut ahead.page).await;
+        self.ahead = None;
+        let Page { records, further } = page.map_err(gone)??;
+        if let (Some(rows), Some(last)) = (further, records.last()) {
+            self.ahead = Some(Ahead::start(self, rows, last.offset + 1, limit));
+        }
+        Ok(records)
     }
 }
 
