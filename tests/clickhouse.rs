@@ -6,7 +6,7 @@ mod refusals;
 use serde_json::{Value, json};
 use weir_model::EventType;
 use weir_model::wire::samples;
-use weir_tests::{ClickHouse, Facts, Fixture, Up, Weir, python, seed};
+use weir_tests::{ClickHouse, Facts, Fixture, Postgres, Up, Weir, python, seed};
 
 fn fixture(test: &str, events: usize) -> (Fixture, Facts) {
     let fixture = Fixture::new(events, seed(test));
@@ -20,6 +20,12 @@ fn weir(settings: [String; 5]) -> Weir {
 
 async fn caught_up(up: &Up<'_>) {
     up.lanes_caught_up(4).await;
+}
+
+/// The lane's place in the event store.
+async fn next_offset(weir: &Weir) -> i64 {
+    let sql = "SELECT coalesce(max(next_offset), 1) FROM ledger WHERE lane = 'clickhouse'";
+    weir.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 /// What the view shows is what the input holds, each record once, and `verify` says so too.
@@ -166,4 +172,47 @@ async fn one_changed_score_and_one_missing_row_are_noticed() {
     weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
     weir.ok(&["up", "--until-caught-up"]);
     weir.verify();
+}
+
+/// The lane is added to a system that has run for a while, and compared all the time that it catches up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_added_late_and_equal_at_any_moment() {
+    let (fixture, facts) = fixture("clickhouse_late", 5000);
+    let server = ClickHouse::start();
+    let before = Weir::new();
+    before.ok(&["import", "oulad", fixture.arg()]);
+    before.ok(&["up", "--until-caught-up"]);
+    let small = ["records_max", "poll_records_max"].map(|name| format!("lanes.clickhouse.{name}=100"));
+    let weir = before.with_all(server.settings()).with_all(small);
+    let up = weir.up();
+    let mut moments = 0;
+    while next_offset(&weir).await <= facts.total() {
+        weir.verify();
+        moments += 1;
+    }
+    assert!(moments > 1, "it was quicker than one look");
+    caught_up(&up).await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+}
+
+/// What the TTL drops is missed by nobody; what is missing otherwise is.
+#[tokio::test]
+async fn what_its_ttl_drops_is_no_difference() {
+    let (fixture, facts) = fixture("clickhouse_expired", 1000);
+    let (server, postgres) = (ClickHouse::start(), Postgres::start());
+    let weir = weir(server.settings()).on(&postgres.url());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    let old = "UPDATE events SET recorded_at = recorded_at - interval '40 days' WHERE id % 3 = 0";
+    weir.owner().await.batch_execute(old).await.unwrap();
+    weir.ok(&["up", "--until-caught-up"]);
+    weir.verify();
+    let short = weir.with("clickhouse.ttl_days=30");
+    short.ok(&["clickhouse", "migrate"]);
+    server.sql("OPTIMIZE TABLE weir.events_raw FINAL").await;
+    let kept = facts.total() - facts.total() / 3;
+    assert_eq!(server.sql("SELECT count() FROM weir.analytics_events").await, kept.to_string());
+    short.verify();
+    server.sql("DELETE FROM weir.events_raw WHERE event_id = (SELECT min(event_id) FROM weir.analytics_events)").await;
+    assert!(!short.verify_fails().is_empty());
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use weir_tests::{ClickHouse, Postgres, Proxy, Weir, seed};
 
 use super::refusals::says;
-use super::{caught_up, fixture, holds, weir};
+use super::{caught_up, fixture, holds, next_offset, weir};
 
 /// Dies at a failpoint in the middle of an import, starts again, and everything agrees.
 async fn dies_at(failpoint: &str) {
@@ -131,12 +131,6 @@ async fn clickhouse_is_killed_and_comes_back() {
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     up.terminate();
-}
-
-/// The lane's place in the event store.
-async fn next_offset(weir: &Weir) -> i64 {
-    let sql = "SELECT coalesce(max(next_offset), 1) FROM ledger WHERE lane = 'clickhouse'";
-    weir.owner().await.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 async fn patiently(what: &str, is_so: impl AsyncFn() -> bool) {

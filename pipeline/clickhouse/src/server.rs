@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::Client;
+use weir_model::{Clock, SystemClock, Timestamp};
 
 use crate::error::{ClickHouseError, During};
 
@@ -15,6 +16,8 @@ const OLDEST: (u32, u32) = (25, 3);
 /// How long one piece of an insert may take to be sent, and the server's answer to come.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// How to reach ClickHouse, and what its tables are like.
 #[derive(Debug, Clone)]
@@ -63,6 +66,14 @@ impl ClickHouse {
             .with_password(&options.password)
             .with_product_info("weir", env!("CARGO_PKG_VERSION"));
         Self { client, options }
+    }
+
+    /// What was recorded before may be gone by now, or within a day; `None` if everything stays.
+    #[must_use]
+    pub fn kept_from(&self) -> Option<Timestamp> {
+        let days = i64::from(self.options.ttl_days);
+        let kept = SystemClock.now().as_millis() - (days - 1) * DAY_MS;
+        (days > 0).then(|| Timestamp::from_millis(kept).ok()).flatten()
     }
 
     /// The database's name as SQL has it.

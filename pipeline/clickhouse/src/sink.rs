@@ -21,7 +21,7 @@ use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, 
 use crate::error::ClickHouseError;
 use crate::rollups;
 use crate::rows::Rows;
-use crate::server::{ClickHouse, literal};
+use crate::server::{ClickHouse, DAY_MS, literal};
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -105,7 +105,7 @@ impl ClickHouseSink {
         let of_events = events.iter().filter_map(|located| located.event.recorded_at);
         let of_others = others.iter().filter_map(|located| located.event.recorded_at);
         let Some(oldest) = of_events.chain(of_others).min() else { return Ok(()) };
-        let keeps_from = SystemClock.now().as_millis() - i64::from(days) * 86_400_000;
+        let keeps_from = SystemClock.now().as_millis() - i64::from(days) * DAY_MS;
         if oldest.as_millis() >= keeps_from {
             return Ok(());
         }

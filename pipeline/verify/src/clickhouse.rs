@@ -8,9 +8,10 @@ use weir_clickhouse::ClickHouse;
 use weir_engine::Partition;
 use weir_history::rows::Coordinates;
 use weir_history::verify::{Place, Placed, left_out};
+use weir_model::Timestamp;
 use weir_model::wire::Decoded;
 
-use crate::expected::{Expected, Places, partition_of};
+use crate::expected::{Expected, Places, is_expired, partition_of};
 use crate::lost::Lost;
 use crate::{CLICKHOUSE, Comparison, Cuts, Report, Sources, VerifyError, compare_columnar};
 
@@ -35,7 +36,8 @@ pub(crate) async fn compare(
         return Ok(());
     };
     let within = Places { lost, event_store: &sources.event_store };
-    let places = BelowTheLedger { cuts, within, open: Mutex::default() };
+    let open = Mutex::new(expected.expired_minutes.clone());
+    let places = BelowTheLedger { cuts, within, kept: sources.kept, open };
     let (sender, receiver) = left_out();
     // Rows without a place elsewhere are compared where they are.
     drop(receiver);
@@ -49,7 +51,8 @@ pub(crate) async fn compare(
 struct BelowTheLedger<'a> {
     cuts: &'a Cuts,
     within: Places<'a>,
-    /// Minutes of rows that were passed over.
+    kept: Option<Timestamp>,
+    /// Minutes of rows that were passed over, and of those that are gone.
     open: Mutex<BTreeSet<i64>>,
 }
 
@@ -57,11 +60,12 @@ impl Place for BelowTheLedger<'_> {
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
         let partition: Partition = partition_of(&at);
         let cut = self.cuts.get(&(CLICKHOUSE, partition));
-        if cut.is_some_and(|cut| at.offset >= cut.below || cut.redriven.contains(&at.offset)) {
-            let timestamp = match event {
-                Decoded::Event(event) => event.timestamp,
-                Decoded::Other(event) => event.timestamp,
-            };
+        let (timestamp, recorded_at) = match event {
+            Decoded::Event(event) => (event.timestamp, event.recorded_at),
+            Decoded::Other(event) => (event.timestamp, event.recorded_at),
+        };
+        let is_open = cut.is_some_and(|cut| at.offset >= cut.below || cut.redriven.contains(&at.offset));
+        if is_open || is_expired(self.kept, recorded_at) {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.insert(timestamp.as_millis().div_euclid(60_000));
             return Placed::Skipped;

@@ -1,6 +1,6 @@
 //! What every sink should hold, from one pass over each source.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use weir_history::verify::{HistoryHashes, Place, Placed, add_record, left_out};
 use weir_model::canonical::SetHash;
 use weir_model::project::Units;
 use weir_model::wire::{self, Decoded};
-use weir_model::{Event, OTHER_EVENT, OtherEvent};
+use weir_model::{Event, OTHER_EVENT, OtherEvent, Timestamp};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{TABLES, reference_page};
 
 use crate::fold::{Item, fold_sorted, targets};
 use crate::lost::Lost;
-use crate::{Absent, COLUMNAR, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
+use crate::{Absent, CLICKHOUSE, COLUMNAR, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
 
 const PAGE: i64 = 2000;
 
@@ -68,6 +68,10 @@ pub(crate) struct Expected {
     columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
+    /// What ClickHouse's TTL lets go of is compared no longer, whether it is gone yet or not.
+    kept: Option<Timestamp>,
+    /// Minutes in which some of that happened.
+    pub(crate) expired_minutes: BTreeSet<i64>,
     /// By lane and subject.
     absent: HashMap<(&'static str, String), Absent>,
     /// What the event store says was published, by event type.
@@ -98,7 +102,7 @@ impl Expected {
         let (sender, items) = mpsc::channel(QUEUE_MAX);
         let path = spill.to_owned();
         let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, path));
-        let mut expected = Self::default();
+        let mut expected = Self { kept: sources.kept, ..Self::default() };
         for ((lane, _), cut) in cuts {
             let below = cut.repeats.iter().filter(|(offset, _)| **offset < cut.below);
             expected.repeated.extend(below.map(|(_, id)| ((*lane, id.clone()), false)));
@@ -315,8 +319,12 @@ impl Expected {
 
     /// Only lanes that keep everything have a place for it.
     fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Standing) {
+        let expired = self.expired(event.recorded_at, event.timestamp);
         for lane in COLUMNAR {
             let standing = standing(lane);
+            if lane == CLICKHOUSE && expired && standing == Standing::Holds {
+                continue;
+            }
             if standing != Standing::Repeat {
                 self.note_first(lane, event.event_id.as_str());
             }
@@ -327,6 +335,14 @@ impl Expected {
                 }
             }
         }
+    }
+
+    fn expired(&mut self, recorded_at: Option<Timestamp>, timestamp: Timestamp) -> bool {
+        let expired = is_expired(self.kept, recorded_at);
+        if expired {
+            self.expired_minutes.insert(timestamp.as_millis().div_euclid(60_000));
+        }
+        expired
     }
 
     fn hold(&mut self, lane: &'static str, subject: &str, at: &Coordinates, document: &str) {
@@ -360,7 +376,11 @@ impl Expected {
                 self.note_absent(lane, subject, standing);
             }
         }
-        let holding = COLUMNAR.map(|lane| (lane, standing(lane) == Standing::Holds));
+        let expired = self.expired(event.recorded_at, event.timestamp);
+        let holding = COLUMNAR.map(|lane| {
+            let is_expired = lane == CLICKHOUSE && expired;
+            (lane, standing(lane) == Standing::Holds && !is_expired)
+        });
         if holding.iter().any(|(_, holds)| *holds) {
             let document = wire::canonical_document(event);
             for (lane, _) in holding.into_iter().filter(|(_, holds)| *holds) {
@@ -410,6 +430,11 @@ impl Expected {
             *found = true;
         }
     }
+}
+
+/// Whether ClickHouse may have let go of a record; one that does not say when it was recorded stays.
+pub(crate) fn is_expired(kept: Option<Timestamp>, recorded_at: Option<Timestamp>) -> bool {
+    kept.zip(recorded_at).is_some_and(|(kept, recorded_at)| recorded_at < kept)
 }
 
 /// Where rows of history are compared.

@@ -23,10 +23,10 @@ use weir_engine::{BoxError, Partition};
 use weir_history::verify::HistoryHashes;
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
 use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
-use weir_model::EventType;
 use weir_model::canonical::SetHash;
 use weir_model::event::TOPICS;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
+use weir_model::{EventType, Timestamp};
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::{SinkSnapshot, TABLES};
 use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters, repeats};
@@ -154,6 +154,8 @@ pub(crate) struct Sources {
     pub(crate) topics: Option<TopicLog>,
     /// Everything up to this position is in the topics, as far as it was not read from the event store itself.
     pub(crate) published: i64,
+    /// From then on ClickHouse keeps what was recorded, if its TTL lets go of anything.
+    pub(crate) kept: Option<Timestamp>,
 }
 
 /// Records that a lane does not hold, and why.
@@ -194,13 +196,19 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
         *report.cuts.entry(lane).or_default() += cut.below;
     }
     let event_store = EventStoreSource::partition(database).await?;
+    let kept = clickhouse.and_then(ClickHouse::kept_from);
     let sources = match kafka {
         Some(kafka) => {
             // First, so that the topics hold all of it.
             let published = Progress::read(kafka, &event_store.source).await?;
-            Sources { event_store, topics: Some(TopicLog::open(kafka, &TOPICS).await?), published: published.position }
+            Sources {
+                event_store,
+                topics: Some(TopicLog::open(kafka, &TOPICS).await?),
+                published: published.position,
+                kept,
+            }
         }
-        None => Sources { event_store, topics: None, published: 0 },
+        None => Sources { event_store, topics: None, published: 0, kept },
     };
     let mut lost = Lost::find(&cuts, &sources.event_store, sources.topics.as_ref(), &mut report.differences);
     if !lost.is_empty() {
