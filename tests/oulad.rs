@@ -1,10 +1,21 @@
 //! Do the real learning records come out right? The files are not part of the repository: `WEIR_OULAD` names their directory.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use weir_tests::{ClickHouse, Facts, Fixture, Weir, seed};
 
 use crate::readers;
+
+/// Waits until so many rows are in ClickHouse.
+async fn rows(server: &ClickHouse, at_least: u64) {
+    let sql = "SELECT sum(rows) FROM system.parts WHERE database = 'weir' AND table = 'events_raw' AND active";
+    let started = Instant::now();
+    while server.sql(sql).await.parse::<u64>().unwrap() < at_least {
+        assert!(started.elapsed() < Duration::from_secs(240), "no {at_least} rows");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
 
 #[tokio::test]
 async fn the_real_data_set() {
@@ -26,21 +37,28 @@ async fn the_real_data_set() {
     let results = [("Distinction", 1_958), ("Fail", 4_613), ("Pass", 8_265), ("Withdrawn", 7_461)];
     assert_eq!(facts.results, results.map(|(t, n)| (t.to_owned(), n)).into());
 
-    let server = ClickHouse::start();
+    let mut server = ClickHouse::start();
     let weir = Weir::new().with_all(server.settings());
     let dir = dir.to_str().unwrap();
     // Both commands are killed in the middle and run again.
     let mut import = weir.start(&["import", "oulad", dir]);
-    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     import.kill().unwrap();
     import.wait().unwrap();
     let imported = weir.json(&["import", "oulad", dir]);
     assert_eq!(imported.as_array().unwrap().last().unwrap()["appended"], 123, "{imported}");
+    // So is ClickHouse, later on.
     let mut up = weir.start(&["up", "--until-caught-up"]);
-    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    rows(&server, 100_000).await;
     up.kill().unwrap();
     up.wait().unwrap();
-    weir.ok(&["up", "--until-caught-up"]);
+    let mut up = weir.start(&["up", "--until-caught-up"]);
+    rows(&server, 250_000).await;
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.start_again();
+    assert!(up.wait().unwrap().success(), "{}", weir.log());
+    assert!(weir.log().contains("waiting for what this lane needs lane=\"clickhouse\""), "{}", weir.log());
 
     let up = weir.up();
     facts.hold(&weir, &up).await;

@@ -2,7 +2,7 @@
 //!
 //! The format is at <https://clickhouse.com/docs/interfaces/formats/Native>: the number of columns and of rows, then for each column
 //! its name, its type, for a nullable one a byte for each row that says whether it is null, and the values. The client's own blocks
-//! are not used: they send each text of 128 bytes and more as a chunk of HTTP of its own, which took five times the CPU.
+//! are not used: they send each text of 128 bytes and more as a chunk of HTTP of its own, which took several times the CPU.
 
 use std::borrow::Cow;
 use std::ops::Range;
