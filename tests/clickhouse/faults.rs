@@ -21,6 +21,9 @@ async fn dies_at(failpoint: &str) {
     let up = weir.up();
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
+    // A block has events of several months, which the server takes apart.
+    let months = "SELECT uniqExact(_partition_id) >= 3 FROM weir.events_raw";
+    assert_eq!(server.sql(months).await, "1");
     up.terminate();
 }
 
