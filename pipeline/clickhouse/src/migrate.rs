@@ -256,7 +256,7 @@ impl ClickHouse {
                     ACTION,
                     format!("{name} was altered: the column {column} {data_type} is missing"),
                     &format!(
-                        "ALTER TABLE {name} ADD COLUMN {column} {data_type}, then fill it anew: `weir ledger reset clickhouse --to earliest --yes`"
+                        "ALTER TABLE {name} ADD COLUMN {column} {data_type}, then fill it anew: `weir ledger reset clickhouse --topic TOPIC --to earliest --yes`"
                     ),
                 ),
             });
@@ -282,7 +282,7 @@ impl ClickHouse {
         if !engine.ends_with("ReplacingMergeTree") || sorting != SORTING || partitioning != "toYYYYMM(timestamp)" {
             let words = format!("{name} is {engine}, sorted by {sorting}, in partitions by {partitioning}");
             let cure = "repeats are recognised by the sort key: move the table aside, `weir clickhouse migrate`, then \
-                        `weir ledger reset clickhouse --to earliest --yes`";
+                        `weir ledger reset clickhouse --topic TOPIC --to earliest --yes`";
             return Err(ClickHouseError::new(ACTION, words, cure));
         }
         let ttl = self.table_ttl().await?;

@@ -185,7 +185,7 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// All of it.
+    /// All of it; a block has at least one row.
     #[must_use]
     pub fn of(events: &'a [&'a Located], others: &'a [&'a LocatedOther]) -> Self {
         let mut typed: Vec<Sparse<'a>> = COLUMNS.iter().map(|_| Vec::new()).collect();

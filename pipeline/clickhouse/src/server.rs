@@ -17,7 +17,7 @@ const OLDEST: (u32, u32) = (25, 3);
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(crate) const DAY_MS: i64 = 86_400_000;
+const DAY_MS: i64 = 86_400_000;
 
 /// How to reach ClickHouse, and what its tables are like.
 #[derive(Debug, Clone)]
@@ -68,12 +68,23 @@ impl ClickHouse {
         Self { client, options }
     }
 
-    /// What was recorded before may be gone by now, or within a day; `None` if everything stays.
+    /// What was recorded before is dropped at the next merge; `None` if everything stays.
+    pub(crate) fn dropped_before(&self) -> Option<Timestamp> {
+        self.recorded_at_age(i64::from(self.options.ttl_days) * DAY_MS)
+    }
+
+    /// What was recorded before is gone by now, or may be while somebody looks: within a day, or a tenth of a shorter TTL.
     #[must_use]
     pub fn kept_from(&self) -> Option<Timestamp> {
-        let days = i64::from(self.options.ttl_days);
-        let kept = SystemClock.now().as_millis() - (days - 1) * DAY_MS;
-        (days > 0).then(|| Timestamp::from_millis(kept).ok()).flatten()
+        let ttl = i64::from(self.options.ttl_days) * DAY_MS;
+        self.recorded_at_age(ttl - DAY_MS.min(ttl / 10))
+    }
+
+    fn recorded_at_age(&self, ms: i64) -> Option<Timestamp> {
+        if self.options.ttl_days == 0 {
+            return None;
+        }
+        Timestamp::from_millis(SystemClock.now().as_millis() - ms).ok()
     }
 
     /// The database's name as SQL has it.

@@ -14,14 +14,14 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use tokio::time::Instant;
 use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, failpoint};
-use weir_model::{Clock, Position, SystemClock};
+use weir_model::Position;
 use weir_postgres::repeats::Memory;
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
 
 use crate::error::ClickHouseError;
 use crate::rollups;
 use crate::rows::Rows;
-use crate::server::{ClickHouse, DAY_MS, literal};
+use crate::server::{ClickHouse, literal};
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -97,23 +97,20 @@ impl ClickHouseSink {
 
     /// A row that its TTL would drop at the next merge is not kept: nobody would see that it is missing.
     fn refuse_expired(&self, events: &[&Located], others: &[&LocatedOther]) -> Result<(), SinkError> {
-        let days = self.server.options.ttl_days;
-        if days == 0 {
-            return Ok(());
-        }
+        let Some(dropped_before) = self.server.dropped_before() else { return Ok(()) };
         // What says nothing of it is kept.
         let of_events = events.iter().filter_map(|located| located.event.recorded_at);
         let of_others = others.iter().filter_map(|located| located.event.recorded_at);
         let Some(oldest) = of_events.chain(of_others).min() else { return Ok(()) };
-        let keeps_from = SystemClock.now().as_millis() - i64::from(days) * DAY_MS;
-        if oldest.as_millis() >= keeps_from {
+        if oldest >= dropped_before {
             return Ok(());
         }
+        let days = self.server.options.ttl_days;
         let words = format!("records from {oldest} on are to be inserted, and the table keeps {days} days");
         Err(ClickHouseError::new(
             "inserting into ClickHouse",
             words,
-            "raise clickhouse.ttl_days, or begin later with `weir ledger reset clickhouse --to latest`",
+            "raise clickhouse.ttl_days, or begin later with `weir ledger reset clickhouse --topic TOPIC --to latest --yes`",
         )
         .into())
     }

@@ -1,5 +1,6 @@
 //! What every sink should hold, from one pass over each source.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -39,6 +40,8 @@ enum Standing {
     Holds,
     Dead,
     Repeat,
+    /// It was there, and the TTL of ClickHouse may have let go of it.
+    Expired,
     /// It is not there yet, or reads elsewhere.
     Beyond,
 }
@@ -52,6 +55,11 @@ impl Standing {
             Some(_) => Self::Holds,
             None => Self::Beyond,
         }
+    }
+
+    /// Of all lanes only ClickHouse lets go of what it held.
+    fn within_ttl(self, lane: &str, is_expired: bool) -> Self {
+        if self == Self::Holds && is_expired && lane == CLICKHOUSE { Self::Expired } else { self }
     }
 }
 
@@ -68,8 +76,9 @@ pub(crate) struct Expected {
     columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
-    /// What ClickHouse's TTL lets go of is compared no longer, whether it is gone yet or not.
+    /// What was recorded before is [`Standing::Expired`].
     kept: Option<Timestamp>,
+    pub(crate) expired: u64,
     /// Minutes in which some of that happened.
     pub(crate) expired_minutes: BTreeSet<i64>,
     /// By lane and subject.
@@ -251,7 +260,7 @@ impl Expected {
         match standing {
             Standing::Dead => absent.dead += 1,
             Standing::Repeat => absent.repeats += 1,
-            Standing::Holds | Standing::Beyond => {}
+            Standing::Holds | Standing::Expired | Standing::Beyond => {}
         }
     }
 
@@ -307,7 +316,7 @@ impl Expected {
                             "{lane}: offset {} of {} is no event ({error}), and no dead letter",
                             record.offset, record.partition
                         )),
-                        absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                        absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
                             self.note_absent(lane, &claimed_type(record), absent);
                         }
                     }
@@ -319,17 +328,15 @@ impl Expected {
 
     /// Only lanes that keep everything have a place for it.
     fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Standing) {
-        let expired = self.expired(event.recorded_at, event.timestamp);
+        let is_expired = is_expired(self.kept, event.recorded_at);
         for lane in COLUMNAR {
-            let standing = standing(lane);
-            if lane == CLICKHOUSE && expired && standing == Standing::Holds {
-                continue;
-            }
+            let standing = standing(lane).within_ttl(lane, is_expired);
             if standing != Standing::Repeat {
                 self.note_first(lane, event.event_id.as_str());
             }
             match standing {
                 Standing::Holds => self.hold(lane, OTHER_EVENT, at, &event.document),
+                Standing::Expired => self.note_expired(event.timestamp),
                 absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
                     self.note_absent(lane, OTHER_EVENT, absent);
                 }
@@ -337,12 +344,9 @@ impl Expected {
         }
     }
 
-    fn expired(&mut self, recorded_at: Option<Timestamp>, timestamp: Timestamp) -> bool {
-        let expired = is_expired(self.kept, recorded_at);
-        if expired {
-            self.expired_minutes.insert(timestamp.as_millis().div_euclid(60_000));
-        }
-        expired
+    fn note_expired(&mut self, timestamp: Timestamp) {
+        self.expired += 1;
+        self.expired_minutes.insert(timestamp.as_millis().div_euclid(60_000));
     }
 
     fn hold(&mut self, lane: &'static str, subject: &str, at: &Coordinates, document: &str) {
@@ -365,6 +369,8 @@ impl Expected {
         sorter: &mpsc::Sender<Item>,
     ) -> Result<(), VerifyError> {
         let subject = event.event_type.as_str();
+        let is_expired = is_expired(self.kept, event.recorded_at);
+        let standing = |lane| standing(lane).within_ttl(lane, is_expired);
         for lane in LANES {
             let standing = standing(lane);
             // The first copy may be a dead letter, or in a partition that the lane is not that far in.
@@ -376,14 +382,12 @@ impl Expected {
                 self.note_absent(lane, subject, standing);
             }
         }
-        let expired = self.expired(event.recorded_at, event.timestamp);
-        let holding = COLUMNAR.map(|lane| {
-            let is_expired = lane == CLICKHOUSE && expired;
-            (lane, standing(lane) == Standing::Holds && !is_expired)
-        });
-        if holding.iter().any(|(_, holds)| *holds) {
-            let document = wire::canonical_document(event);
-            for (lane, _) in holding.into_iter().filter(|(_, holds)| *holds) {
+        if standing(CLICKHOUSE) == Standing::Expired {
+            self.note_expired(event.timestamp);
+        }
+        {
+            let document = LazyCell::new(|| wire::canonical_document(event));
+            for lane in COLUMNAR.into_iter().filter(|lane| standing(lane) == Standing::Holds) {
                 self.hold(lane, subject, &at.coordinates, &document);
             }
         }
@@ -406,7 +410,7 @@ impl Expected {
                         return Ok(());
                     }
                 }
-                absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
                     self.note_absent(READ_MODELS, TABLES[table], absent);
                 }
             }
