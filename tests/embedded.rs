@@ -59,6 +59,41 @@ async fn an_orphaned_server_is_adopted() {
     assert!(!weir.path().join("postgres/postmaster.pid").exists());
 }
 
+/// Somebody takes the port while the server is dead. Who runs already connects to that port only, so a command that comes before
+/// the server is up again must not give it another one.
+#[tokio::test]
+async fn a_port_taken_while_the_server_is_dead_is_waited_for() {
+    let weir = Weir::new();
+    weir.ok(&["demo", "--events", "20", "--rate", "1000"]);
+    let up = weir.up();
+    let before = weir.owner_url();
+    let secrets = std::fs::read_to_string(weir.path().join("secrets.json")).unwrap();
+    let port = serde_json::from_str::<serde_json::Value>(&secrets).unwrap()["port"].as_u64().unwrap();
+    // It sees that its server is dead, and is stopped before it can start it again.
+    let held = weir.hold_server_lock();
+    assert!(weir.kill_postgres());
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    up.pause();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
+    let mut status = weir.start(&["status"]);
+    drop(held);
+    let tried =
+        || std::fs::read_to_string(weir.path().join("postgres.log")).unwrap().contains("Address already in use");
+    while !tried() {
+        assert!(status.try_wait().unwrap().is_none(), "{}", weir.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    // Long enough for it to have decided.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    drop(taken);
+    assert!(status.wait().unwrap().success(), "{}", weir.log());
+    assert_eq!(weir.owner_url(), before);
+    up.go_on();
+    up.caught_up().await;
+    up.terminate();
+    weir.verify();
+}
+
 #[tokio::test]
 async fn a_foreign_directory_is_refused_and_left_alone() {
     let weir = Weir::new();

@@ -182,6 +182,12 @@ impl DataDir {
         Ok(file)
     }
 
+    /// Whether anyone needs the embedded server now. Under the server lock the answer stays true.
+    pub(crate) fn has_users(&self) -> Result<bool, DataDirError> {
+        let file = self.lock_file("users.lock")?;
+        Ok(matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Held while the embedded server is started or stopped.
     pub(crate) async fn lock_server(&self) -> Result<File, DataDirError> {
         let dir = self.clone();

@@ -71,15 +71,17 @@ impl Server {
     /// Starts the server, or adopts one that runs already.
     pub(crate) async fn start(dir: &DataDir, bin_dir: &str) -> Result<Self, ServerError> {
         let bin = if bin_dir.is_empty() { find_binaries()? } else { PathBuf::from(bin_dir) };
-        let users = dir.lock_users()?;
         let starting = dir.lock_server().await?;
+        // Whoever uses it already keeps on asking at the port that it had.
+        let may_move = !dir.has_users()?;
+        let users = dir.lock_users()?;
         let secrets = secrets(dir)?;
         let mut server = Self { dir: dir.clone(), bin, secrets, users: Some(users), child: None };
         if !server.cluster().join("PG_VERSION").exists() {
             server.refuse_lost_cluster()?;
             server.initialize()?;
         }
-        server.ensure_running(true).await?;
+        server.ensure_running(may_move).await?;
         server.ensure_reader().await?;
         drop(starting);
         Ok(server)
@@ -177,8 +179,8 @@ impl Server {
         matches!(answer, Ok(Ok(theirs)) if theirs.trim() == pid.as_raw_nonzero().to_string())
     }
 
-    /// Under the server lock: if it does not answer, start it. Only at first it may take another port: later on connections
-    /// are made to the one that it had, and whoever took that is not asked to be our database.
+    /// Under the server lock: if it does not answer, start it. Only where nobody uses it may it take another port: all others
+    /// connect to the one that it had, and whoever took that is not asked to be our database.
     async fn ensure_running(&mut self, may_move: bool) -> Result<(), ServerError> {
         if self.answers().await {
             return Ok(());
@@ -282,12 +284,7 @@ impl Server {
         let _stopping = self.dir.lock_server().await?;
         // Ours must go before the others can be asked for.
         self.users = None;
-        let users = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.dir.join("users.lock"))
-            .map_err(io_error("opening a lock"))?;
-        if users.try_lock().is_err() {
+        if self.dir.has_users()? {
             return Ok(());
         }
         let Some(pid) = self.pid() else { return Ok(()) };
@@ -329,7 +326,13 @@ fn secrets(dir: &DataDir) -> Result<Secrets, ServerError> {
     }
 }
 
+/// Rather none of those that the system gives to outgoing connections: one of them could take it while the server is down.
 fn free_port() -> Result<u16, ServerError> {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    if let Some(port) = (0..100).map(|_| rand::random_range(PORTS)).find(is_free) {
+        return Ok(port);
+    }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(io_error("looking for a free port"))?;
     Ok(listener.local_addr().map_err(io_error("looking for a free port"))?.port())
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary;
+use crate::postgres::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -87,18 +88,26 @@ impl Weir {
         self.dir.path().join("data")
     }
 
-    /// A copy of a data directory at rest.
+    /// A copy of a data directory at rest. Its server gets a port of its own: several copies run at once, and while the server
+    /// of one is killed, another's would take the port and keep it.
     #[must_use]
     pub fn copy(&self) -> Self {
         let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
         let copied = Command::new("cp").arg("-a").arg(self.path()).arg(dir.path()).status().unwrap();
         assert!(copied.success());
-        Self {
+        let copy = Self {
             dir,
             settings: self.settings.clone(),
             postgres: self.postgres.clone(),
             environment: self.environment.clone(),
+        };
+        let secrets = copy.path().join("secrets.json");
+        if let Ok(text) = fs::read_to_string(&secrets) {
+            let mut known: Value = serde_json::from_str(&text).unwrap();
+            known["port"] = free_port().into();
+            fs::write(&secrets, known.to_string()).unwrap();
         }
+        copy
     }
 
     /// A command, ready to run.

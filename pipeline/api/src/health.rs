@@ -66,7 +66,10 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let names: Vec<String> = lanes.keys().cloned().collect();
     for (name, lane) in lanes {
         metrics::gauge!("weir_lane_lag_records", "lane" => name.clone()).set(as_double(lane.lag()));
-        metrics::gauge!("weir_lane_next_offset", "lane" => name).set(as_double(lane.next_offset));
+        metrics::gauge!("weir_lane_next_offset", "lane" => name.clone()).set(as_double(lane.next_offset));
+        // A lane that could not even claim knows no lag.
+        let waits = lane.trouble.is_some();
+        metrics::gauge!("weir_lane_waiting", "lane" => name).set(if waits { 1.0 } else { 0.0 });
     }
     let totals = async {
         let client = api.database.get().await?;

@@ -253,7 +253,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Parked keys, redrives, and how far the source is ahead.
+    /// Parked keys, redrives, and the lag.
     async fn look_after(&mut self) -> Result<(), Trouble> {
         if self.owned.is_empty() {
             // Another process may have all the partitions; then there is nothing to do here.
@@ -263,6 +263,11 @@ impl Runner<'_> {
             return Ok(());
         }
         self.sink.tick().await?;
+        self.report().await
+    }
+
+    /// How far the source is ahead.
+    async fn report(&mut self) -> Result<(), Trouble> {
         let mut end_offset = 0;
         for partition in &self.owned {
             let end = self.source.end(partition).await?;
@@ -328,6 +333,10 @@ impl Runner<'_> {
             status.phase = LanePhase::Waiting;
             status.trouble = error;
         });
+        // What waits goes on growing, and this is when people look. The source may be what is away.
+        if !self.owned.is_empty() {
+            drop(self.report().await);
+        }
         if !self.trouble.get_or_insert_default().wait(self.stop).await {
             return Ok(Next::Stop);
         }
