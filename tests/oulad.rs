@@ -8,7 +8,7 @@ use weir_tests::{ClickHouse, Facts, Fixture, Weir, seed};
 use crate::readers;
 
 /// Waits until so many rows are in ClickHouse.
-async fn rows(server: &ClickHouse, at_least: u64) {
+pub(crate) async fn rows(server: &ClickHouse, at_least: u64) {
     let sql = "SELECT sum(rows) FROM system.parts WHERE database = 'weir' AND table = 'events_raw' AND active";
     let started = Instant::now();
     while server.sql(sql).await.parse::<u64>().unwrap() < at_least {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rustix::process::Signal;
-use weir_tests::{ClickHouse, Postgres, Proxy, Weir, seed};
+use weir_tests::{ClickHouse, Postgres, Proxy, Up, Weir, seed};
 
 use super::refusals::says;
 use super::{caught_up, fixture, holds, next_offset, weir};
@@ -117,7 +117,7 @@ async fn clickhouse_is_killed_and_comes_back() {
     for kills in 1..3 {
         patiently("an insert is held", async || proxy.cuts() == kills).await;
         server.kill();
-        says(&weir, &["waiting for what this lane needs", "clickhouse"]).await;
+        patiently("the lane waits", async || waits(&up).await).await;
         up.lanes_caught_up(3).await;
         // It cannot have all of it, so there is another insert to hold.
         assert!(next_offset(&weir).await <= facts.total());
@@ -132,8 +132,15 @@ async fn clickhouse_is_killed_and_comes_back() {
     server.kill();
     server.start_again();
     caught_up(&up).await;
+    patiently("the lane waits no more", async || !waits(&up).await).await;
     holds(&server, &weir, &facts).await;
     up.terminate();
+}
+
+/// Whether the lane says that it waits.
+async fn waits(up: &Up<'_>) -> bool {
+    let text = reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
+    text.contains("weir_lane_waiting{lane=\"clickhouse\"} 1")
 }
 
 async fn patiently(what: &str, is_so: impl AsyncFn() -> bool) {

@@ -1,9 +1,11 @@
-//! The real learning records through three brokers and two processes, each killed on the way.
+//! The real learning records through three brokers and two processes, each killed on the way, and ClickHouse too.
 
 use std::io::Write;
 use std::time::Duration;
 
 use weir_tests::{ClickHouse, Facts, Kafka, Weir};
+
+use crate::oulad::rows;
 
 use super::{apply_topics, arrived, kill, terminate};
 
@@ -15,7 +17,7 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
         return;
     };
     let facts = Facts::of_input(&dir);
-    let (kafka, server) = (Kafka::start_cluster(3), ClickHouse::start());
+    let (kafka, mut server) = (Kafka::start_cluster(3), ClickHouse::start());
     // As it comes, but for a session that ends sooner: who takes over from one that was killed waits for that.
     let weir = Weir::new()
         .with(&format!("kafka.brokers={}", kafka.brokers()))
@@ -27,13 +29,18 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
     let (first, second) = (run(), run());
     let published = weir.start(&["publish"]);
     let mut import = weir.start(&["import", "oulad", dir.to_str().unwrap()]);
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    rows(&server, 20_000).await;
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    server.start_again();
+    tokio::time::sleep(Duration::from_secs(10)).await;
     kill(first);
     let first = run();
     tokio::time::sleep(Duration::from_secs(15)).await;
     kill(second);
     let second = run();
     assert!(import.wait().unwrap().success(), "{}", weir.log());
+    assert!(weir.log().contains("waiting for what this lane needs lane=\"clickhouse\""), "{}", weir.log());
     terminate(first);
     let up = weir.up();
     arrived(&weir, &facts, &up).await;
