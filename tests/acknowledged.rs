@@ -51,7 +51,7 @@ async fn every_answer_holds_and_no_number_goes_back_over_kills_of_weir_and_of_po
         if token.is_empty() {
             token = up.token("default", "command,read");
         }
-        let kill_postgres_at = random.random_range(0..60);
+        let kill_postgres_at = random.random_range(15..60);
         for n in 0..random.random_range(30..80) {
             let key = format!("{round}-{n}");
             if let Some(answer) = send(&up, &token, &key).await {

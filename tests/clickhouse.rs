@@ -187,7 +187,8 @@ async fn it_is_added_late_and_equal_at_any_moment() {
     let before = Weir::new();
     before.ok(&["import", "oulad", fixture.arg()]);
     before.ok(&["up", "--until-caught-up"]);
-    let weir = before.with_all(server.settings()).with_all(small_inserts(100));
+    let weir =
+        before.with_all(server.settings()).with_all(small_inserts(100)).with("clickhouse.insert_interval_ms=400");
     let up = weir.up();
     let mut moments = 0;
     while next_offset(&weir).await <= facts.total() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir_engine::failpoint;
+use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Weir, root, seed};
 
 const ROWS: usize = 20_000;
@@ -182,7 +183,7 @@ async fn postgres_is_killed_under_a_running_instance() {
         assert!(weir.kill_postgres(), "the server runs again after each kill");
         let started = std::time::Instant::now();
         while tokio_postgres::connect(&up.postgres(), tokio_postgres::NoTls).await.is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "{}", weir.log());
+            assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -197,27 +198,30 @@ async fn postgres_is_killed_under_commands_that_run_to_their_end() {
     let Imported { fixture, facts, weir } = imported();
     let weir = weir.copy();
     let mut until = weir.start(&["up", "--until-caught-up"]);
-    kill_postgres_once_it_runs(&weir).await;
+    kill_postgres_once(&weir, "SELECT count(*) >= 3 FROM ledger").await;
     assert!(until.wait().unwrap().success(), "{}", weir.log());
     agrees(&weir, facts).await;
 
     let weir = small_batches();
     let mut import = weir.start(&["import", "oulad", fixture.arg()]);
-    kill_postgres_once_it_runs(&weir).await;
+    kill_postgres_once(&weir, "SELECT count(*) > 0 FROM events").await;
     assert!(import.wait().unwrap().success(), "{}", weir.log());
     agrees(&weir, facts).await;
 }
 
-async fn kill_postgres_once_it_runs(weir: &Weir) {
+/// Once there is work under way: before, a command that finds no server may say so and end.
+async fn kill_postgres_once(weir: &Weir, sql: &str) {
     let started = std::time::Instant::now();
-    // Its own word, not a connection: a copy's server may stand at the same port, with the same password.
-    let is_ready =
-        || std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).is_ok_and(|s| s.contains("ready"));
-    while !is_ready() {
-        assert!(started.elapsed() < Duration::from_secs(30), "{}", weir.log());
+    loop {
+        if weir.path().join("secrets.json").exists()
+            && let Ok(client) = try_connect(&weir.owner_url()).await
+            && client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
+        {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(weir.kill_postgres());
 }
 

@@ -1,5 +1,8 @@
 //! Does the whole path work as a newcomer uses it?
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use weir_tests::Weir;
 use weir_tests::oracle::history_counts;
@@ -21,7 +24,20 @@ async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
 async fn a_killed_demo_goes_on_and_every_number_agrees() {
     let weir = Weir::new();
     let mut demo = weir.start(&["demo", "--rate", "800"]);
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    let started = Instant::now();
+    let has_many = async || {
+        let is_made = weir.path().join("secrets.json").exists();
+        let sql = "SELECT count(*) > 1000 FROM events";
+        is_made
+            && match weir_tests::weir::try_connect(&weir.owner_url()).await {
+                Ok(client) => client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0)),
+                Err(_) => false,
+            }
+    };
+    while !has_many().await {
+        assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     demo.kill().unwrap();
     demo.wait().unwrap();
     weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
@@ -71,8 +87,14 @@ async fn a_port_taken_while_the_server_is_dead_is_waited_for() {
     let port = serde_json::from_str::<serde_json::Value>(&secrets).unwrap()["port"].as_u64().unwrap();
     // It sees that its server is dead, and is stopped before it can start it again.
     let held = weir.hold_server_lock();
+    let pid_file = std::fs::read_to_string(weir.path().join("postgres/postmaster.pid")).unwrap();
+    let process = format!("/proc/{}", pid_file.lines().next().unwrap());
     assert!(weir.kill_postgres());
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let started = Instant::now();
+    while Path::new(&process).exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     up.pause();
     let taken = std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
     let mut status = weir.start(&["status"]);
@@ -81,10 +103,10 @@ async fn a_port_taken_while_the_server_is_dead_is_waited_for() {
         || std::fs::read_to_string(weir.path().join("postgres.log")).unwrap().contains("Address already in use");
     while !tried() {
         assert!(status.try_wait().unwrap().is_none(), "{}", weir.log());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Long enough for it to have decided.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     drop(taken);
     assert!(status.wait().unwrap().success(), "{}", weir.log());
     assert_eq!(weir.owner_url(), before);

@@ -106,7 +106,7 @@ async fn dies_at(failpoint: &str) {
     weir.dies_at(failpoint, &["jobs", "run", "rebuild-read-models"]);
     weir.ok(&["jobs", "run", "rebuild-read-models"]);
     facts.hold(&weir, &up).await;
-    let runs = weir.json(&["jobs", "history"]);
+    let runs = weir.json(&["jobs", "history", "--job", "rebuild-read-models"]);
     let outcomes: Vec<&Value> = runs.as_array().unwrap().iter().map(|run| &run["outcome"]).collect();
     assert_eq!(outcomes, [&json!("ok"), &json!("abandoned")], "{runs}");
     up.terminate();

@@ -203,11 +203,12 @@ impl Instance {
         })?;
         let api = format!("http://{}", listener.local_addr()?);
         let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
+        // Before the lanes, or what they count first is counted nowhere.
+        let handlers = handlers(&attached, commands.clone(), board.clone())?;
         let mut lanes = start_lanes(&attached, &names, &board, &stop).await?;
         if attached.settings.kafka.options().is_some() {
             start_publisher(&attached, &mut lanes, &stop)?;
         }
-        let handlers = handlers(&attached, commands.clone(), board.clone())?;
         let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
@@ -300,7 +301,7 @@ impl View {
     }
 }
 
-/// What the HTTP side works with.
+/// What the HTTP side works with. Installs the process's recorder of metrics.
 pub(crate) fn handlers(
     attached: &Attached,
     commands: CommandService,

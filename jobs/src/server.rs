@@ -79,7 +79,12 @@ impl Server {
         let mut server = Self { dir: dir.clone(), bin, secrets, users: Some(users), child: None };
         if !server.cluster().join("PG_VERSION").exists() {
             server.refuse_lost_cluster()?;
+            // Inherited, so that an initdb whose weir was killed keeps the next one from what it still writes.
+            let inherit =
+                |flags| rustix::io::fcntl_setfd(&starting, flags).map_err(|e| io_error("locking for initdb")(e.into()));
+            inherit(rustix::io::FdFlags::empty())?;
             server.initialize()?;
+            inherit(rustix::io::FdFlags::CLOEXEC)?;
         }
         server.ensure_running(may_move).await?;
         server.ensure_reader().await?;

@@ -268,8 +268,10 @@ pub(crate) fn insert() {
     runtime.block_on(server.sql("SYSTEM STOP MERGES weir.events_raw"));
     let events = runtime.block_on(decoded(&database, EVENTS));
     let events: Vec<&Located> = events.iter().collect();
+    // The stricter floor: conversion into rows is not counted for it, as it is for ours.
+    let ready: Vec<EventRow> = events.iter().map(|located| EventRow::of(located)).collect();
     let client = client(&server);
-    let (mut native, mut binary, mut json) = (Vec::new(), Vec::new(), Vec::new());
+    let mut found: [Vec<f64>; 5] = Default::default();
     for turn in 0..=TURNS {
         let figures = runtime.block_on(async {
             let native = per_cpu(&server, events.len(), async || {
@@ -278,41 +280,26 @@ pub(crate) fn insert() {
                 }
             });
             let native = native.await;
-            let binary = per_cpu(&server, events.len(), async || {
-                for block in events.chunks(BLOCK) {
-                    let mut insert = client.insert::<EventRow>("events_raw").await.unwrap();
-                    for row in block.iter().map(|located| EventRow::of(located)) {
-                        insert.write(&row).await.unwrap();
-                    }
-                    insert.end().await.unwrap();
-                }
-            });
-            let binary = binary.await;
-            let json = per_cpu(&server, events.len(), async || {
-                for block in events.chunks(BLOCK) {
-                    let sql = "INSERT INTO events_raw FORMAT JSONEachRow";
-                    let mut insert = client.insert_formatted_with(sql).buffered_with_capacity(1 << 20);
-                    for row in block.iter().map(|located| EventRow::of(located)) {
-                        insert.write_buffered(&serde_json::to_vec(&row).unwrap());
-                        if insert.buf_len() > 1 << 20 {
-                            insert.flush().await.unwrap();
-                        }
-                    }
-                    insert.end().await.unwrap();
-                }
-            });
-            (native, binary, json.await)
+            let decoded = || events.chunks(BLOCK).map(|block| block.iter().map(|located| EventRow::of(located)));
+            let made = || ready.chunks(BLOCK).map(<[EventRow]>::iter);
+            let binary = per_cpu(&server, events.len(), async || insert_binary(&client, decoded()).await).await;
+            let json = per_cpu(&server, events.len(), async || insert_json(&client, decoded()).await).await;
+            let binary_made = per_cpu(&server, events.len(), async || insert_binary(&client, made()).await).await;
+            let json_made = per_cpu(&server, events.len(), async || insert_json(&client, made()).await).await;
+            [native, binary, json, binary_made, json_made]
         });
         if turn > 0 {
-            native.push(figures.0);
-            binary.push(figures.1);
-            json.push(figures.2);
+            found.iter_mut().zip(figures).for_each(|(found, figure)| found.push(figure));
         }
     }
-    let native = median(native);
-    for (floor, name, goal) in
-        [(median(binary), "the client's RowBinary", "≥ 1.4"), (median(json), "JSONEachRow", "≥ 3")]
-    {
+    let [native, floors @ ..] = found.map(median);
+    let names = [
+        ("the client's RowBinary", "≥ 1.4"),
+        ("JSONEachRow", "≥ 3"),
+        ("the client's RowBinary, rows ready made", ""),
+        ("JSONEachRow, rows ready made", ""),
+    ];
+    for (floor, (name, goal)) in floors.into_iter().zip(names) {
         row(
             "insert decoded events into ClickHouse",
             &format!("{} rows a CPU second, client and server", round(native)),
@@ -320,6 +307,38 @@ pub(crate) fn insert() {
             &format!("{:.2}", native / floor),
             goal,
         );
+    }
+}
+
+/// Blocks by the client's own row format.
+async fn insert_binary<R: std::borrow::Borrow<EventRow>>(
+    client: &clickhouse::Client,
+    blocks: impl Iterator<Item = impl Iterator<Item = R>>,
+) {
+    for block in blocks {
+        let mut insert = client.insert::<EventRow>("events_raw").await.unwrap();
+        for row in block {
+            insert.write(row.borrow()).await.unwrap();
+        }
+        insert.end().await.unwrap();
+    }
+}
+
+/// Blocks as a line of JSON for each row.
+async fn insert_json<R: std::borrow::Borrow<EventRow>>(
+    client: &clickhouse::Client,
+    blocks: impl Iterator<Item = impl Iterator<Item = R>>,
+) {
+    for block in blocks {
+        let sql = "INSERT INTO events_raw FORMAT JSONEachRow";
+        let mut insert = client.insert_formatted_with(sql).buffered_with_capacity(1 << 20);
+        for row in block {
+            insert.write_buffered(&serde_json::to_vec(row.borrow()).unwrap());
+            if insert.buf_len() > 1 << 20 {
+                insert.flush().await.unwrap();
+            }
+        }
+        insert.end().await.unwrap();
     }
 }
 

@@ -32,14 +32,21 @@ async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
+/// Waits for rows, and for their minutes, which are computed after them.
+pub(super) async fn has_all(server: &ClickHouse, weir: &weir_tests::Weir, events: i64) {
+    let expected = [events.to_string(), events.to_string()];
+    until(weir, 240, async || {
+        let rows = server.sql("SELECT count() FROM weir.analytics_events").await;
+        let found = [rows, server.sql("SELECT sum(events) FROM weir.events_per_minute FINAL").await];
+        if found == expected { Ok(()) } else { Err((found, expected.clone())) }
+    })
+    .await;
+}
+
 async fn agrees(stream: &Stream, server: &ClickHouse) {
     let up = stream.weir.up();
     let total = stream.facts.total().to_string();
-    until(&stream.weir, 120, async || {
-        let found = server.sql("SELECT count() FROM weir.analytics_events").await;
-        if found == total { Ok(()) } else { Err((found, total.clone())) }
-    })
-    .await;
+    has_all(server, &stream.weir, stream.facts.total()).await;
     let places =
         "SELECT count() = uniqExact(source, topic, partition, offset), uniqExact(event_id) FROM weir.analytics_events";
     assert_eq!(server.sql(places).await, format!("1\t{total}"));

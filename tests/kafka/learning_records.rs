@@ -47,6 +47,7 @@ async fn the_real_data_set_through_three_brokers_and_two_processes() {
     facts.hold(&weir, &up).await;
     terminate(published);
     terminate(second);
+    super::clickhouse::has_all(&server, &weir, facts.total()).await;
     up.terminate();
     let mean = weir.json(&[
         "sql",

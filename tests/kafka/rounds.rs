@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use weir_tests::{Facts, Fixture, seed};
 
-use super::{Stream, kill, signal, terminate};
+use super::{Stream, kill, signal, terminate, until};
 
 struct Running {
     lanes: Vec<Child>,
@@ -86,6 +86,12 @@ async fn random_moments() {
             running.import = stream.start_import();
         }
         println!("round {round}: checking");
+        // A broker may be just back.
+        until(&stream.weir, 60, async || {
+            let asked = stream.weir.run(&["topics", "diff"]);
+            if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+        })
+        .await;
         stream.weir.verify();
     }
     assert!(running.import.wait().unwrap().success(), "{}", stream.weir.log());

@@ -194,10 +194,13 @@ impl ClickHouse {
             match request.header("X-ClickHouse-Key", password).body(sql.to_owned()).send().await {
                 Ok(answer) => {
                     let is_fine = answer.status().is_success();
-                    let text = answer.text().await.unwrap().trim().to_owned();
-                    return if is_fine { Ok(text) } else { Err(text) };
+                    match answer.text().await {
+                        Ok(text) if is_fine => return Ok(text.trim().to_owned()),
+                        Ok(text) => return Err(text.trim().to_owned()),
+                        Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+                    }
                 }
-                Err(error) => assert!(error.is_connect() && started.elapsed() < PATIENCE, "{error}"),
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -18,8 +18,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
-    let attached = place.attach_patiently().await?;
-    let done = if args.recover { recover(&attached).await } else { publish(&attached).await };
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let told = tokio::spawn(async move {
+        told_to_stop().await?;
+        end_at_second_signal();
+        stopping.cancel();
+        Ok::<_, BoxError>(())
+    });
+    let attached = tokio::select! {
+        attached = Box::pin(place.attach_patiently()) => attached?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let done = if args.recover { recover(&attached).await } else { publish(&attached, stop).await };
+    told.abort();
     attached.detach().await?;
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -30,16 +42,8 @@ async fn recover(attached: &Attached) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn publish(attached: &Attached) -> Result<(), BoxError> {
+async fn publish(attached: &Attached, stop: CancellationToken) -> Result<(), BoxError> {
     let options = attached.settings.publisher_options()?;
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        if told_to_stop().await.is_ok() {
-            end_at_second_signal();
-            stopping.cancel();
-        }
-    });
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
     Ok(weir_kafka::publish(&options, &attached.database, &signal, &stop).await?)
 }

@@ -1,5 +1,6 @@
 //! `weir run LANE…`: lanes alone, which share partitions with every other process that runs them.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
@@ -17,24 +18,32 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
-    let attached = place.attach_patiently().await?;
-    let ran = run_lanes(&attached, &args.lanes).await;
+    let told = told_to_stop();
+    tokio::pin!(told);
+    let attached = tokio::select! {
+        attached = Box::pin(place.attach_patiently()) => attached?,
+        stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
+    };
+    let ran = run_lanes(&attached, &args.lanes, told).await;
     attached.detach().await?;
     ran.map(|()| ExitCode::SUCCESS)
 }
 
-async fn run_lanes(attached: &Attached, names: &[String]) -> Result<(), BoxError> {
+async fn run_lanes(
+    attached: &Attached,
+    names: &[String],
+    mut told: Pin<&mut impl Future<Output = std::io::Result<()>>>,
+) -> Result<(), BoxError> {
     // Without brokers the lanes of `weir up` have the only source to themselves.
     attached.settings.kafka.required()?;
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let listener = TcpListener::bind(&attached.settings.run.listen).await?;
     let address = listener.local_addr()?;
+    // Before the lanes, or what they count first is counted nowhere.
+    let handlers = handlers(attached, attached.commands(&stop), board.clone())?;
     let mut lanes = start_lanes(attached, names, &board, &stop).await?;
-    let commands = attached.commands(&stop);
-    let http = tokio::spawn(weir_api::serve(listener, handlers(attached, commands, board)?, stop.clone()));
+    let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("http://{address}/metrics"), lanes = names.join(" "), "running");
-    let told = told_to_stop();
-    tokio::pin!(told);
     let mut failure: Option<BoxError> = None;
     loop {
         tokio::select! {

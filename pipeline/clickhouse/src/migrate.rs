@@ -16,10 +16,11 @@ const ACTION: &str = "bringing the schema of ClickHouse up to date";
 type Migration = (u32, &'static str, &'static str);
 
 /// What is applied is never changed: a later number mends it.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
     (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
     (3, "views", include_str!("../../../sql/clickhouse/V3__views.sql")),
+    (4, "durable_rollups", include_str!("../../../sql/clickhouse/V4__durable_rollups.sql")),
 ];
 
 /// Where applied migrations are remembered.
@@ -196,6 +197,20 @@ impl ClickHouse {
             statements.insert(1, distributed);
         }
         statements
+    }
+
+    /// The id that the server gave to the table of events; `None` where there is none, and in a cluster, whose replicas may each
+    /// have their own.
+    pub(crate) async fn table_id(&self) -> Result<Option<String>, ClickHouseError> {
+        if self.options.cluster.is_some() {
+            return Ok(None);
+        }
+        let sql = format!(
+            "SELECT toString(uuid) FROM system.tables WHERE database = {} AND name = {}",
+            literal(&self.options.database),
+            literal(self.local_table())
+        );
+        Ok(self.rows("looking for the table of events", &sql).await?.pop().and_then(|mut row| row.pop()))
     }
 
     fn local_table(&self) -> &'static str {

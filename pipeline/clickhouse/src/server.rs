@@ -190,7 +190,7 @@ impl ClickHouse {
 }
 
 /// What a server that stands still would hold up for ever.
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     action: &'static str,
     work: impl Future<Output = Result<T, ClickHouseError>>,
 ) -> Result<T, ClickHouseError> {

@@ -1,6 +1,6 @@
 //! The lane `clickhouse`: idempotent by key.
 //!
-//! 1. keep the batch's dead letters and new ids in Postgres, if the partitions are still ours;
+//! 1. ask whether ledger and table are still those that the batch is for, and keep its dead letters and new ids in Postgres;
 //! 2. insert one block, synced, and wait for the answer;
 //! 3. compute the minutes of the rollups anew that the block touched;
 //! 4. advance the ledger by compare-and-set.
@@ -32,6 +32,8 @@ pub struct ClickHouseSink {
     memory: Memory,
     /// Whether the schema was brought up to date and checked.
     ready: bool,
+    /// The id of the table that was there when the lane claimed.
+    table: Option<String>,
     partitions: Vec<Partition>,
     inserted_at: Option<Instant>,
 }
@@ -52,7 +54,8 @@ impl ClickHouseSink {
     #[must_use]
     pub fn new(server: ClickHouse, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
         let memory = Memory::new(policy.repeats_window);
-        Self { server, database, ledger, policy, memory, ready: false, partitions: Vec::new(), inserted_at: None }
+        let (table, partitions) = (None, Vec::new());
+        Self { server, database, ledger, policy, memory, ready: false, table, partitions, inserted_at: None }
     }
 
     async fn make_ready(&mut self) -> Result<(), SinkError> {
@@ -69,7 +72,7 @@ impl ClickHouseSink {
         if events.is_empty() && others.is_empty() {
             return Ok(());
         }
-        self.refuse_expired(events, others)?;
+        self.refuse_expired(events)?;
         let minutes = minutes(events, others);
         let rows = Rows::of(events, others);
         failpoint::hit("clickhouse.before_insert");
@@ -85,7 +88,7 @@ impl ClickHouseSink {
     }
 
     /// A table or database that is gone is made again, and whoever claims next finds it empty.
-    fn looked_at(&mut self, done: Result<(), ClickHouseError>) -> Result<(), SinkError> {
+    fn looked_at<T>(&mut self, done: Result<T, ClickHouseError>) -> Result<T, SinkError> {
         done.map_err(|error| {
             self.ready &= !error.is_missing();
             match error.is_missing() && !self.partitions.is_empty() {
@@ -95,13 +98,12 @@ impl ClickHouseSink {
         })
     }
 
-    /// A row that its TTL would drop at the next merge is not kept: nobody would see that it is missing.
-    fn refuse_expired(&self, events: &[&Located], others: &[&LocatedOther]) -> Result<(), SinkError> {
+    /// A row of the event store that its TTL would drop at the next merge is not kept: nobody would see that it is missing. Other
+    /// services may write what they like into `recordedAt`, and that must not hold up the lane.
+    fn refuse_expired(&self, events: &[&Located]) -> Result<(), SinkError> {
         let Some(dropped_before) = self.server.dropped_before() else { return Ok(()) };
-        // What says nothing of it is kept.
-        let of_events = events.iter().filter_map(|located| located.event.recorded_at);
-        let of_others = others.iter().filter_map(|located| located.event.recorded_at);
-        let Some(oldest) = of_events.chain(of_others).min() else { return Ok(()) };
+        let ours = events.iter().filter(|located| located.event.position.is_some());
+        let Some(oldest) = ours.filter_map(|located| located.event.recorded_at).min() else { return Ok(()) };
         if oldest >= dropped_before {
             return Ok(());
         }
@@ -115,6 +117,17 @@ impl ClickHouseSink {
         .into())
     }
 
+    /// A table that was dropped and made anew, by another process perhaps, is not the one that the ledger speaks of.
+    async fn expect_table(&mut self) -> Result<(), SinkError> {
+        let found = self.server.table_id().await;
+        let found = self.looked_at(found)?;
+        if found == self.table {
+            return Ok(());
+        }
+        self.ready = false;
+        Err(SinkError::Fenced { partitions: self.partitions.clone() })
+    }
+
     async fn keep_distance(&mut self) {
         if let Some(at) = self.inserted_at {
             tokio::time::sleep_until(at + self.server.options.insert_interval).await;
@@ -122,39 +135,46 @@ impl ClickHouseSink {
         self.inserted_at = Some(Instant::now());
     }
 
-    /// A table that holds nothing, where the ledger says that it does.
-    async fn refuse_emptied(&self, claims: &[Claim]) -> Result<(), SinkError> {
-        if self.server.options.ttl_days > 0 {
-            return Ok(());
+    /// A table that holds nothing, where the ledger says that it does. Its TTL may have emptied it, but not made it anew.
+    async fn refuse_emptied(&mut self, claims: &[Claim]) -> Result<(), SinkError> {
+        let table = self.server.table_id().await?;
+        let is_another = self.table.is_some() && self.table != table;
+        let held = self.held(claims).await?;
+        if let Some(row) = held.first()
+            && (is_another || self.server.options.ttl_days == 0)
+            && self.table_is_empty().await?
+        {
+            return Err(self.lost(row, "its table is empty"));
         }
-        let rows = {
-            let client = self.database.get().await?;
-            Ledger::rows(&**client).await?
-        };
-        // With a position an event was applied; without one it may have been commit markers, or dead letters.
-        let applied = |row: &&LedgerRow| {
-            let is_ours = claims.iter().any(|claim| claim.refused.is_none() && claim.partition == row.partition);
+        self.table = table;
+        Ok(())
+    }
+
+    /// The rows of the ledger, of what is claimed and what was, that say that the table holds something. With a position an event
+    /// was applied; without one it may have been commit markers, or dead letters.
+    async fn held(&self, claims: &[Claim]) -> Result<Vec<LedgerRow>, SinkError> {
+        let client = self.database.get().await?;
+        let mut rows = Ledger::rows(&**client).await?;
+        rows.retain(|row| {
+            let is_claimed = claims.iter().any(|claim| claim.refused.is_none() && claim.partition == row.partition);
+            let is_ours = is_claimed || self.partitions.contains(&row.partition);
             row.lane == self.ledger.lane() && row.position.is_some() && is_ours
-        };
-        let Some(row) = rows.iter().find(applied) else { return Ok(()) };
-        if !self.table_is_empty().await? {
-            return Ok(());
-        }
-        Err(ClickHouseError::new(
+        });
+        Ok(rows)
+    }
+
+    fn lost(&self, row: &LedgerRow, found: &str) -> SinkError {
+        let (lane, topic) = (self.ledger.lane(), &row.partition.topic);
+        ClickHouseError::new(
             "claiming partitions for ClickHouse",
             format!(
-                "the ledger says that it holds what is below {} of {}, but its table is empty: it was dropped or restored \
-                 behind weir's back",
+                "the ledger says that it holds what is below {} of {}, but {found}: it was dropped or restored behind weir's back",
                 row.next_offset.unwrap_or(0),
                 row.partition
             ),
-            &format!(
-                "restore it, or fill it anew: `weir ledger reset {} --topic {} --to earliest --yes`",
-                self.ledger.lane(),
-                row.partition.topic
-            ),
+            &format!("restore it, or fill it anew: `weir ledger reset {lane} --topic {topic} --to earliest --yes`"),
         )
-        .into())
+        .into()
     }
 
     /// Refuses an event store that does not hold the last event that ClickHouse holds: it would give positions a second time.
@@ -170,6 +190,14 @@ impl ClickHouseSink {
         let rows = self.server.rows("looking for the last event in ClickHouse", &sql).await?;
         let Some([offset, id]) = rows.first().map(Vec::as_slice) else { return Ok(()) };
         let offset: i64 = offset.parse().unwrap_or(0);
+        // A TTL takes the oldest; what is not there then may be all of it but the last.
+        let held = self.held(std::slice::from_ref(claim)).await?;
+        let is_missing =
+            |row: &&LedgerRow| row.partition == claim.partition && row.position.is_some_and(|last| last.0 > offset);
+        let missing = held.iter().find(is_missing);
+        if let Some(row) = missing.filter(|_| self.server.options.ttl_days == 0) {
+            return Err(self.lost(row, &format!("its table ends with {offset}")));
+        }
         let stored = EventStore::new(self.database.clone()).event_id_at(Position(offset)).await?;
         if stored.is_some_and(|stored| stored.to_string() == *id) {
             return Ok(());
@@ -252,6 +280,8 @@ impl Sink for ClickHouseSink {
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
+        self.ledger.expect(&**self.database.get().await?, &spans).await?;
+        self.expect_table().await?;
         let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
         let (events, others) = apart::without(batch, &repeats);
         self.insert(&events, &others).await?;

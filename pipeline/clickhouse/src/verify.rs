@@ -14,7 +14,7 @@ use weir_history::verify::{HistoryHashes, LeftOut, Place};
 
 use crate::error::{ClickHouseError, During};
 use crate::schema::columns;
-use crate::server::{ClickHouse, quoted};
+use crate::server::{ClickHouse, in_time, quoted};
 
 impl ClickHouse {
     /// Hashes what the view shows. Rows without a place go to `left_out` instead.
@@ -73,7 +73,7 @@ impl Batches {
             if let Some(batch) = self.decoder.decode(&mut self.buffer).map_err(|e| broken(action, &e))? {
                 return Ok(Some(batch));
             }
-            match self.answer.next().await.during(action)? {
+            match in_time(action, async { self.answer.next().await.during(action) }).await? {
                 Some(bytes) => self.buffer = Buffer::from(bytes),
                 None => {
                     self.decoder.finish().map_err(|e| broken(action, &e))?;

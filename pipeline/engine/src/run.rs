@@ -68,6 +68,7 @@ pub async fn run_lane(
         refused_at,
         claim_failed,
         trouble: None,
+        is_said: false,
     };
     let result = runner.run().await;
     runner.source.close().await;
@@ -93,6 +94,8 @@ struct Runner<'a> {
     refused_at: Instant,
     claim_failed: bool,
     trouble: Option<Backoff>,
+    /// Whether this trouble's error was said: a fenced lane claims again at first, and only then comes to what is wrong.
+    is_said: bool,
 }
 
 /// What the loop does after an error that is not the end.
@@ -296,6 +299,7 @@ impl Runner<'_> {
             Ok(()) if !self.unclaimed.is_empty() && self.trouble.is_some() => return Ok(Next::GoOn),
             Ok(()) => {
                 let recovered = self.trouble.take().is_some();
+                self.is_said = false;
                 if recovered {
                     tracing::info!(lane = self.lane.name, "works again");
                 }
@@ -325,7 +329,7 @@ impl Runner<'_> {
         };
         if let Some(error) = &error {
             // Once per trouble, not once per try.
-            if self.trouble.is_none() {
+            if !std::mem::replace(&mut self.is_said, true) {
                 tracing::warn!(lane = self.lane.name, error, "waiting for what this lane needs");
             }
         }

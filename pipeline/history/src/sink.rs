@@ -354,6 +354,7 @@ impl Sink for HistorySink {
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
+        self.ledger.expect(&**self.database.get().await?, &spans).await?;
         let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
         let adds = self.write_files(batch, &spans, &repeats).await?;
         let transactions = spans

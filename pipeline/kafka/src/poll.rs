@@ -99,6 +99,12 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the end was when the partition was started.
+    pub(crate) fn starts_with(&self, place: &Place, stable: i64) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.insert(place.clone(), Ends { stable, fetched: -1 });
+    }
+
     /// The ends of a partition.
     pub(crate) fn ends(&self, place: &Place) -> Option<Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
@@ -125,6 +131,10 @@ impl ClientContext for Context {
             for (number, partition) in topic.partitions {
                 if partition.desired && number >= 0 {
                     let stable = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+                    // Nothing was fetched yet: what is known from elsewhere is better.
+                    if stable < 0 {
+                        continue;
+                    }
                     ends.insert((name.clone(), number), Ends { stable, fetched: partition.eof_offset });
                 }
             }

@@ -264,6 +264,7 @@ impl Source for KafkaSource {
                 Some(reason) => begun.push(Started::Refused { partition: partition.clone(), reason }),
                 None => {
                     let offset = next.unwrap_or(low);
+                    self.shared.starts_with(&place, high);
                     starts.push((place, partition.clone(), offset));
                     begun.push(Started::At { partition: partition.clone(), offset });
                 }

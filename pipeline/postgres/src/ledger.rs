@@ -215,6 +215,27 @@ impl Ledger {
         Err(SinkError::Fenced { partitions: left.into_iter().map(|span| span.partition.clone()).collect() })
     }
 
+    /// Whether these spans are ours and begin where the ledger stands: asked before a sink outside Postgres takes a batch, which
+    /// could not be taken back. A Postgres that failed over to an older copy knows our epoch, and another past. A batch that
+    /// moved the ledger, and whose reply was lost, ends there.
+    pub async fn expect(&self, client: &impl GenericClient, spans: &[Span]) -> Result<(), SinkError> {
+        const SQL: &str = "SELECT l.source, l.topic, l.partition FROM ledger l \
+             JOIN unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[]) \
+                  AS s(source, topic, partition, epoch, start, stop) \
+               ON l.source = s.source AND l.topic = s.topic AND l.partition = s.partition AND l.epoch = s.epoch \
+             WHERE l.lane = $1 AND l.retired_at IS NULL AND coalesce(l.next_offset, s.start) IN (s.start, s.stop)";
+        let (sources, topics, numbers) = columns(spans.iter().map(|span| &span.partition));
+        let epochs: Vec<i64> = spans.iter().map(|s| self.epoch(&s.partition).unwrap_or(0)).collect();
+        let starts: Vec<i64> = spans.iter().map(|s| s.start).collect();
+        let ends: Vec<i64> = spans.iter().map(|s| s.end).collect();
+        let values: [&(dyn ToSql + Sync); 7] = [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends];
+        let rows = client.query(SQL, &values).await.during("asking where the ledger stands")?;
+        let stand = rows.iter().map(partition_of).collect::<Result<Vec<_>, _>>()?;
+        let lost: Vec<Partition> =
+            spans.iter().map(|span| &span.partition).filter(|partition| !stand.contains(partition)).cloned().collect();
+        if lost.is_empty() { Ok(()) } else { Err(SinkError::Fenced { partitions: lost }) }
+    }
+
     async fn committed_earlier(&self, client: &impl GenericClient, spans: &[Span]) -> Result<bool, DbError> {
         for span in spans {
             let row = self.row(client, &span.partition).await?;
@@ -273,13 +294,14 @@ impl Ledger {
              VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
              SET next_offset = excluded.next_offset, position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
              WHERE ledger.retired_at IS NULL AND ($6 OR coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset)";
-        // Ids noticed beyond the ledger are of records that this lane may never apply: their copies must not be left out.
+        // Ids noticed beyond the ledger are of records that this lane may never apply: their copies must not be left out. Those
+        // that it comes to again keep their places, for they may be in the sink already.
         const FORGET: &str = "DELETE FROM seen s USING ledger l WHERE s.lane = $1 AND s.topic = $2 AND s.partition = $3 \
              AND l.lane = s.lane AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
-             AND l.retired_at IS NULL AND s.\"offset\" >= coalesce(l.next_offset, 0)";
+             AND l.retired_at IS NULL AND s.\"offset\" >= coalesce(l.next_offset, 0) AND (s.source <> $4 OR s.\"offset\" < $5)";
         let mut client = database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
-        let forget: [&(dyn ToSql + Sync); 3] = [&lane, &&*partition.topic, &partition.number];
+        let forget: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.topic, &partition.number, &&*partition.source, &to];
         transaction.execute(FORGET, &forget).await.during(ACTION)?;
         let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
         transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;

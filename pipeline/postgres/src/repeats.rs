@@ -153,8 +153,11 @@ impl Memory {
     /// Forgets what is old enough, when that is due.
     pub async fn forget(&mut self, database: &Database, lane: &str) -> Result<(), DbError> {
         const ACTION: &str = "forgetting event ids";
+        // Not of records that are in the sink, perhaps, and not in the ledger yet.
         const SQL: &str = "DELETE FROM seen WHERE (lane, tenant, event_id) IN ( \
-             SELECT lane, tenant, event_id FROM seen WHERE lane = $1 AND seen_at < now() - make_interval(secs => $2) \
+             SELECT lane, tenant, event_id FROM seen s WHERE lane = $1 AND seen_at < now() - make_interval(secs => $2) \
+               AND NOT EXISTS (SELECT FROM ledger l WHERE l.lane = s.lane AND l.source = s.source AND l.topic = s.topic \
+                 AND l.partition = s.partition AND l.retired_at IS NULL AND s.\"offset\" >= coalesce(l.next_offset, 0)) \
              LIMIT $3 FOR UPDATE SKIP LOCKED)";
         if self.forgot_at.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
             return Ok(());
