@@ -147,3 +147,26 @@ async fn a_lane_that_is_fenced_claims_again_and_goes_on() {
     assert_eq!(hashes.by_type.values().map(|hash| hash.count()).sum::<u64>(), 40);
     up.terminate();
 }
+
+/// What the ledger has done with is not read again, and who asks is told so: after `weir source switch`, for one.
+#[tokio::test]
+async fn a_partition_that_the_ledger_has_done_with_is_refused() {
+    let weir = Weir::new();
+    weir.ok(&["demo", "--events", "20", "--rate", "1000"]);
+    let up = weir.up();
+    weir.owner().await.batch_execute("UPDATE ledger SET retired_at = now() WHERE lane = 'history'").await.unwrap();
+    up.terminate();
+    let up = weir.up();
+    let started = Instant::now();
+    loop {
+        let ready: serde_json::Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();
+        let trouble = ready["lanes"]["history"]["trouble"].as_str().unwrap_or_default().to_owned();
+        if trouble.contains("the ledger has done with it") {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{ready}\n{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    up.lanes_caught_up(2).await;
+    up.terminate();
+}

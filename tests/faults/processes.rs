@@ -42,6 +42,7 @@ async fn an_owner_that_was_stopped_goes_on_after_another_took_over() {
     }
     old.caught_up().await;
     sessions_are(&first, 3 * 80).await;
+    assert!(first.log().contains("claiming again"), "the older owner was fenced: {}", first.log());
     let epochs = first.json(&["ledger", "show"]);
     assert!(epochs.as_array().unwrap().iter().all(|row| row["epoch"].as_i64().unwrap() > 3), "{epochs}");
     old.terminate();

@@ -70,6 +70,15 @@ impl LedgerRow {
     }
 }
 
+/// What the ledger has done with is not read again.
+fn retired(partition: &Partition) -> Claim {
+    let reason = format!(
+        "{partition}: the ledger has done with it: this lane reads these events another way since `weir source switch` (set \
+         kafka.brokers), or the topic was made anew"
+    );
+    Claim { partition: partition.clone(), epoch: 0, next_offset: None, refused: Some(reason) }
+}
+
 /// Partitions as columns: source, topic, number.
 pub(crate) fn columns<'a>(partitions: impl Iterator<Item = &'a Partition>) -> (Vec<&'a str>, Vec<&'a str>, Vec<i32>) {
     let (mut sources, mut topics, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
@@ -129,6 +138,9 @@ impl Ledger {
             self.epochs.insert((*partition).clone(), epoch);
             claims.push(Claim { partition: (*partition).clone(), epoch, next_offset, refused: None });
         }
+        let is_told = |p: &&&Partition| claims.iter().any(|claim| claim.partition == ***p);
+        let retired: Vec<Claim> = free.iter().filter(|p| !is_told(p)).map(|p| retired(p)).collect();
+        claims.extend(retired);
         Ok(claims)
     }
 
