@@ -101,7 +101,9 @@ async fn a_port_taken_while_the_server_is_dead_is_waited_for() {
     drop(held);
     let tried =
         || std::fs::read_to_string(weir.path().join("postgres.log")).unwrap().contains("Address already in use");
+    let started = Instant::now();
     while !tried() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{}", weir.log());
         assert!(status.try_wait().unwrap().is_none(), "{}", weir.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

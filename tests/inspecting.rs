@@ -73,7 +73,7 @@ async fn status_is_shown_anew_until_it_is_told_to_stop() {
 fn a_prompt_answers_statements_and_describes_tables() {
     let weir = Weir::new();
     let dir = tempfile::tempdir().unwrap();
-    let typed = "\\d\nSELECT 1 +\n  41 AS answer;\n\\d assessment_comp\teted\n\\timing\nSELEC 1;\n\\d events\n\\q\n";
+    let typed = "\\d\nSELECT 1 +\n  41 AS answer;\nSELECT count(*) + 6999 + 1 AS done FROM assessment_comp\t;\n\\timing\nSELEC 1;\n\\d events\n\\q\n";
     std::fs::write(dir.path().join("typed"), typed).unwrap();
     let binary = weir_tests::binary().display();
     let line = format!("{binary} sql --data-dir {}", weir.path().display());
@@ -83,9 +83,16 @@ fn a_prompt_answers_statements_and_describes_tables() {
     let output = std::process::Command::new("sh").args(["-c", &shell]).current_dir(dir.path()).output().unwrap();
     let screen = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{screen}");
-    for part in
-        ["learning_session_started", "42", " rows, ", "timing is off", "error: ", "event_month", "aggregate_version"]
-    {
+    for part in [
+        "learning_session_started",
+        "42",
+        "7000",
+        " rows, ",
+        "timing is off",
+        "error: ",
+        "event_month",
+        "aggregate_version",
+    ] {
         assert!(screen.contains(part), "`{part}` is missing on the screen:\n{screen}");
     }
     let kept = std::fs::read_to_string(weir.path().join("sql_history")).unwrap();

@@ -124,7 +124,7 @@ async fn an_owner_is_stopped_inside_its_claim() {
     let mut stopped = Vec::new();
     for failpoint in ["claim.after_ledger:1:stop", "claim.after_history_fence:1:stop"] {
         let mut command = stream.weir.command(&["run", "read-models", "metrics", "history"]);
-        let log = std::fs::File::create(stream.weir.path().with_extension(&failpoint[..10])).unwrap();
+        let log = std::fs::File::create(stream.weir.path().with_extension(failpoint.replace(':', "_"))).unwrap();
         let child = command.env("WEIR_FAILPOINT", failpoint).stdout(log.try_clone().unwrap()).stderr(log);
         stopped.push(child.spawn().unwrap());
         pause(4).await;
@@ -223,7 +223,8 @@ async fn the_group_is_deleted_and_one_partition_is_busy() {
     .await;
     terminate(lanes);
     for lane in ["read-models", "metrics", "history"] {
-        stream.tool(GROUP_TOOL, &["--delete", "--group", &format!("weir-{lane}")]);
+        let said = stream.tool(GROUP_TOOL, &["--delete", "--group", &format!("weir-{lane}")]);
+        assert!(said.contains("successful"), "{said}");
     }
     let lanes = stream.run_lanes();
     produce("3", 3000, 3010);

@@ -351,6 +351,14 @@ impl Up<'_> {
     /// Stops it as `kill -STOP` does, until [`Self::go_on`].
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // One thread after the other comes to it: until then one may take a lock that is just let go.
+        let tasks = format!("/proc/{}/task", self.child.as_ref().unwrap().id());
+        let is_stopped = |task: &Path| fs::read_to_string(task.join("stat")).is_ok_and(|stat| stat.contains(") T "));
+        let started = Instant::now();
+        while !fs::read_dir(&tasks).unwrap().all(|task| is_stopped(&task.unwrap().path())) {
+            assert!(started.elapsed() < PATIENCE, "it does not stop:\n{}", self.weir.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// As `kill -CONT` does.
