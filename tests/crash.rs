@@ -8,7 +8,6 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir_engine::failpoint;
-use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Weir, root, seed};
 
 const ROWS: usize = 20_000;
@@ -198,31 +197,18 @@ async fn postgres_is_killed_under_commands_that_run_to_their_end() {
     let Imported { fixture, facts, weir } = imported();
     let weir = weir.copy();
     let mut until = weir.start(&["up", "--until-caught-up"]);
-    kill_postgres_once(&weir, "SELECT count(*) >= 3 FROM ledger").await;
+    // Once there is work under way: before, a command that finds no server may say so and end.
+    weir.until("SELECT count(*) >= 3 FROM ledger").await;
+    assert!(weir.kill_postgres());
     assert!(until.wait().unwrap().success(), "{}", weir.log());
     agrees(&weir, facts).await;
 
     let weir = small_batches();
     let mut import = weir.start(&["import", "oulad", fixture.arg()]);
-    kill_postgres_once(&weir, "SELECT count(*) > 0 FROM events").await;
+    weir.until("SELECT count(*) > 0 FROM events").await;
+    assert!(weir.kill_postgres());
     assert!(import.wait().unwrap().success(), "{}", weir.log());
     agrees(&weir, facts).await;
-}
-
-/// Once there is work under way: before, a command that finds no server may say so and end.
-async fn kill_postgres_once(weir: &Weir, sql: &str) {
-    let started = std::time::Instant::now();
-    loop {
-        if weir.path().join("secrets.json").exists()
-            && let Ok(client) = try_connect(&weir.owner_url()).await
-            && client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
-        {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(weir.kill_postgres());
 }
 
 /// Every failpoint in the source text is in the list, and every one of the list has a test here that dies at it.

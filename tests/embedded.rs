@@ -24,20 +24,7 @@ async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
 async fn a_killed_demo_goes_on_and_every_number_agrees() {
     let weir = Weir::new();
     let mut demo = weir.start(&["demo", "--rate", "800"]);
-    let started = Instant::now();
-    let has_many = async || {
-        let is_made = weir.path().join("secrets.json").exists();
-        let sql = "SELECT count(*) > 1000 FROM events";
-        is_made
-            && match weir_tests::weir::try_connect(&weir.owner_url()).await {
-                Ok(client) => client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0)),
-                Err(_) => false,
-            }
-    };
-    while !has_many().await {
-        assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    weir.until("SELECT count(*) > 1000 FROM events").await;
     demo.kill().unwrap();
     demo.wait().unwrap();
     weir.ok(&["demo", "--events", "500", "--rate", "1500"]);

@@ -54,7 +54,7 @@ async fn sessions_are(weir: &Weir, expected: i64) {
 }
 
 /// Waits until a lane says what troubles it.
-async fn trouble_of(up: &Up<'_>, lane: &str, words: &str) {
+pub(crate) async fn trouble_of(up: &Up<'_>, lane: &str, words: &str) {
     let started = Instant::now();
     loop {
         let ready: Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();

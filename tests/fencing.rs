@@ -157,16 +157,7 @@ async fn a_partition_that_the_ledger_has_done_with_is_refused() {
     weir.owner().await.batch_execute("UPDATE ledger SET retired_at = now() WHERE lane = 'history'").await.unwrap();
     up.terminate();
     let up = weir.up();
-    let started = Instant::now();
-    loop {
-        let ready: serde_json::Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();
-        let trouble = ready["lanes"]["history"]["trouble"].as_str().unwrap_or_default().to_owned();
-        if trouble.contains("the ledger has done with it") {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{ready}\n{}", weir.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    crate::faults::trouble_of(&up, "history", "the ledger has done with it").await;
     up.lanes_caught_up(2).await;
     up.terminate();
 }

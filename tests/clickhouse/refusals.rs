@@ -117,7 +117,8 @@ async fn a_clickhouse_that_was_restored_to_an_older_copy() {
     weir.ok(&["up", "--until-caught-up"]);
     server.sql(&format!("DELETE FROM weir.events_raw WHERE offset > {}", facts.total() - 50)).await;
     let up = weir.up();
-    says(&weir, &["its table ends with", "weir ledger reset clickhouse --topic events --to earliest --yes"]).await;
+    says(&weir, &["its table ends with offset", "weir ledger reset clickhouse --topic events --to earliest --yes"])
+        .await;
     weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;

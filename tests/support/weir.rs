@@ -242,6 +242,21 @@ impl Weir {
         connect(&self.owner_url()).await
     }
 
+    /// Waits until a query says true, of a server that may not be there yet.
+    pub async fn until(&self, sql: &str) {
+        let started = Instant::now();
+        loop {
+            if self.path().join("secrets.json").exists()
+                && let Ok(client) = try_connect(&self.owner_url()).await
+                && client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
+            {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "not so: {sql}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The URL of the server's owner.
     #[must_use]
     pub fn owner_url(&self) -> String {

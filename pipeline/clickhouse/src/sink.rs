@@ -196,7 +196,7 @@ impl ClickHouseSink {
             |row: &&LedgerRow| row.partition == claim.partition && row.position.is_some_and(|last| last.0 > offset);
         let missing = held.iter().find(is_missing);
         if let Some(row) = missing.filter(|_| self.server.options.ttl_days == 0) {
-            return Err(self.lost(row, &format!("its table ends with {offset}")));
+            return Err(self.lost(row, &format!("its table ends with offset {offset}")));
         }
         let stored = EventStore::new(self.database.clone()).event_id_at(Position(offset)).await?;
         if stored.is_some_and(|stored| stored.to_string() == *id) {
