@@ -30,7 +30,7 @@ use crate::instance::Place;
 use crate::logging::LogFormat;
 use crate::output::Format;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, or a difference that `verify` found (stderr says which); \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, a difference that `verify` found, or something that `status` finds not to be well (stderr says which); \
     2 a wrong command line; 130 told to stop twice; 137 killed.";
 
 /// A learning platform's event stream, measured exactly once.
@@ -73,9 +73,9 @@ pub(crate) enum Command {
     Sql(sql::Args),
     /// One of the questions that come with weir, of history or of ClickHouse
     Ask(ask::Args),
-    /// Prove that every sink holds what the source says; exits 1 on any difference
-    Verify,
-    /// Show addresses, lanes and their offsets
+    /// Prove that every sink of every enabled lane holds what the source says; exits 1 on any difference, and when one is not there
+    Verify(verify::Args),
+    /// What runs, where, and how far it is; exits 1 when something is not well
     Status(status::Args),
     /// One event's place in the event store, the ledger and every sink, with the times
     Trace(trace::Args),
@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-    /// Scheduled jobs: verify, rebuild-read-models
+    /// Scheduled jobs, to list and to run now: verify, rebuild-read-models
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     /// The settings: what they are, where they come from, whether they are right
@@ -137,7 +137,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
         Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,
         Command::Ask(args) => Box::pin(ask::run(&place, args, format)).await,
-        Command::Verify => Box::pin(verify::run(&place, format)).await,
+        Command::Verify(args) => Box::pin(verify::run(&place, args, format)).await,
         Command::Status(args) => Box::pin(status::run(&place, args, format)).await,
         Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,
         Command::Ledger(command) => Box::pin(ledger::run(&place, command, format)).await,

@@ -8,10 +8,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use uuid::Uuid;
 use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::{Backoff, chain};
-use weir_engine::{BoxError, LaneError, LanePhase, Sink, Source, StatusBoard, run_lane};
+use weir_engine::{BoxError, LaneError, LanePhase, PUBLISHER, Sink, Source, StatusBoard, run_lane};
 use weir_history::{HistoryRoot, HistorySink};
 use weir_kafka::KafkaSource;
 use weir_model::SystemClock;
@@ -22,12 +21,13 @@ use weir_postgres::{
     AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit,
     Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection,
 };
-use weir_verify::{CLICKHOUSE, LANES};
+use weir_verify::{CLICKHOUSE, LANES, READ_MODELS};
 
 use crate::data_dir::{DataDir, Running};
-use crate::schedule::Scheduler;
+use crate::schedule::{Carried, Runner, Scheduler};
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::telling::{self, Telling};
 
 /// How long a lane on topics must have found nothing before it counts as caught up.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -119,7 +119,8 @@ impl Attached {
     /// The command side, with an appender of its own.
     pub(crate) fn commands(&self, stop: &CancellationToken) -> CommandService {
         let commits = GroupCommit::start(self.database.clone(), self.settings.group_commit(), stop.clone());
-        CommandService::new(EventStore::new(self.database.clone()), commits, Arc::new(SystemClock))
+        let store = EventStore::new(self.database.clone());
+        CommandService::new(store, commits, Arc::new(SystemClock), self.settings.rules())
     }
 
     /// Stops the server unless others use it.
@@ -162,6 +163,7 @@ pub(crate) struct Instance {
     pub(crate) view: View,
     pub(crate) watch: Watch,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
+    telling: Telling,
     stop: CancellationToken,
     stop_appending: CancellationToken,
     _lock: std::fs::File,
@@ -195,34 +197,30 @@ impl Instance {
         let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
         let commands = attached.commands(&stop_appending);
         let board = StatusBoard::default();
-        let listener = TcpListener::bind(&attached.settings.api.listen).await.map_err(|e| {
-            format!(
-                "api.listen = {}: {e}; another address goes with --set api.listen=127.0.0.1:0",
-                attached.settings.api.listen
-            )
-        })?;
-        let api = format!("http://{}", listener.local_addr()?);
+        let (listener, api) = listen("api.listen", &attached.settings.api.listen).await?;
         let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
         // Before the lanes, or what they count first is counted nowhere.
         let handlers = handlers(&attached, commands.clone(), board.clone())?;
-        let mut lanes = start_lanes(&attached, &names, &board, &stop).await?;
+        let process = telling::process("up", &api);
+        let mut lanes = start_lanes(&attached, &names, &process.id, &board, &stop).await?;
         if attached.settings.kafka.options().is_some() {
-            start_publisher(&attached, &mut lanes, &stop)?;
+            start_publisher(&attached, &mut lanes, &board, &stop)?;
         }
+        let telling = Telling::start(&attached.database, process, &board).await?;
         let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
         Scheduler::start(&attached, stop.clone());
         let watch = Watch { server: attached.server.take(), lanes, stopped: Vec::new() };
         let view = View { attached, commands, board, api };
-        Ok(Self { view, watch, http, stop, stop_appending, _lock: lock })
+        Ok(Self { view, watch, http, telling, stop, stop_appending, _lock: lock })
     }
 
     /// Drains: no new commands, then each lane commits what it holds, then the server goes. Gives the first lane's trouble
     /// beside what is still attached.
     pub(crate) async fn stop(self) -> Result<(Attached, Option<BoxError>), BoxError> {
         tracing::info!("draining");
-        let Self { view: View { mut attached, .. }, watch, mut http, stop, stop_appending, _lock } = self;
+        let Self { view: View { mut attached, .. }, watch, mut http, telling, stop, stop_appending, _lock } = self;
         stop.cancel();
         // A client that never ends its request does not hold the end up.
         match tokio::time::timeout(OPEN_REQUESTS_WAIT, &mut http).await {
@@ -239,6 +237,7 @@ impl Instance {
                 stopped.push(error.into());
             }
         }
+        telling.end().await;
         attached.dir.clear_running();
         attached.server = server;
         Ok((attached, stopped.into_iter().next()))
@@ -278,7 +277,7 @@ impl View {
     /// database is away nobody knows: not yet.
     pub(crate) async fn is_caught_up(&self) -> bool {
         let Ok(head) = EventStore::new(self.attached.database.clone()).head().await else { return false };
-        let lanes = self.board.read();
+        let lanes = self.board.lanes();
         if lanes.len() != self.attached.settings.lanes().len() {
             return false;
         }
@@ -288,7 +287,7 @@ impl View {
         }
         lanes.values().all(|lane| match lane.phase {
             LanePhase::Stopped => true,
-            LanePhase::Starting | LanePhase::Waiting => false,
+            LanePhase::Starting | LanePhase::Waiting | LanePhase::StandingBy => false,
             // Offsets of topics are no positions: there, a lane is at the end when it has been for a while.
             LanePhase::Running if through_kafka => lane.idle_since.is_some_and(|since| since.elapsed() > SETTLED),
             LanePhase::Running => lane.next_offset > head.0.max(0),
@@ -315,17 +314,28 @@ pub(crate) fn handlers(
         board,
         process_metrics: weir_api::exporter()?,
         limits: Arc::new(attached.settings.api.limits()),
+        parts: attached.settings.parts().into_iter().map(str::to_owned).collect(),
+        layout: weir_api::Layout::default(),
     })
 }
 
-/// Starts lanes by name, on topics where brokers are set, else on the event store.
+/// Listens at an address of the settings; gives the URL, too.
+pub(crate) async fn listen(setting: &str, address: &str) -> Result<(TcpListener, String), BoxError> {
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        format!("{setting} = {address}: {e}; another address goes with --set {setting}=127.0.0.1:0, which takes a free port")
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+/// Starts lanes by name, on topics where brokers are set, else on the event store. `owner` is this process in the ledger.
 pub(crate) async fn start_lanes(
     attached: &Attached,
     names: &[String],
+    owner: &str,
     board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<JoinSet<Result<(), LaneError>>, BoxError> {
-    let owner = format!("{}-{}", std::process::id(), Uuid::now_v7());
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
     let settings = &attached.settings;
     let policy = settings.record_policy();
@@ -341,9 +351,9 @@ pub(crate) async fn start_lanes(
             }
             None => Box::new(EventStoreSource::open(attached.database.clone(), signal.clone()).await?),
         };
-        let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner.clone()));
+        let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
         let mut sink: Box<dyn Sink> = match name.as_str() {
-            "read-models" => {
+            READ_MODELS => {
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
             "metrics" => Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone())),
@@ -355,25 +365,57 @@ pub(crate) async fn start_lanes(
         };
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());
-        lanes.spawn(async move { Box::pin(run_lane(&lane, source.as_mut(), sink.as_mut(), &board, &stop)).await });
+        let carrying = (name == READ_MODELS).then(|| Runner::new(attached));
+        lanes.spawn(async move {
+            if let Some(runner) = carrying {
+                carry_over(&runner, &board, &stop).await;
+            }
+            Box::pin(run_lane(&lane, source.as_mut(), sink.as_mut(), &board, &stop)).await
+        });
     }
     Ok(lanes)
+}
+
+/// Read models of an older layout are rebuilt before their lane goes on, by the first process that comes to it.
+async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationToken) {
+    let mut backoff = Backoff::default();
+    loop {
+        let trouble = match runner.carry_over().await {
+            Ok(Carried::Current) => break,
+            Ok(Carried::Elsewhere) => "the read models are being rebuilt for this version by another process".to_owned(),
+            Err(error) => {
+                let words = format!(
+                    "the read models are of an older layout and could not be rebuilt: {}; mend that, and it is tried again",
+                    chain(error.as_ref())
+                );
+                tracing::warn!(error = words, "the read models wait");
+                words
+            }
+        };
+        board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Waiting, Some(trouble)));
+        if stop.is_cancelled() || !backoff.wait(stop).await {
+            return;
+        }
+    }
+    board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Starting, None));
 }
 
 /// The publisher beside the lanes; one that stops for good stops alone, as a lane does.
 fn start_publisher(
     attached: &Attached,
     lanes: &mut JoinSet<Result<(), LaneError>>,
+    board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<(), BoxError> {
     let options = attached.settings.publisher_options()?;
-    let (database, stop) = (attached.database.clone(), stop.clone());
+    let (database, board, stop) = (attached.database.clone(), board.clone(), stop.clone());
+    board.announce(PUBLISHER);
     lanes.spawn(async move {
         let signal = AppendSignal::start(database.clone(), stop.clone());
-        let published = weir_kafka::publish(&options, &database, &signal, &stop).await;
+        let published = weir_kafka::publish(&options, &database, &signal, &board, &stop).await;
         published.map_err(|error| {
             tracing::error!(error = chain(&error), "the publisher stopped");
-            LaneError { lane: "publisher".to_owned(), source: error.into() }
+            LaneError { lane: PUBLISHER.to_owned(), source: error.into() }
         })
     });
     Ok(())

@@ -9,6 +9,7 @@ mod output;
 mod schedule;
 mod server;
 mod settings;
+mod telling;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use weir_engine::BatchLimits;
+use weir_engine::{BatchLimits, PUBLISHER};
+use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
 use weir_verify::{CLICKHOUSE, LANES};
@@ -32,9 +33,10 @@ pub(crate) struct Settings {
     pub(crate) history: History,
     pub(crate) clickhouse: clickhouse::Settings,
     pub(crate) kafka: kafka::Kafka,
-    publisher: kafka::Publisher,
+    pub(crate) publisher: kafka::Publisher,
     pub(crate) run: Run,
     append: Append,
+    assessments: Assessments,
     pub(crate) durations: Units,
     dead_letters: DeadLetters,
     lanes: BTreeMap<String, Lane>,
@@ -139,6 +141,12 @@ struct Append {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Assessments {
+    max_attempts: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DeadLetters {
     retry_delays_ms: Vec<u64>,
     parked_max: i64,
@@ -149,6 +157,7 @@ struct DeadLetters {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lane {
+    enabled: bool,
     records_max: usize,
     bytes_max: usize,
     flush_interval_ms: u64,
@@ -196,10 +205,26 @@ impl Settings {
         }
     }
 
-    /// The lanes that run by themselves.
+    /// What the command side holds commands to.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules { max_attempts: NonZeroU32::new(self.assessments.max_attempts) }
+    }
+
+    /// The lanes that are enabled, and so compared.
+    pub(crate) fn enabled_lanes(&self) -> Vec<&'static str> {
+        LANES.into_iter().filter(|lane| self.lanes.get(*lane).is_some_and(|lane| lane.enabled)).collect()
+    }
+
+    /// The lanes that run by themselves: those that are enabled, and have what they need.
     pub(crate) fn lanes(&self) -> Vec<&'static str> {
         let with_clickhouse = !self.clickhouse.url.is_empty();
-        LANES.into_iter().filter(|lane| *lane != CLICKHOUSE || with_clickhouse).collect()
+        self.enabled_lanes().into_iter().filter(|lane| *lane != CLICKHOUSE || with_clickhouse).collect()
+    }
+
+    /// What should be at work somewhere: the lanes, and the publisher where there are brokers.
+    pub(crate) fn parts(&self) -> Vec<&'static str> {
+        let publisher = self.kafka.options().map(|_| PUBLISHER);
+        self.lanes().into_iter().chain(publisher).collect()
     }
 
     /// The lane of this name as the engine wants it.

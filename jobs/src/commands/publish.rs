@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, PUBLISHER, StatusBoard};
 use weir_postgres::AppendSignal;
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::instance::{Attached, Place};
+use crate::instance::{Attached, Place, handlers, listen};
 use crate::output::complain;
+use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,6 +45,17 @@ async fn recover(attached: &Attached) -> Result<(), BoxError> {
 
 async fn publish(attached: &Attached, stop: CancellationToken) -> Result<(), BoxError> {
     let options = attached.settings.publisher_options()?;
+    let board = StatusBoard::default();
+    board.announce(PUBLISHER);
+    let (listener, address) = listen("publisher.listen", &attached.settings.publisher.listen).await?;
+    let handlers = handlers(attached, attached.commands(&stop), board.clone())?;
+    let telling = Telling::start(&attached.database, telling::process("publish", &address), &board).await?;
+    let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
+    tracing::info!(metrics = %format_args!("{address}/metrics"), "publisher");
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
-    Ok(weir_kafka::publish(&options, &attached.database, &signal, &stop).await?)
+    let published = weir_kafka::publish(&options, &attached.database, &signal, &board, &stop).await;
+    stop.cancel();
+    telling.end().await;
+    http.await??;
+    Ok(published?)
 }

@@ -3,12 +3,12 @@
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weir_engine::{BoxError, StatusBoard};
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::instance::{Attached, Place, handlers, start_lanes};
+use crate::instance::{Attached, Place, handlers, listen, start_lanes};
+use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,13 +37,14 @@ async fn run_lanes(
     // Without brokers the lanes of `weir up` have the only source to themselves.
     attached.settings.kafka.required()?;
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
-    let listener = TcpListener::bind(&attached.settings.run.listen).await?;
-    let address = listener.local_addr()?;
+    let (listener, address) = listen("run.listen", &attached.settings.run.listen).await?;
     // Before the lanes, or what they count first is counted nowhere.
     let handlers = handlers(attached, attached.commands(&stop), board.clone())?;
-    let mut lanes = start_lanes(attached, names, &board, &stop).await?;
+    let process = telling::process("run", &address);
+    let mut lanes = start_lanes(attached, names, &process.id, &board, &stop).await?;
+    let telling = Telling::start(&attached.database, process, &board).await?;
     let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
-    tracing::info!(metrics = %format_args!("http://{address}/metrics"), lanes = names.join(" "), "running");
+    tracing::info!(metrics = %format_args!("{address}/metrics"), lanes = names.join(" "), "running");
     let mut failure: Option<BoxError> = None;
     loop {
         tokio::select! {
@@ -65,6 +66,7 @@ async fn run_lanes(
             failure.get_or_insert(error.into());
         }
     }
+    telling.end().await;
     http.await??;
     failure.map_or(Ok(()), Err)
 }

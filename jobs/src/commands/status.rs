@@ -5,33 +5,39 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_engine::BoxError;
 use weir_engine::retry::chain;
-use weir_kafka::TopicLog;
-use weir_model::event::TOPICS;
-use weir_postgres::{EVENT_STORE_TOPIC, EventStore, Ledger, dead_letters};
+use weir_engine::{BoxError, PUBLISHER};
+use weir_postgres::parts::{self, Part};
+use weir_postgres::read_models;
+use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters};
+use weir_verify::reach::{Ends, is_live, trouble};
+use weir_verify::{READ_MODELS, Stores};
 
 use super::told_to_stop;
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain, say};
+use crate::telling::is_gone;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Show it anew every second, until Ctrl-C
+    /// Show it again every second, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// A line for each partition of each lane
+    #[arg(long)]
+    partitions: bool,
 }
 
 pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     let attached = place.attach().await?;
-    let shown = if args.watch { watch(&attached, format).await } else { show(&attached, format).await };
+    let shown = if args.watch { watch(&attached, &args, format).await } else { show(&attached, &args, format).await };
     attached.detach().await?;
-    shown.map(|()| ExitCode::SUCCESS)
+    Ok(if shown? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn watch(attached: &Attached, format: Format) -> Result<(), BoxError> {
+async fn watch(attached: &Attached, args: &Args, format: Format) -> Result<bool, BoxError> {
     let told = told_to_stop();
     tokio::pin!(told);
     let in_place = format == Format::Table && std::io::stdout().is_terminal();
@@ -40,18 +46,21 @@ async fn watch(attached: &Attached, format: Format) -> Result<(), BoxError> {
             // ECMA-48: erase the display, cursor to the top.
             say("\u{1b}[2J\u{1b}[H")?;
         }
-        show(attached, format).await?;
+        let is_well = show(attached, args, format).await?;
         tokio::select! {
-            stopped = &mut told => return Ok(stopped?),
+            stopped = &mut told => { stopped?; return Ok(is_well) }
             () = tokio::time::sleep(WATCH_INTERVAL) => {}
         }
     }
 }
 
-async fn show(attached: &Attached, format: Format) -> Result<(), BoxError> {
+/// Prints it; whether everything is well.
+async fn show(attached: &Attached, args: &Args, format: Format) -> Result<bool, BoxError> {
     let status = read(attached).await?;
+    let is_well = status["well"] == true;
     if format == Format::Json {
-        return Ok(say(&serde_json::to_string_pretty(&status)?)?);
+        say(&serde_json::to_string_pretty(&status)?)?;
+        return Ok(is_well);
     }
     if format == Format::Table {
         for (name, value) in [
@@ -66,12 +75,96 @@ async fn show(attached: &Attached, format: Format) -> Result<(), BoxError> {
             say(&format!("{name:>20}  {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))?;
         }
     }
-    let columns = ["lane", "topic", "partition", "nextOffset", "lag", "deadLetters", "epoch", "owner", "advancedAt"];
-    let mut rows = Rows::new(&columns);
-    for lane in status["lanes"].as_array().into_iter().flatten() {
-        rows.rows.push(columns.iter().map(|column| lane[*column].clone()).collect());
+    let (of, columns): (_, &[&str]) = match args.partitions {
+        true => (
+            "partitions",
+            &["lane", "topic", "partition", "nextOffset", "lag", "epoch", "owner", "isOwned", "advancedAt"],
+        ),
+        false => ("parts", &["part", "state", "lag", "lagSeconds", "deadLetters", "processes", "partitions", "since"]),
+    };
+    let mut rows = Rows::new(columns);
+    for row in status[of].as_array().into_iter().flatten() {
+        rows.rows.push(columns.iter().map(|column| row[*column].clone()).collect());
     }
-    Ok(rows.print(format)?)
+    rows.print(format)?;
+    for part in status["parts"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(words)) = (part["part"].as_str(), part["trouble"].as_str()) {
+            complain(&format!("{name}: {words}"));
+        }
+    }
+    if let Some(words) = status["trouble"].as_str() {
+        complain(words);
+    }
+    if !is_well {
+        complain("not everything is well");
+    }
+    Ok(is_well)
+}
+
+/// What is known of one part from all that processes tell.
+struct PartState<'a> {
+    name: &'a str,
+    rows: Vec<&'a Part>,
+    orphans: usize,
+    lag: Option<i64>,
+    lag_seconds: Option<f64>,
+}
+
+impl PartState<'_> {
+    /// One word for all of its processes.
+    fn state(&self) -> &'static str {
+        let live = || self.rows.iter().filter(|part| is_live(part));
+        let any = |phase: &str| live().any(|part| part.phase == phase);
+        if live().next().is_none() {
+            return match (self.rows.iter().any(|part| part.phase == "stopped"), self.rows.first()) {
+                (true, _) => "stopped",
+                (false, Some(part)) if is_gone(part) => "killed",
+                (false, Some(_)) => "silent",
+                (false, None) => "not running",
+            };
+        }
+        if any("waiting") {
+            "waiting"
+        } else if any("running") {
+            "running"
+        } else if any("starting") {
+            "starting"
+        } else {
+            "standing by"
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let mut words: Vec<String> = trouble(self.name, &self.rows).into_iter().collect();
+        if self.orphans > 0 && self.rows.iter().any(|part| is_live(part)) {
+            words.push(format!(
+                "{} partitions belong to no process that is at work; `weir status --partitions` names them",
+                self.orphans
+            ));
+        }
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
+    fn json(&self, dead_letters: i64) -> Value {
+        let processes: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|part| json!({"told": part, "isSilent": part.is_silent(), "isGone": is_gone(part)}))
+            .collect();
+        let newest = self.rows.iter().filter(|part| is_live(part)).map(|part| &part.since).max();
+        json!({
+            "part": self.name,
+            "state": self.state(),
+            "lag": self.lag,
+            "lagSeconds": self.lag_seconds.map(|seconds| (seconds * 10.0).round() / 10.0),
+            "deadLetters": dead_letters,
+            "processes": self.rows.iter().filter(|part| is_live(part)).count(),
+            "partitions": self.rows.iter().filter(|part| is_live(part)).map(|part| part.partitions).sum::<i32>(),
+            "since": newest.or_else(|| self.rows.first().map(|part| &part.since)),
+            "trouble": self.trouble(),
+            "told": processes,
+        })
+    }
 }
 
 async fn read(attached: &Attached) -> Result<Value, BoxError> {
@@ -80,41 +173,31 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     let store = EventStore::new(attached.database.clone());
     let (id, head) = (store.id().await?, store.head().await?.0);
     let client = attached.database.get().await?;
-    let letters = dead_letters::counts(&**client).await?;
-    let topics = match attached.settings.kafka.options() {
-        // Everything else is worth knowing while the brokers are away.
-        Some(kafka) => TopicLog::open(&kafka, &TOPICS)
-            .await
-            .inspect_err(|error| complain(&format!("no lag is shown: {}", chain(error))))
-            .ok(),
-        None => None,
+    let (letters, told) = (dead_letters::counts(&**client).await?, parts::list(&**client).await?);
+    let (ledger, outdated) = (Ledger::rows(&**client).await?, read_models::are_outdated(&**client).await?);
+    drop(client);
+    let (kafka, clickhouse) = (attached.settings.kafka.options(), attached.settings.clickhouse.server());
+    let stores = Stores {
+        database: &attached.database,
+        history: &attached.history,
+        kafka: kafka.as_ref(),
+        clickhouse: clickhouse.as_ref(),
     };
-    let lanes: Vec<Value> = Ledger::rows(&**client)
-        .await?
-        .into_iter()
-        .filter(|row| row.retired_at.is_none())
-        .map(|row| {
-            let in_topics = topics.as_ref().and_then(|topics| topics.ranges().get(&row.partition));
-            let next = row.next_offset.unwrap_or_else(|| in_topics.map_or(1, |(low, _)| *low));
-            // Of a topic: records and commit markers, as the ecosystem's tools count them.
-            let end = match in_topics {
-                Some((_, high)) => Some(*high),
-                None => (*row.partition.topic == *EVENT_STORE_TOPIC).then_some(head + 1),
-            };
-            json!({
-                "lane": row.lane,
-                "source": &*row.partition.source,
-                "topic": &*row.partition.topic,
-                "partition": row.partition.number,
-                "nextOffset": next,
-                "lag": end.map(|end| (end - next).max(0)),
-                "deadLetters": letters.get(&row.lane).copied().unwrap_or(0),
-                "epoch": row.epoch,
-                "owner": row.owner,
-                "advancedAt": row.advanced_at.to_string(),
-            })
-        })
-        .collect();
+    // Everything else is worth knowing while the brokers are away.
+    let (ends, away) = match Ends::now(stores).await {
+        Ok(ends) => (Some(ends), None),
+        Err(error) => (None, Some(format!("no lag is shown: {}", chain(&error)))),
+    };
+    let mut shown = Vec::new();
+    for name in attached.settings.parts() {
+        let state = part_state(name, &store, &told, &ledger, ends.as_ref()).await?;
+        shown.push(state.json(letters.get(name).copied().unwrap_or(0)));
+    }
+    let pending = outdated.then(|| {
+        format!("the read models are of an older layout; the lane {READ_MODELS} rebuilds them before it goes on")
+    });
+    let words: Vec<String> = away.into_iter().chain(pending).collect();
+    let well = words.is_empty() && shown.iter().all(|part| part["trouble"].is_null());
     // The server of a data directory where nothing runs stops again with this command: its address would be of no use.
     let postgres = match &attached.server {
         Some(server) => running.then(|| server.reader_url()),
@@ -131,6 +214,59 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
             "history": attached.history.url.join("events")?.as_str(),
         },
         "eventStore": {"id": id, "head": head},
-        "lanes": lanes,
+        "well": well,
+        "trouble": (!words.is_empty()).then(|| words.join("; ")),
+        "parts": shown,
+        "partitions": partitions(&ledger, &told, ends.as_ref()),
     }))
+}
+
+async fn part_state<'a>(
+    name: &'a str,
+    store: &EventStore,
+    told: &'a [Part],
+    ledger: &[LedgerRow],
+    ends: Option<&Ends>,
+) -> Result<PartState<'a>, BoxError> {
+    let rows = told.iter().filter(|part| part.part == name).collect();
+    let mut state = PartState { name, rows, orphans: 0, lag: None, lag_seconds: None };
+    let Some(ends) = ends else { return Ok(state) };
+    let next = if name == PUBLISHER {
+        state.lag = ends.published.map(|published| (ends.head - published).max(0));
+        ends.published.map(|published| published + 1)
+    } else {
+        let (reached, end) = ends.of_lane(name, ledger);
+        state.lag = Some((end - reached).max(0));
+        state.orphans = ends.orphans(name, ledger, told).len();
+        // Offsets of topics are no positions.
+        ends.published.is_none().then_some(reached)
+    };
+    if let Some(next) = next {
+        state.lag_seconds = if state.lag == Some(0) { Some(0.0) } else { store.age_of(weir_model::Position(next)).await? };
+    }
+    Ok(state)
+}
+
+fn partitions(ledger: &[LedgerRow], told: &[Part], ends: Option<&Ends>) -> Vec<Value> {
+    let current = ledger.iter().filter(|row| row.retired_at.is_none());
+    current
+        .map(|row| {
+            let one = std::slice::from_ref(row);
+            let end = ends.and_then(|ends| ends.of_partition(&row.partition));
+            let is_owned = ends.is_some_and(|ends| ends.orphans(&row.lane, one, told).is_empty());
+            json!({
+                "lane": row.lane,
+                "source": &*row.partition.source,
+                "topic": &*row.partition.topic,
+                "partition": row.partition.number,
+                "nextOffset": row.next_offset,
+                // Of a topic: records and commit markers, as the ecosystem's tools count them.
+                "lag": end.map(|(low, end)| (end - row.next_offset.unwrap_or(low)).max(0)),
+                "epoch": row.epoch,
+                "owner": row.owner,
+                "isOwned": is_owned,
+                "advancedAt": row.advanced_at.to_string(),
+            })
+        })
+        .collect()
 }

@@ -1,25 +1,33 @@
 //! `weir verify`
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 use weir_engine::BoxError;
-use weir_verify::{Report, Stores};
+use weir_verify::{Asked, Report, Stores};
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
 
-pub(crate) async fn run(place: &Place, format: Format) -> Result<ExitCode, BoxError> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Seconds, at most, that lanes which are at work get to pass what is there now
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     let attached = place.attach().await?;
-    let equal = show(&attached, format).await;
+    let equal = show(&attached, Duration::from_secs(args.wait), format).await;
     attached.detach().await?;
     Ok(if equal? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Verifies and prints the table; whether every number agrees.
-pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, BoxError> {
+pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) -> Result<bool, BoxError> {
     let spill = attached.dir.spill()?;
-    let units = attached.settings.durations;
+    let (units, lanes) = (attached.settings.durations, attached.settings.enabled_lanes());
     let kafka = attached.settings.kafka.options();
     let clickhouse = attached.settings.clickhouse.server();
     let stores = Stores {
@@ -28,7 +36,8 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
         kafka: kafka.as_ref(),
         clickhouse: clickhouse.as_ref(),
     };
-    let report = weir_verify::verify(stores, units, &spill).await;
+    let asked = Asked { units, lanes: &lanes, wait, spill: &spill };
+    let report = weir_verify::verify(stores, asked).await;
     std::fs::remove_dir_all(&spill)?;
     let report = report?;
     table(&report).print(format)?;
@@ -39,7 +48,16 @@ pub(crate) async fn show(attached: &Attached, format: Format) -> Result<bool, Bo
         complain(&format!("note: {note}"));
     }
     let cuts: Vec<_> = report.cuts.iter().map(|(lane, below)| format!("{lane} below {below}")).collect();
-    let verdict = if report.is_equal() { "all equal" } else { "NOT EQUAL" };
+    for unreached in &report.unreached {
+        complain(&format!("not there: {}: {}", unreached.part, unreached.words));
+    }
+    let missing: Vec<_> = report.unreached.iter().map(|u| format!("{} is at {} of {}", u.part, u.reached, u.end)).collect();
+    let verdict = match (report.is_different(), missing.is_empty()) {
+        (false, true) => "all equal".to_owned(),
+        (false, false) => format!("NOT ALL COMPARED: what is there is equal, but {}", missing.join(", ")),
+        (true, true) => "NOT EQUAL".to_owned(),
+        (true, false) => format!("NOT EQUAL, and {}", missing.join(", ")),
+    };
     complain(&format!("{verdict}; compared {}", cuts.join(", ")));
     Ok(report.is_equal())
 }
@@ -70,6 +88,21 @@ fn table(report: &Report) -> Rows {
             json!(c.dead_letters),
             json!(c.repeats),
             json!(c.is_equal()),
+        ]);
+    }
+    for unreached in &report.unreached {
+        let (end, reached) = (json!(unreached.end), json!(unreached.reached));
+        let nothing = || json!("");
+        rows.rows.push(vec![
+            json!(unreached.part),
+            json!("(progress)"),
+            end,
+            reached,
+            nothing(),
+            nothing(),
+            json!(0),
+            json!(0),
+            json!(false),
         ]);
     }
     rows

@@ -43,6 +43,8 @@ struct Topic {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Publisher {
+    /// Address of the health and metrics of `weir publish`.
+    pub(crate) listen: String,
     transactional_id: String,
     records_max: usize,
     transaction_timeout_ms: u64,

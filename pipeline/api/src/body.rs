@@ -6,16 +6,16 @@ use axum::extract::{FromRequest, Path, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use crate::{Api, BODY_MAX, Problem};
+use crate::{Api, Problem};
 
-/// The body as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
-pub(crate) async fn json<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T, Problem> {
+/// The body, of at most so many bytes as its route has, as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
+pub(crate) async fn json<T: DeserializeOwned>(api: &Api, request: Request, max: usize) -> Result<T, Problem> {
     let reading = tokio::time::timeout(api.limits.body_timeout, Bytes::from_request(request, &()));
     let bytes =
         reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))?.map_err(|rejection| match rejection
             .status()
         {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(BODY_MAX),
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(max),
             _ => Problem::malformed(rejection.body_text()),
         })?;
     serde_json::from_slice(&bytes)

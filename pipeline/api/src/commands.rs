@@ -16,7 +16,7 @@ use weir_postgres::tokens::Scope;
 use weir_postgres::{Answer, Caller, CommandError, CommandRequest, Snapshot, StreamAppend};
 
 use crate::auth::{authenticate, caller, expected};
-use crate::{APPEND_EVENTS_MAX, Api, BODY_MAX, Problem, body};
+use crate::{APPEND_BODY_MAX, APPEND_EVENTS_MAX, Api, BODY_MAX, Problem, body};
 
 /// Runs one command. The body is the data of the event asked for; `timestamp` may be left out and is then now.
 pub(crate) async fn command(
@@ -27,7 +27,7 @@ pub(crate) async fn command(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let command: CommandType = body::path(name)?.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
-    let data: Object = body::json(&api, request).await?;
+    let data: Object = body::json(&api, request, BODY_MAX).await?;
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
     let span = span(&caller, command.as_str());
     let correlation_id = caller.metadata.correlation_id.clone();
@@ -59,7 +59,7 @@ pub(crate) async fn append(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: AppendBody = body::json(&api, request).await?;
+    let body: AppendBody = body::json(&api, request, APPEND_BODY_MAX).await?;
     if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
         return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
     }
@@ -69,9 +69,6 @@ pub(crate) async fn append(
             let violation = weir_model::Violation::new("/eventType", format!("{e}"));
             Problem::violation(format!("event {index}: {violation}"), &[violation], &format!("/events/{index}"))
         })?;
-        if weir_model::canonical::object_text(&event.data).len() > BODY_MAX {
-            return Err(Problem::too_large(BODY_MAX));
-        }
         events.push((event_type, event.version, event.data));
     }
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
@@ -100,10 +97,13 @@ fn answer(
 ) -> Result<Response, Problem> {
     let _entered = span.enter();
     let answer = answered.inspect_err(|error| tracing::info!(%error, "refused"))?;
-    tracing::debug!(position = answer.last.0, stream = answer.stream, repeated = answer.repeated, "stored");
+    tracing::debug!(position = answer.last.0, stream = %answer.stream, repeated = answer.repeated, "stored");
     let status = if answer.repeated { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({
-        "stream": answer.stream,
+        "stream": answer.stream.to_string(),
+        "aggregateId": answer.stream.aggregate_id(),
+        "aggregateType": answer.stream.aggregate_type(),
+        "tenantId": answer.tenant,
         "version": answer.version,
         "firstPosition": answer.first,
         "position": answer.last,
@@ -139,7 +139,7 @@ pub(crate) async fn create_snapshot(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: SnapshotBody = body::json(&api, request).await?;
+    let body: SnapshotBody = body::json(&api, request, BODY_MAX).await?;
     if body.version < 1 {
         return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
     }

@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use serde_json::json;
-use weir_engine::{LanePhase, LaneStatus};
+use weir_engine::{LanePhase, LaneStatus, PUBLISHER};
+use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
-use weir_postgres::{dead_letters, job_runs, repeats};
+use weir_postgres::{dead_letters, job_runs, parts, repeats};
 
 use crate::Api;
 
@@ -41,28 +42,38 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-fn advancing(lane: &LaneStatus) -> bool {
-    lane.phase == LanePhase::Running && (lane.lag() == 0 || lane.advanced_at.elapsed() < STALLED_AFTER)
+/// A publisher that stands by is as well as one that works.
+fn advancing(part: &LaneStatus) -> bool {
+    match part.phase {
+        LanePhase::Running => part.lag() == 0 || part.advanced_at.elapsed() < STALLED_AFTER,
+        LanePhase::StandingBy => true,
+        LanePhase::Starting | LanePhase::Waiting | LanePhase::Stopped => false,
+    }
 }
 
-/// Every lane is assigned and advancing.
+/// Every part of this process, lanes and publisher, is at work and advancing.
 pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
-    let lanes = api.board.read();
-    let ready = !lanes.is_empty() && lanes.values().all(advancing);
+    let mut parts = api.board.read();
+    let ready = !parts.is_empty() && parts.values().all(advancing);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let lanes: serde_json::Map<_, _> = lanes
-        .into_iter()
-        .map(|(name, lane)| {
-            let shown = json!({"ready": advancing(&lane), "nextOffset": lane.next_offset, "lag": lane.lag(), "trouble": lane.trouble});
-            (name, shown)
-        })
-        .collect();
-    (status, Json(json!({"ready": ready, "lanes": lanes}))).into_response()
+    let shown = |part: &LaneStatus| {
+        json!({"ready": advancing(part), "phase": part.phase.as_str(), "nextOffset": part.next_offset, "lag": part.lag(),
+            "trouble": part.trouble})
+    };
+    let publisher = parts.remove(PUBLISHER).map(|part| shown(&part));
+    let lanes: serde_json::Map<_, _> = parts.iter().map(|(name, lane)| (name.clone(), shown(lane))).collect();
+    (status, Json(json!({"ready": ready, "lanes": lanes, "publisher": publisher}))).into_response()
 }
 
 /// The committed totals, the same from every process, and this process's own metrics.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let lanes = api.board.read();
+    for (name, part) in api.board.read() {
+        for phase in LanePhase::ALL {
+            let labels = [("part", name.clone()), ("phase", phase.as_str().to_owned())];
+            metrics::gauge!("weir_part_phase", &labels).set(if part.phase == phase { 1.0 } else { 0.0 });
+        }
+    }
+    let lanes = api.board.lanes();
     let names: Vec<String> = lanes.keys().cloned().collect();
     for (name, lane) in lanes {
         metrics::gauge!("weir_lane_lag_records", "lane" => name.clone()).set(as_double(lane.lag()));
@@ -83,13 +94,24 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         }
         for run in job_runs::last(&**client).await? {
             let labels = [("name", run.job.clone())];
-            metrics::gauge!("weir_job_failed", &labels).set(if run.outcome.as_deref() == Some("ok") {
-                0.0
-            } else {
-                1.0
-            });
+            // A run that found a difference is another thing than one that could not be done.
+            for outcome in OUTCOMES {
+                let labels = [("name", run.job.clone()), ("outcome", outcome.to_owned())];
+                let is_it = run.outcome.as_deref() == Some(outcome);
+                metrics::gauge!("weir_job_last_outcome", &labels).set(if is_it { 1.0 } else { 0.0 });
+            }
             let ended = run.ended_at.map_or(0, |at| at.as_second());
             metrics::gauge!("weir_job_last_end_timestamp_seconds", &labels).set(as_double(ended));
+        }
+        for (name, at) in job_runs::last_ok(&**client).await? {
+            metrics::gauge!("weir_job_last_ok_timestamp_seconds", "name" => name).set(as_double(at.as_second()));
+        }
+        // Told by the database, for those that cannot tell any more: the same from every process.
+        for (part, count) in parts::silent(&**client, &api.parts).await? {
+            metrics::gauge!("weir_part_silent_processes", "part" => part).set(as_double(count));
+        }
+        for (part, count) in parts::live(&**client, &api.parts).await? {
+            metrics::gauge!("weir_part_live_processes", "part" => part).set(as_double(count));
         }
         MetricTotals::read(&**client).await?.render()
     };

@@ -6,6 +6,7 @@ mod body;
 mod commands;
 mod health;
 mod limits;
+mod models;
 mod openapi;
 mod problem;
 mod reads;
@@ -23,10 +24,11 @@ use weir_postgres::{CommandService, Database, EventStore};
 
 pub use health::exporter;
 pub use limits::Limits;
+pub use models::Layout;
 pub use problem::Problem;
 pub use serve::serve;
 
-/// A command's body at most, and one event's in an append.
+/// A command's body at most; one event's data in an append is held to [`weir_model::contract::door::DATA_MAX`] besides.
 pub const BODY_MAX: usize = 1 << 20;
 
 /// The body of an append at most.
@@ -52,6 +54,10 @@ pub struct Api {
     pub process_metrics: PrometheusHandle,
     /// What one tenant and one client may use.
     pub limits: Arc<Limits>,
+    /// What should be at work somewhere: the enabled lanes, and the publisher where there are brokers.
+    pub parts: Vec<String>,
+    /// Whether the read models are of this build's layout.
+    pub layout: Layout,
 }
 
 /// The routes.
@@ -63,6 +69,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
         .route("/v1/events", get(reads::events))
         .route("/v1/lanes/{lane}", get(reads::lane))
+        .merge(models::routes())
         .route("/v1/openapi.json", get(openapi::document))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use weir_model::contract::{self, CONTRACT_FILES};
 use weir_model::decide::CommandType;
 use weir_model::{AggregateType, EventType};
+use weir_postgres::read_models::shown::{Shown, is_flag};
 
+use crate::models::{LIMIT_MAX, Named, ROUTES};
 use crate::{APPEND_EVENTS_MAX, BODY_MAX};
 
 pub(crate) async fn document() -> Json<Value> {
@@ -26,6 +28,9 @@ pub(crate) fn openapi() -> Value {
     paths.insert("/v1/streams/{stream}/snapshot".to_owned(), json!({"get": snapshot(), "put": create_snapshot()}));
     paths.insert("/v1/events".to_owned(), json!({"get": events()}));
     paths.insert("/v1/lanes/{lane}".to_owned(), json!({"get": lane()}));
+    for (path, shown, named) in ROUTES {
+        paths.insert(path.to_owned(), json!({"get": model(shown, named)}));
+    }
     paths.insert("/v1/openapi.json".to_owned(), json!({"get": plain("This document", json!({"type": "object"}))}));
     paths.insert("/livez".to_owned(), json!({"get": text("The process answers", "text/plain")}));
     paths.insert("/readyz".to_owned(), json!({"get": readyz()}));
@@ -36,7 +41,8 @@ pub(crate) fn openapi() -> Value {
             "title": "Weir",
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!(
-                "Commands in, events out. A body, and one event of an append, has at most {BODY_MAX} bytes. Every refusal is a \
+                "Commands in, events and read models out. A body, and one event of an append, has at most {BODY_MAX} bytes, counted as they \
+                 are stored: with numbers spelled out. Every refusal is a \
                  problem document (RFC 9457)."
             ),
         },
@@ -105,7 +111,7 @@ fn caller_headers() -> Vec<Value> {
 fn stream_parameter() -> Value {
     let types = AggregateType::ALL.map(AggregateType::as_str).join("|");
     json!({"name": "stream", "in": "path", "required": true, "description": "AggregateType-aggregateId",
-        "schema": {"type": "string", "pattern": format!("^({types})-[A-Za-z0-9_]{{1,200}}$")}})
+        "schema": {"type": "string", "pattern": format!("^({types})-[A-Za-z0-9_]{{1,200}}(/[A-Za-z0-9_]{{1,50}})?$")}})
 }
 
 fn query(name: &str, description: &str, min: i64, max: i64) -> Value {
@@ -222,11 +228,51 @@ fn lane() -> Value {
     })
 }
 
+/// What [`Shown`] shows, one or a list of it.
+fn model(shown: Shown, named: Named) -> Value {
+    let properties: Map<String, Value> = shown
+        .fields()
+        .map(|(name, is_time)| (name, if is_time { json!({"type": ["string", "null"]}) } else { json!({}) }))
+        .collect();
+    let names: Vec<&String> = properties.keys().collect();
+    let one = json!({"type": "object", "required": names, "properties": properties});
+    let mut parameters = vec![
+        query("wait_for", "Answer once the read models hold this position of one of your own events", 0, i64::MAX),
+        query("timeout_ms", "Wait so long at most", 0, 30_000),
+    ];
+    if named != Named::All {
+        parameters.push(json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": "^[A-Za-z0-9_]{1,200}$"}}));
+    }
+    if named == Named::One {
+        return json!({
+            "summary": format!("One {} as the read model has it", shown.name),
+            "security": [{"token": []}],
+            "parameters": parameters,
+            "responses": responses(&[("200", "The row", one)], &FINDING),
+        });
+    }
+    parameters.push(query("limit", "At most so many", 1, LIMIT_MAX));
+    parameters.push(json!({"name": "cursor", "in": "query", "required": false, "description": "`next` of the page before",
+        "schema": {"type": "string", "pattern": "^[!-~]*$"}}));
+    for (name, column) in shown.filters {
+        let schema = if is_flag(column) { json!({"enum": ["true", "false"]}) } else { json!({"type": "string", "pattern": "^[!-~]*$"}) };
+        parameters.push(json!({"name": name, "in": "query", "required": false, "description": "Only with this value", "schema": schema}));
+    }
+    let page = json!({"type": "object", "required": ["items", "next"],
+        "properties": {"items": {"type": "array", "items": one}, "next": {"type": ["string", "null"]}}});
+    json!({
+        "summary": format!("A page of every {} as the read model has it", shown.name),
+        "security": [{"token": []}],
+        "parameters": parameters,
+        "responses": responses(&[("200", "A page", page)], &FINDING),
+    })
+}
+
 fn readyz() -> Value {
-    let schema = json!({"type": "object", "required": ["ready", "lanes"],
-        "properties": {"ready": {"type": "boolean"}, "lanes": {"type": "object"}}});
+    let schema = json!({"type": "object", "required": ["ready", "lanes", "publisher"], "properties": {
+        "ready": {"type": "boolean"}, "lanes": {"type": "object"}, "publisher": {"type": ["object", "null"]}}});
     let answer = json!({"application/json": {"schema": schema}});
-    json!({"summary": "Every lane is assigned and advancing", "responses": {
+    json!({"summary": "Every lane of this process, and its publisher, is at work and advancing", "responses": {
         "200": {"description": "Ready", "content": answer}, "503": {"description": "Not ready, and why", "content": answer}}})
 }
 
@@ -246,7 +292,7 @@ fn problem() -> Value {
 }
 
 fn event() -> Value {
-    let strings = ["eventId", "tenant", "stream", "eventType", "schemaVersion", "source", "timestamp", "recordedAt"];
+    let strings = ["eventId", "tenant", "stream", "aggregateId", "aggregateType", "eventType", "schemaVersion", "source", "timestamp", "recordedAt"];
     let mut properties: Map<String, Value> =
         strings.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
     properties.insert("position".to_owned(), json!({"type": "integer", "minimum": 1}));
@@ -263,8 +309,9 @@ fn page() -> Value {
 }
 
 fn answer() -> Value {
-    json!({"type": "object", "required": ["stream", "version", "firstPosition", "position", "recordedAt", "repeated", "correlationId"],
-        "properties": {"stream": {"type": "string"}, "version": {"type": "integer", "minimum": 1},
+    json!({"type": "object", "required": ["stream", "aggregateId", "aggregateType", "tenantId", "version", "firstPosition", "position", "recordedAt", "repeated", "correlationId"],
+        "properties": {"stream": {"type": "string"}, "aggregateId": {"type": "string"}, "aggregateType": {"type": "string"},
+            "tenantId": {"type": "string"}, "version": {"type": "integer", "minimum": 1},
             "firstPosition": {"type": "integer", "minimum": 1}, "position": {"type": "integer", "minimum": 1},
             "recordedAt": {"type": "string"}, "repeated": {"type": "boolean"}, "correlationId": {"type": "string"}}})
 }

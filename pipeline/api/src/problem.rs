@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weir_engine::retry::chain;
 use weir_model::Violation;
+use weir_model::contract::door::DATA_MAX;
 use weir_postgres::{AppendError, CommandError, DbError, ErrorKind};
 
 /// An error answer.
@@ -55,7 +56,7 @@ impl Problem {
     }
 
     pub(crate) fn too_large(max: usize) -> Self {
-        let detail = format!("a body, and an event within one, may have at most {max} bytes");
+        let detail = format!("a body may have at most {max} bytes here");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
     }
 
@@ -146,6 +147,15 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Contract { index, violation } => {
                 Self::violation(detail, &violation.violations, &data_of(index))
+            }
+            CommandError::TooLarge { index, bytes } => {
+                let mut problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+                    .with("storedBytes", bytes.into())
+                    .with("maxBytes", DATA_MAX.into());
+                if let Some(index) = index {
+                    problem = problem.with("pointer", format!("#/events/{index}/data").into());
+                }
+                problem
             }
             CommandError::WrongStream { index, reason } => {
                 Self::violation(detail, &[Violation::new("", reason)], &data_of(index))

@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weir_model::{EventType, Position, StreamId};
-use weir_postgres::tokens::Scope;
+use weir_postgres::tokens::{Principal, Scope};
 use weir_postgres::{DbError, Ledger, Page, inspect};
 
 use crate::auth::authenticate;
@@ -133,16 +133,29 @@ pub(crate) async fn lane(
 ) -> Result<Json<Value>, Problem> {
     let principal = authenticate(&api, &headers, Scope::Read).await?;
     let (lane, query) = (body::path(lane)?, params(query)?);
-    let position = Position(not_negative("wait_for", query.wait_for)?);
-    if !api.board.read().contains_key(&lane) {
+    let position = not_negative("wait_for", query.wait_for)?;
+    if !api.board.lanes().contains_key(&lane) {
         return Err(Problem::not_found(format!("there is no lane {lane}")));
     }
-    let event = api.store.at(&principal.tenant, position).await?;
-    if position.0 > 0 && event.is_none() {
+    let timeout = query.timeout_ms.and_then(|millis| i64::try_from(millis).ok());
+    let reached = wait_for_lane(&api, &principal, &lane, position, timeout).await?;
+    Ok(Json(json!({"lane": lane, "reached": reached})))
+}
+
+/// Waits until a lane has applied a position of the tenant's own events, or the time is over; whether it has.
+pub(crate) async fn wait_for_lane(
+    api: &Api,
+    principal: &Principal,
+    lane: &str,
+    position: i64,
+    timeout_ms: Option<i64>,
+) -> Result<bool, Problem> {
+    let event = api.store.at(&principal.tenant, Position(position)).await?;
+    if position > 0 && event.is_none() {
         return Err(Problem::not_found(format!("there is no event of yours at position {position}")));
     }
-    let wait = query.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
-    let deadline = tokio::time::Instant::now() + wait;
+    let asked = timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
+    let deadline = tokio::time::Instant::now() + asked.unwrap_or(WAIT_MAX).min(WAIT_MAX);
     loop {
         let client = api.database.get().await?;
         let mut rows = Ledger::rows(&**client).await?;
@@ -150,7 +163,7 @@ pub(crate) async fn lane(
         rows.retain(|row| row.lane == lane);
         let reached = event.as_ref().is_none_or(|event| inspect::has_applied(&rows, event));
         if reached || tokio::time::Instant::now() >= deadline {
-            return Ok(Json(json!({"lane": lane, "reached": reached})));
+            return Ok(reached);
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }

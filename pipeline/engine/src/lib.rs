@@ -15,5 +15,5 @@ pub use batch::{Batch, BatchLimits, DeadRecord, Located, LocatedOther};
 pub use headers::Headers;
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{BoxError, Claim, Sink, SinkError};
-pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span, Started};
-pub use status::{LanePhase, LaneStatus, StatusBoard};
+pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span, Started, ordering_key};
+pub use status::{LanePhase, LaneStatus, PUBLISHER, StatusBoard};

@@ -20,6 +20,9 @@ const IDLE_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How often a refused partition is looked at again: someone may have decided what to do about it.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
+/// What a lane says of itself that was fenced.
+const FENCED: &str = "fenced: another owner took its partitions, or what they are read from changed; it claims them again";
+
 /// A lane's name and limits.
 #[derive(Debug, Clone)]
 pub struct Lane {
@@ -261,6 +264,7 @@ impl Runner<'_> {
         if self.owned.is_empty() {
             // Another process may have all the partitions; then there is nothing to do here.
             self.board.update(&self.lane.name, |status| {
+                status.partitions = 0;
                 status.idle_since.get_or_insert_with(Instant::now);
             });
             return Ok(());
@@ -279,8 +283,9 @@ impl Runner<'_> {
                 progress::report(&self.lane.name, partition, reached, end);
             }
         }
-        let idle = self.batch.is_empty();
+        let (idle, partitions) = (self.batch.is_empty(), self.owned.len());
         self.board.update(&self.lane.name, |status| {
+            status.partitions = partitions;
             status.end_offset = end_offset.max(status.next_offset);
             if idle && status.lag() == 0 {
                 status.advanced_at = Instant::now();
@@ -335,7 +340,7 @@ impl Runner<'_> {
         }
         self.board.update(&self.lane.name, |status| {
             status.phase = LanePhase::Waiting;
-            status.trouble = error;
+            status.trouble = Some(error.unwrap_or_else(|| FENCED.to_owned()));
         });
         // What waits goes on growing, and this is when people look. The source may be what is away.
         if !self.owned.is_empty() {

@@ -1,11 +1,14 @@
-//! What each lane is doing, for readiness, the status command and the demo's screen.
+//! What each part of this process is doing, its lanes and its publisher: for readiness, the status command, and the demo's screen.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Where a lane stands in its life.
+/// The publisher's name among the parts of a process; no lane has it.
+pub const PUBLISHER: &str = "publisher";
+
+/// Where a part stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LanePhase {
     /// Not claimed yet.
@@ -14,15 +17,38 @@ pub enum LanePhase {
     Running,
     /// Something it needs is away; it tries again.
     Waiting,
+    /// Another process does the work; this one takes over when that ends.
+    StandingBy,
     /// Ended, or stopped by an error that needs someone's help.
     Stopped,
 }
 
-/// One lane at a moment.
+impl LanePhase {
+    /// Every phase.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Running, Self::Waiting, Self::StandingBy, Self::Stopped];
+
+    /// In words, as the database and metrics have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::StandingBy => "standing by",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One part at a moment.
 #[derive(Debug, Clone)]
 pub struct LaneStatus {
     /// Where it stands.
     pub phase: LanePhase,
+    /// Since when.
+    pub since: Instant,
+    /// Partitions that it reads.
+    pub partitions: usize,
     /// The next offset to apply: everything below is in the sink.
     pub next_offset: i64,
     /// The source's end when last asked.
@@ -43,6 +69,8 @@ impl LaneStatus {
     fn new() -> Self {
         Self {
             phase: LanePhase::Starting,
+            since: Instant::now(),
+            partitions: 0,
             next_offset: 0,
             end_offset: 0,
             applied: 0,
@@ -60,25 +88,38 @@ impl LaneStatus {
     }
 }
 
-/// The statuses of all lanes of this process.
+/// The statuses of all parts of this process.
 #[derive(Debug, Clone, Default)]
 pub struct StatusBoard {
     lanes: Arc<Mutex<BTreeMap<String, LaneStatus>>>,
 }
 
 impl StatusBoard {
-    /// Announces a lane, so that readiness waits for it.
+    /// Announces a part, so that readiness waits for it.
     pub fn announce(&self, lane: &str) {
         self.update(lane, |_| {});
     }
 
-    /// Changes a lane's status.
+    /// Changes a part's status.
     pub fn update(&self, lane: &str, change: impl FnOnce(&mut LaneStatus)) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        change(lanes.entry(lane.to_owned()).or_insert_with(LaneStatus::new));
+        let status = lanes.entry(lane.to_owned()).or_insert_with(LaneStatus::new);
+        let before = status.phase;
+        change(status);
+        if status.phase != before {
+            status.since = Instant::now();
+        }
     }
 
-    /// All lanes now, by name.
+    /// All lanes now, by name; the publisher is none.
+    #[must_use]
+    pub fn lanes(&self) -> BTreeMap<String, LaneStatus> {
+        let mut parts = self.read();
+        parts.remove(PUBLISHER);
+        parts
+    }
+
+    /// All parts now, by name.
     #[must_use]
     pub fn read(&self) -> BTreeMap<String, LaneStatus> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -33,6 +33,10 @@ const FETCHED_AHEAD_KIB: &str = "4096";
 /// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
 const FETCH_BYTES_MAX: &str = "4194304";
 
+/// The largest record that is sent. A body of 1 MiB became up to 49 MB of text before the door counted numbers as they are spelled
+/// out; what came in then is still to be published.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
 impl KafkaOptions {
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -95,8 +99,9 @@ impl KafkaOptions {
             .set("compression.type", "snappy")
             .set("batch.size", "16384")
             .set("linger.ms", "5")
-            .set("queue.buffering.max.kbytes", "32768")
-            .set("message.max.bytes", "2097152")
+            // Room for the largest event that was ever let in (see `RECORD_BYTES_MAX`); usually far less is used.
+            .set("queue.buffering.max.kbytes", (2 * RECORD_BYTES_MAX / 1024).to_string())
+            .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
             // The same key in the same partition as Java's and JavaScript's producers.
             .set("partitioner", "murmur2_random");
         extend(&mut config, &self.producer);

@@ -65,7 +65,6 @@ fn is_retriable(error: &rdkafka::error::KafkaError) -> bool {
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
                 | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-                | RDKafkaErrorCode::MessageSizeTooLarge
         )
     )
 }

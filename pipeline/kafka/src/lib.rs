@@ -7,7 +7,9 @@ mod mirror;
 mod poll;
 mod progress;
 mod publisher;
+mod record_headers;
 mod source;
+mod too_large;
 mod topic_ids;
 mod topics;
 

@@ -129,12 +129,19 @@ impl TopicLog {
         looking.await.map_err(|e| KafkaError::unavailable(ACTION, e))?
     }
 
-    /// Every committed record below these offsets, in order within each partition, in chunks. Ends with the channel, or with
-    /// an error.
+    /// Every committed record from some offsets (a partition without one: from its beginning) to below others, in order within
+    /// each partition, in chunks. Ends with the channel, or with an error.
     #[must_use]
-    pub fn read(&self, below: &BTreeMap<Partition, i64>) -> mpsc::Receiver<Result<Vec<Record>, KafkaError>> {
+    pub fn read(
+        &self,
+        from: &BTreeMap<Partition, i64>,
+        below: &BTreeMap<Partition, i64>,
+    ) -> mpsc::Receiver<Result<Vec<Record>, KafkaError>> {
         let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let (log, below) = (self.clone(), below.clone());
+        let (mut log, below) = (self.clone(), below.clone());
+        for (partition, (low, _)) in &mut log.ranges {
+            *low = from.get(partition).copied().unwrap_or(*low).max(*low);
+        }
         tokio::task::spawn_blocking(move || {
             let mut chunk = Chunk::default();
             let read = log.each(&below, |partition, message| {

@@ -10,12 +10,12 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
-use weir_engine::{Headers, Partition, Record, failpoint};
+use weir_engine::{Headers, Partition, Record, failpoint, ordering_key};
 use weir_model::Timestamp;
 
 use crate::client;
@@ -209,9 +209,7 @@ impl Chunk {
         bounds[1] = self.bytes.len();
         self.bytes.extend_from_slice(message.payload().unwrap_or_default());
         bounds[2] = self.bytes.len();
-        for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-            Headers::write(&mut self.bytes, header.key, header.value.unwrap_or_default());
-        }
+        crate::record_headers::each(message, |name, value| Headers::write(&mut self.bytes, name, value));
         bounds[3] = self.bytes.len();
         self.rows.push(Row {
             partition: partition.clone(),
@@ -227,12 +225,11 @@ impl Chunk {
         let bytes = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(capacity)).freeze();
         let record = |row: Row| {
             let [key, payload, headers, end] = row.bounds;
-            let text = || String::from_utf8_lossy(&bytes[key..payload]);
             Record {
                 partition: row.partition,
                 offset: row.offset,
                 // Keys are text in the specification; whatever else stands there still orders records.
-                key: row.has_key.then(|| Arc::from(text())),
+                key: row.has_key.then(|| ordering_key(&bytes[key..payload])),
                 payload: bytes.slice(payload..headers),
                 headers: Headers::from_written(bytes.slice(headers..end)),
                 recorded_at: row.recorded_at,

@@ -4,6 +4,7 @@
 //! publisher first takes the transactional id over, which fences the old one and ends its open transaction, and only then
 //! reads the progress. After any error the outcome counts as unknown: everything begins again with taking over and reading.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,15 +15,17 @@ use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ThreadedProdu
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio_util::sync::CancellationToken;
 use weir_engine::retry::{Backoff, chain};
-use weir_engine::{Record, Source as _, SourceError, SourceEvent, failpoint};
+use weir_engine::{LanePhase, PUBLISHER, Record, Source as _, SourceError, SourceEvent, StatusBoard, failpoint};
+use weir_model::Position;
 use weir_model::event::topic_for;
 use weir_postgres::publishing::{Lead, Publishing};
-use weir_postgres::{AppendSignal, Database, EventStoreSource};
+use weir_postgres::{AppendSignal, Database, EventStore, EventStoreSource};
 
 use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
 use crate::mirror::Mirror;
 use crate::progress::{self, PROGRESS_TOPIC, Progress};
+use crate::too_large;
 
 /// What the publisher needs to know.
 #[derive(Debug, Clone)]
@@ -54,17 +57,52 @@ impl ProducerContext<NoCustomPartitioner> for Quiet {
 
 pub(crate) type TransactionalProducer = ThreadedProducer<Quiet>;
 
-/// Publishes until `stop`. Brokers and database that are away are waited for; an error is one that a person has to mend.
+/// Publishes until `stop`, and tells the board how it goes. Brokers and database that are away are waited for; an error is one that
+/// a person has to mend.
 pub async fn publish(
     options: &PublisherOptions,
     database: &Database,
     signal: &AppendSignal,
+    board: &StatusBoard,
+    stop: &CancellationToken,
+) -> Result<(), KafkaError> {
+    board.announce(PUBLISHER);
+    let published = tokio::select! {
+        published = publish_patiently(options, database, signal, board, stop) => published,
+        never = report(database, board) => match never {},
+    };
+    board.update(PUBLISHER, |status| {
+        status.phase = LanePhase::Stopped;
+        status.trouble = published.as_ref().err().map(|error| chain(error));
+    });
+    published
+}
+
+/// How often the lag is looked at.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// How far publishing is behind the event store, whoever publishes; for as long as it is polled.
+async fn report(database: &Database, board: &StatusBoard) -> Infallible {
+    loop {
+        // A database that is away is the publisher's own trouble, and said there.
+        if let Ok(behind) = Behind::read(database).await {
+            behind.tell(board);
+        }
+        tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
+async fn publish_patiently(
+    options: &PublisherOptions,
+    database: &Database,
+    signal: &AppendSignal,
+    board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<(), KafkaError> {
     let mut backoff = Backoff::default();
     let mut troubled = false;
     while !stop.is_cancelled() {
-        let error = match lead(options, database, signal, stop).await {
+        let error = match lead(options, database, signal, board, stop).await {
             Ok(Led::ToTheEnd) => return Ok(()),
             Ok(Led::UntilFenced) => {
                 tracing::warn!("another publisher took over; standing by");
@@ -74,6 +112,10 @@ pub async fn publish(
             Err(error) if error.is_retriable() => error,
             Err(error) => return Err(error),
         };
+        board.update(PUBLISHER, |status| {
+            status.phase = LanePhase::Waiting;
+            status.trouble = Some(chain(&error));
+        });
         if !troubled {
             tracing::warn!(error = chain(&error), "the publisher waits for what it needs");
             troubled = true;
@@ -97,15 +139,17 @@ async fn lead(
     options: &PublisherOptions,
     database: &Database,
     signal: &AppendSignal,
+    board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<Led, KafkaError> {
     let publishing = Publishing::new(database.clone()).await.during(PUBLISHING)?;
     refuse_embedded(&publishing).await?;
-    let Some(mut lead) = stand_by(options, &publishing, stop).await? else { return Ok(Led::ToTheEnd) };
+    let Some(mut lead) = stand_by(options, &publishing, board, stop).await? else { return Ok(Led::ToTheEnd) };
     refuse_embedded(&publishing).await?;
     let producer = take_over(options).await?;
     failpoint::hit("publisher.after_take_over");
-    let led = Box::pin(publish_with(&producer, options, &publishing, &mut lead, database, signal, stop)).await;
+    let to = Publisher { producer: &producer, options, publishing: &publishing, database, board };
+    let led = Box::pin(to.publish(&mut lead, signal, stop)).await;
     // Its end waits for the brokers.
     drop(tokio::task::spawn_blocking(move || drop(producer)));
     let led = led?;
@@ -131,60 +175,124 @@ async fn refuse_embedded(publishing: &Publishing) -> Result<(), KafkaError> {
     ))
 }
 
-async fn publish_with(
-    producer: &Arc<TransactionalProducer>,
-    options: &PublisherOptions,
-    publishing: &Publishing,
-    lead: &mut Lead,
-    database: &Database,
-    signal: &AppendSignal,
-    stop: &CancellationToken,
-) -> Result<Led, KafkaError> {
-    let progress = read_progress(options, publishing).await?;
-    let mut source = EventStoreSource::open(database.clone(), signal.clone()).await.during(PUBLISHING)?.with_headers();
-    let partition = source.identity().clone();
-    source.start(&[(partition, Some(progress.position + 1))]).await.map_err(unreadable)?;
-    tracing::info!(position = progress.position, "publishing");
-    let event_store: Arc<str> = publishing.event_store().to_string().into();
-    let mut published = progress;
-    let mut sign_of_life = Instant::now();
-    let mut mirror = options.mirror_dead_letters.then(|| Mirror::new(&options.kafka));
-    while !stop.is_cancelled() {
-        let event = tokio::select! {
-            () = stop.cancelled() => break,
-            event = source.next(options.records_max, SIGN_OF_LIFE) => event.map_err(unreadable)?,
-        };
-        if let SourceEvent::Records(records) = event {
-            let started = Instant::now();
-            let count = records.len();
-            let (sender, event_store) = (producer.clone(), event_store.clone());
-            let stopping = stop.clone();
-            let sending = move || transaction(&sender, &event_store, &records, &stopping);
-            match tokio::task::spawn_blocking(sending).await.map_err(|e| KafkaError::unavailable(PUBLISHING, e))? {
-                Ok(progress) => published = progress,
-                Err(error) if is_fenced(producer, &error) => return Ok(Led::UntilFenced),
-                Err(error) => return Err(error).during(PUBLISHING),
+/// What publishing works with, once it leads.
+struct Publisher<'a> {
+    producer: &'a Arc<TransactionalProducer>,
+    options: &'a PublisherOptions,
+    publishing: &'a Publishing,
+    database: &'a Database,
+    board: &'a StatusBoard,
+}
+
+impl Publisher<'_> {
+    async fn publish(
+        &self,
+        lead: &mut Lead,
+        signal: &AppendSignal,
+        stop: &CancellationToken,
+    ) -> Result<Led, KafkaError> {
+        let progress = read_progress(self.options, self.publishing).await?;
+        let source = EventStoreSource::open(self.database.clone(), signal.clone()).await;
+        let mut source = source.during(PUBLISHING)?.with_headers();
+        let partition = source.identity().clone();
+        source.start(&[(partition, Some(progress.position + 1))]).await.map_err(unreadable)?;
+        tracing::info!(position = progress.position, "publishing");
+        self.note_published(progress.position);
+        let mut published = progress;
+        let mut sign_of_life = Instant::now();
+        let mut mirror = self.options.mirror_dead_letters.then(|| Mirror::new(&self.options.kafka));
+        while !stop.is_cancelled() {
+            let event = tokio::select! {
+                () = stop.cancelled() => break,
+                event = source.next(self.options.records_max, SIGN_OF_LIFE) => event.map_err(unreadable)?,
+            };
+            if let SourceEvent::Records(records) = event {
+                match self.send(records, stop).await? {
+                    Some(progress) => published = progress,
+                    None => return Ok(Led::UntilFenced),
+                }
             }
-            metrics::counter!("weir_publisher_events_total").increment(u64::try_from(count).unwrap_or(0));
-            metrics::histogram!("weir_publisher_transaction_seconds").record(started.elapsed().as_secs_f64());
+            self.note_published(published.position);
+            if sign_of_life.elapsed() >= SIGN_OF_LIFE {
+                sign_of_life = Instant::now();
+                if !lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)? {
+                    return Ok(Led::UntilFenced);
+                }
+                if let Some(mirror) = &mut mirror {
+                    mirror.run(self.producer, self.database).await?;
+                }
+            }
         }
-        metrics::gauge!("weir_publisher_position").set(position_gauge(published.position));
-        if sign_of_life.elapsed() >= SIGN_OF_LIFE {
-            sign_of_life = Instant::now();
-            if !lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)? {
-                return Ok(Led::UntilFenced);
+        lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)?;
+        Ok(Led::ToTheEnd)
+    }
+
+    fn note_published(&self, position: i64) {
+        metrics::gauge!("weir_publisher_position").set(double(position));
+        self.board.update(PUBLISHER, |status| {
+            (status.phase, status.trouble) = (LanePhase::Running, None);
+            if status.next_offset != position + 1 {
+                (status.next_offset, status.advanced_at) = (position + 1, tokio::time::Instant::now());
             }
-            if let Some(mirror) = &mut mirror {
-                mirror.run(producer, database).await?;
+            status.end_offset = status.end_offset.max(status.next_offset);
+        });
+    }
+
+    /// Sends records in one transaction; `None` when another publisher took over.
+    async fn send(&self, records: Vec<Record>, stop: &CancellationToken) -> Result<Option<Progress>, KafkaError> {
+        let (started, count) = (Instant::now(), records.len());
+        let records = Arc::new(records);
+        let (sender, event_store) = (self.producer.clone(), self.publishing.event_store().to_string());
+        let (stopping, sent) = (stop.clone(), records.clone());
+        let sending = move || transaction(&sender, &event_store, &sent, &stopping);
+        match tokio::task::spawn_blocking(sending).await.map_err(|e| KafkaError::unavailable(PUBLISHING, e))? {
+            Ok(progress) => {
+                metrics::counter!("weir_publisher_events_total").increment(u64::try_from(count).unwrap_or(0));
+                metrics::histogram!("weir_publisher_transaction_seconds").record(started.elapsed().as_secs_f64());
+                Ok(Some(progress))
             }
+            Err(error) if is_fenced(self.producer, &error) => Ok(None),
+            Err(error) if is_too_large(&error) => Err(too_large::make_room(&self.options.kafka, &records, error).await),
+            Err(error) => Err(error).during(PUBLISHING),
         }
     }
-    lead.note(published.position, published.event_id.as_deref()).await.during(PUBLISHING)?;
-    Ok(Led::ToTheEnd)
+}
+
+fn is_too_large(error: &RdError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+}
+
+/// How far the topics are behind the event store.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    head: i64,
+    published: i64,
+    /// Seconds since the first event that waits was appended; 0 when none does.
+    seconds: f64,
+}
+
+impl Behind {
+    async fn read(database: &Database) -> Result<Self, weir_postgres::DbError> {
+        let store = EventStore::new(database.clone());
+        let head = store.head().await?.0;
+        let (published, _) = Publishing::new(database.clone()).await?.lower_bound().await?;
+        let seconds = if published < head { store.age_of(Position(published + 1)).await?.unwrap_or(0.0) } else { 0.0 };
+        Ok(Self { head, published, seconds })
+    }
+
+    fn tell(self, board: &StatusBoard) {
+        metrics::gauge!("weir_event_store_head").set(double(self.head));
+        metrics::gauge!("weir_publisher_lag_events").set(double((self.head - self.published).max(0)));
+        metrics::gauge!("weir_publisher_lag_seconds").set(self.seconds);
+        board.update(PUBLISHER, |status| {
+            status.next_offset = status.next_offset.max(self.published + 1);
+            status.end_offset = (self.head + 1).max(status.next_offset);
+        });
+    }
 }
 
 #[allow(clippy::as_conversions, reason = "a gauge is a double; positions below 2^53 are exact")]
-fn position_gauge(position: i64) -> f64 {
+fn double(position: i64) -> f64 {
     position as f64
 }
 
@@ -199,12 +307,14 @@ fn unreadable(error: SourceError) -> KafkaError {
 async fn stand_by(
     options: &PublisherOptions,
     publishing: &Publishing,
+    board: &StatusBoard,
     stop: &CancellationToken,
 ) -> Result<Option<Lead>, KafkaError> {
     loop {
         if let Some(lead) = publishing.lead(options.takeover_after).await.during("looking for another publisher")? {
             return Ok(Some(lead));
         }
+        board.update(PUBLISHER, |status| (status.phase, status.trouble) = (LanePhase::StandingBy, None));
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
             () = tokio::time::sleep(Duration::from_millis(500)) => {}

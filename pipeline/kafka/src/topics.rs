@@ -189,7 +189,11 @@ impl Topics {
                 wanted.insert(&entry.name, value);
             }
         }
-        wanted.extend(spec.config.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        for (name, value) in &spec.config {
+            if !wanted.get(name.as_str()).is_some_and(|is| is_enough(name, is, value)) {
+                wanted.insert(name, value);
+            }
+        }
         let mut config = AlterConfig::new(ResourceSpecifier::Topic(&spec.name));
         for (name, value) in wanted {
             config = config.set(name, value);
@@ -237,7 +241,7 @@ fn setting_changes(spec: &TopicSpec, settings: Option<&Settings>) -> Vec<Change>
     for (name, should_be) in &spec.config {
         let found = entry(name);
         let is = found.and_then(|entry| entry.value.clone()).unwrap_or_default();
-        if is != *should_be {
+        if is != *should_be && !is_enough(name, &is, should_be) {
             let obstacle = found.is_none().then(|| "Kafka knows no such setting".to_owned());
             changes.push(Change {
                 topic: spec.name.clone(),
@@ -249,6 +253,30 @@ fn setting_changes(spec: &TopicSpec, settings: Option<&Settings>) -> Vec<Change>
         }
     }
     changes
+}
+
+const SIZE: &str = "max.message.bytes";
+
+/// A topic that was made to take a larger record goes on taking it: nothing is shrunk.
+fn is_enough(name: &str, is: &str, should_be: &str) -> bool {
+    let bytes = |text: &str| text.parse::<u64>().ok();
+    name == SIZE && bytes(is).zip(bytes(should_be)).is_some_and(|(is, should_be)| is > should_be)
+}
+
+/// Makes a topic take records of this size; whether it did not before.
+pub(crate) async fn raise_size(kafka: &KafkaOptions, topic: &str, bytes: usize) -> Result<bool, KafkaError> {
+    const ACTION: &str = "raising a topic's max.message.bytes";
+    let config = [(SIZE.to_owned(), bytes.to_string())].into();
+    let spec = TopicSpec { name: topic.to_owned(), partitions: 1, replication: 1, config };
+    let (kafka, specs) = (kafka.clone(), vec![spec.clone()]);
+    let opening = tokio::task::spawn_blocking(move || Topics::open(&kafka, specs));
+    let topics = opening.await.map_err(|e| KafkaError::unavailable(ACTION, e))??;
+    let settings = topics.settings(&[&spec]).await?;
+    if setting_changes(&spec, settings.get(topic)).is_empty() {
+        return Ok(false);
+    }
+    topics.alter(&spec).await?;
+    Ok(true)
 }
 
 fn check(

@@ -14,6 +14,7 @@ use crate::event::EventType;
 use crate::upcast::{UPCASTERS, Upcaster};
 use crate::{Object, canonical};
 
+pub mod door;
 pub(crate) mod shape;
 
 use shape::{Check, Shape};

@@ -3,6 +3,7 @@
 //! Each command asks for one event and carries that event's data, so a command's contract is its event's contract.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -12,18 +13,27 @@ use crate::Object;
 use crate::event::{AggregateType, EventType, UnknownName};
 use crate::ids::{InvalidId, StreamId};
 
+mod attempts;
 mod content;
 mod once;
 mod task;
 mod user;
 
+pub use attempts::Attempts;
 pub use content::{Content, ContentStatus};
 pub use once::Once;
 pub use task::Task;
 pub use user::User;
 
 /// The layout of [`Aggregate`] in snapshots; raised with every change of it, so that an old snapshot is not misread.
-pub const STATE_VERSION: i32 = 1;
+pub const STATE_VERSION: i32 = 2;
+
+/// Rules that differ from platform to platform. They bind commands alone: what a service decided for itself is a fact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Attempts of one learner at one assessment; any number when `None`.
+    pub max_attempts: Option<NonZeroU32>,
+}
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,11 +94,31 @@ impl fmt::Display for CommandType {
 /// A rule that forbids the command as things stand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// A user, session or assessment exists already.
+    /// A user or session exists already.
     #[error("{stream} exists already")]
     ExistsAlready {
         /// Which one.
         stream: String,
+    },
+    /// The learner has used up the attempts.
+    #[error("{stream} has {attempts} attempts, and assessments.max_attempts allows {max}")]
+    AttemptsUsed {
+        /// The learner's takes of the assessment.
+        stream: String,
+        /// So far.
+        attempts: i64,
+        /// As set.
+        max: NonZeroU32,
+    },
+    /// A profile would hold too much.
+    #[error("{stream} would have preferences of {bytes} bytes; a profile holds at most {max}")]
+    PreferencesFull {
+        /// Which user.
+        stream: String,
+        /// Of canonical JSON.
+        bytes: usize,
+        /// As allowed.
+        max: usize,
     },
     /// Content is not in the state that the step needs.
     #[error("{stream} is {actual}; {event_type} needs it to be {needed}")]
@@ -134,15 +164,22 @@ pub enum Rejection {
     },
 }
 
-/// The stream that data of this type belongs to.
+/// The stream that new data of this type belongs to. Streams of assessments that are one for all learners, as they once were,
+/// stay as they are and get no more events.
 pub fn stream_of(event_type: EventType, data: &Object) -> Result<StreamId, InvalidId> {
     let aggregate_type = event_type.aggregate_type();
-    let id = data.get(aggregate_type.id_field()).and_then(Value::as_str).unwrap_or_default();
-    StreamId::new(aggregate_type, id)
+    let field = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or_default();
+    let id = field(aggregate_type.id_field());
+    match aggregate_type {
+        AggregateType::Assessment => StreamId::of_takes(id, field("userId")),
+        AggregateType::User | AggregateType::Content | AggregateType::LearningSession | AggregateType::Task => {
+            StreamId::new(aggregate_type, id)
+        }
+    }
 }
 
 /// The fields of data that [`Aggregate::apply`] reads: nothing else need be loaded.
-pub const STATE_FIELDS: [&str; 2] = ["agentId", "status"];
+pub const STATE_FIELDS: [&str; 6] = ["agentId", "status", "assessmentId", "userId", "profile", "newValues"];
 
 /// What the command side remembers of a stream: just enough to decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,8 +190,8 @@ pub enum Aggregate {
     Content(Content),
     /// A session.
     LearningSession(Once),
-    /// An assessment.
-    Assessment(Once),
+    /// One learner's takes of an assessment.
+    Assessment(Attempts),
     /// An agent's task.
     Task(Task),
 }
@@ -167,28 +204,36 @@ impl Aggregate {
             AggregateType::User => Self::User(User::default()),
             AggregateType::Content => Self::Content(Content::default()),
             AggregateType::LearningSession => Self::LearningSession(Once::default()),
-            AggregateType::Assessment => Self::Assessment(Once::default()),
+            AggregateType::Assessment => Self::Assessment(Attempts::default()),
             AggregateType::Task => Self::Task(Task::default()),
         }
     }
 
     /// Takes an event of this stream in. An event of another aggregate's type changes nothing.
-    pub fn apply(&mut self, event_type: EventType, data: &Object) {
+    pub fn apply(&mut self, stream: &StreamId, event_type: EventType, data: &Object) {
         match self {
-            Self::User(user) => user.apply(event_type),
+            Self::User(user) => user.apply(event_type, data),
             Self::Content(content) => content.apply(event_type, data),
-            Self::LearningSession(once) | Self::Assessment(once) => once.apply(),
+            Self::LearningSession(once) => once.apply(),
+            Self::Assessment(attempts) => attempts.apply(stream, event_type, data),
             Self::Task(task) => task.apply(event_type, data),
         }
     }
 
     /// The events that the command leads to. `data` has passed the contract of the command's event.
-    pub fn decide(&self, stream: &StreamId, command: CommandType, data: Object) -> Result<Vec<NewEvent>, Rejection> {
+    pub fn decide(
+        &self,
+        stream: &StreamId,
+        command: CommandType,
+        data: Object,
+        rules: &Rules,
+    ) -> Result<Vec<NewEvent>, Rejection> {
         let event_type = command.event_type();
         match self {
-            Self::User(user) => user.decide(stream, event_type)?,
+            Self::User(user) => user.decide(stream, event_type, &data)?,
             Self::Content(content) => content.decide(stream, event_type)?,
-            Self::LearningSession(once) | Self::Assessment(once) => once.decide(stream)?,
+            Self::LearningSession(once) => once.decide(stream)?,
+            Self::Assessment(attempts) => attempts.decide(stream, rules)?,
             Self::Task(task) => task.decide(stream, event_type, &data)?,
         }
         Ok(vec![NewEvent { event_type, data }])
@@ -221,9 +266,10 @@ mod tests {
                 whole.entry("status").and_modify(|value| *value = status.into());
                 let known = |name: &&str| ((*name).to_owned(), whole.get(*name).cloned().unwrap_or_default());
                 let part: Object = STATE_FIELDS.iter().map(known).collect();
+                let stream = stream_of(event_type, &whole).expect("a stream");
                 let state_after = |data: &Object| {
                     let mut state = Aggregate::new(event_type.aggregate_type());
-                    state.apply(event_type, data);
+                    state.apply(&stream, event_type, data);
                     state
                 };
                 assert_eq!(state_after(&part), state_after(&whole), "{event_type} {status}");
@@ -239,8 +285,9 @@ pub(crate) mod testing {
     use crate::wire::samples;
 
     pub(crate) struct Scenario {
-        aggregate: Aggregate,
+        pub(crate) aggregate: Aggregate,
         stream: StreamId,
+        rules: Rules,
     }
 
     pub(crate) fn sample(event_type: EventType) -> Object {
@@ -257,15 +304,19 @@ pub(crate) mod testing {
     impl Scenario {
         pub(crate) fn given(aggregate_type: AggregateType, history: &[EventType]) -> Self {
             let stream = StreamId::new(aggregate_type, "x").expect("valid");
-            let mut scenario = Self { aggregate: Aggregate::new(aggregate_type), stream };
+            Self::of(stream, history, Rules::default())
+        }
+
+        pub(crate) fn of(stream: StreamId, history: &[EventType], rules: Rules) -> Self {
+            let mut scenario = Self { aggregate: Aggregate::new(stream.aggregate_type()), stream, rules };
             for event_type in history {
-                scenario.aggregate.apply(*event_type, &sample(*event_type));
+                scenario.aggregate.apply(&scenario.stream, *event_type, &sample(*event_type));
             }
             scenario
         }
 
         pub(crate) fn and(mut self, event_type: EventType, data: &Object) -> Self {
-            self.aggregate.apply(event_type, data);
+            self.aggregate.apply(&self.stream, event_type, data);
             self
         }
 
@@ -274,7 +325,8 @@ pub(crate) mod testing {
         }
 
         pub(crate) fn when_with(&self, event_type: EventType, data: Object) -> Outcome {
-            Outcome(self.aggregate.decide(&self.stream, CommandType::for_event(event_type), data))
+            let command = CommandType::for_event(event_type);
+            Outcome(self.aggregate.decide(&self.stream, command, data, &self.rules))
         }
     }
 

@@ -148,6 +148,13 @@ impl StreamId {
         Ok(Self { aggregate_type, aggregate_id })
     }
 
+    /// One learner's takes of one assessment: `Assessment-<assessmentId>/<userId>`, with `%` and `/` percent-encoded in both.
+    pub fn of_takes(assessment_id: &str, user_id: &str) -> Result<Self, InvalidId> {
+        check("assessmentId", assessment_id)?;
+        check("userId", user_id)?;
+        Self::new(AggregateType::Assessment, takes_id(assessment_id, user_id))
+    }
+
     /// What kind of thing the stream is about.
     #[must_use]
     pub fn aggregate_type(&self) -> AggregateType {
@@ -180,6 +187,31 @@ impl FromStr for StreamId {
     }
 }
 
+/// Separates shortened aggregate ids from every other use of version 5 UUIDs.
+const SHORTENED_NAMESPACE: Uuid = Uuid::from_u128(0x5407_7e4e_8626_4c6e_9d1a_57e1_0a5c_1d5a);
+
+/// `~` and a UUID, at the end of an id that was too long.
+const SHORTENED_TAIL_LENGTH: usize = 37;
+
+/// The aggregate id of one learner's takes of one assessment. No two pairs have the same, and none is longer than an id may be:
+/// what would be ends in `~` and a version 5 UUID of the whole.
+#[must_use]
+pub fn takes_id(assessment_id: &str, user_id: &str) -> String {
+    let encoded = |part: &str| part.replace('%', "%25").replace('/', "%2F");
+    let whole = format!("{}/{}", encoded(assessment_id), encoded(user_id));
+    let length = whole.chars().count();
+    // One that only looks shortened must not be taken for one that is.
+    let looks_shortened = || {
+        let tail = whole.rsplit_once('~').map(|(_, tail)| tail);
+        length == ID_LENGTH_MAX && tail.is_some_and(|tail| tail.len() == 36 && Uuid::try_parse(tail).is_ok())
+    };
+    if length <= ID_LENGTH_MAX && !looks_shortened() {
+        return whole;
+    }
+    let head: String = whole.chars().take(ID_LENGTH_MAX - SHORTENED_TAIL_LENGTH).collect();
+    format!("{head}~{}", Uuid::new_v5(&SHORTENED_NAMESPACE, whole.as_bytes()).hyphenated())
+}
+
 /// An event's place in the event store's total order, 1 for the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -203,6 +235,34 @@ mod tests {
         for bad in ["", "User", "User-", "Nobody-1", "user-1", "User-a\u{0}b"] {
             assert!(bad.parse::<StreamId>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn takes_of_an_assessment_are_told_apart_by_learner() {
+        let id = |assessment: &str, user: &str| takes_id(assessment, user);
+        assert_eq!(id("final-exam", "u1"), "final-exam/u1");
+        assert_eq!(id("50%", "a/b"), "50%25/a%2Fb");
+        assert_ne!(id("a/b", "c"), id("a", "b/c"));
+        assert_ne!(id("a%2Fb", "c"), id("a/b", "c"));
+        assert_eq!(StreamId::of_takes("e", "u").expect("valid").to_string(), "Assessment-e/u");
+        assert!(StreamId::of_takes("", "u").is_err() && StreamId::of_takes("e", "").is_err());
+    }
+
+    #[test]
+    fn takes_of_long_ids_stay_within_bounds_and_apart() {
+        let (long, emoji) = ("x".repeat(255), "🎓".repeat(255));
+        for (assessment, user) in [(&*long, "u"), ("e", &*long), (&*long, &*long), (&*emoji, &*emoji)] {
+            let stream = StreamId::of_takes(assessment, user).expect("valid");
+            assert_eq!(stream.aggregate_id().chars().count(), ID_LENGTH_MAX);
+            assert!(stream.to_string().chars().count() <= 300);
+        }
+        assert_ne!(takes_id(&long, "u1"), takes_id(&long, "u2"));
+        // An id made to look like another one's shortened form is shortened itself.
+        let shortened = takes_id(&long, "u1");
+        let (assessment, user) = (&shortened[..100], &shortened[101..]);
+        assert_ne!(takes_id(&format!("{assessment}x"), user), shortened);
+        assert_eq!(takes_id("a", &"b".repeat(253)).len(), 255);
+        assert!(!takes_id("a", &"b".repeat(253)).contains('~'));
     }
 
     #[test]

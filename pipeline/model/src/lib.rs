@@ -13,6 +13,7 @@ pub mod decide;
 pub mod event;
 pub mod ids;
 pub mod other;
+pub mod profile;
 pub mod project;
 pub mod upcast;
 pub mod wire;

@@ -7,10 +7,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tracing::Instrument as _;
 use uuid::Uuid;
+use weir_model::contract::door::{self, DATA_MAX, Refusal};
 use weir_model::contract::{self, ContractViolation};
-use weir_model::decide::{CommandType, NewEvent, Rejection, STATE_VERSION, stream_of};
+use weir_model::decide::{CommandType, NewEvent, Rejection, Rules, STATE_VERSION, stream_of};
 use weir_model::event::Metadata;
-use weir_model::{Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
+use weir_model::{AggregateType, Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
 
 use crate::append::{Append, Appended, Expected, NewStoredEvent};
 use crate::coalesce::Coalesced;
@@ -87,8 +88,10 @@ pub struct StreamAppend {
 /// The answer to a stored command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// Whose.
+    pub tenant: TenantId,
     /// The stream.
-    pub stream: String,
+    pub stream: StreamId,
     /// Its version now, or when the command was first answered.
     pub version: i64,
     /// The command's first event.
@@ -111,6 +114,14 @@ pub enum CommandError {
         index: Option<usize>,
         /// What is wrong with it.
         violation: ContractViolation,
+    },
+    /// The data is more than every later step can take.
+    #[error("{}the data has {bytes} bytes as it is stored, with its numbers spelled out; at most {DATA_MAX} are taken", which(*index))]
+    TooLarge {
+        /// Which event of an append, from 0; `None` for a command.
+        index: Option<usize>,
+        /// As it would be stored.
+        bytes: usize,
     },
     /// The id is none, or not that of the stream.
     #[error("{}{reason}", which(*index))]
@@ -155,6 +166,7 @@ impl CommandError {
             Self::Contended | Self::Append(AppendError::Unavailable { .. } | AppendError::Overloaded) => true,
             Self::Db(error) => error.kind() == ErrorKind::Unavailable,
             Self::Contract { .. }
+            | Self::TooLarge { .. }
             | Self::WrongStream { .. }
             | Self::Rejected(_)
             | Self::Conflict { .. }
@@ -171,18 +183,19 @@ pub struct CommandService {
     states: Coalesced<StreamKey, Loaded>,
     commits: GroupCommit,
     clock: Arc<dyn Clock>,
+    rules: Rules,
 }
 
 impl CommandService {
     /// Over one event store and its appender. Call within a runtime.
     #[must_use]
-    pub fn new(store: EventStore, commits: GroupCommit, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(store: EventStore, commits: GroupCommit, clock: Arc<dyn Clock>, rules: Rules) -> Self {
         let reader = store.clone();
         let states = Coalesced::start(move |streams: Vec<StreamKey>| {
             let reader = reader.clone();
             async move { state::load(&reader, &streams).await }.boxed()
         });
-        Self { store, states, commits, clock }
+        Self { store, states, commits, clock, rules }
     }
 
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
@@ -193,12 +206,14 @@ impl CommandService {
             .is_some()
             .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
         let prepared = self.prepare(&request)?;
+        let earlier = self.earlier_attempts(&[(&request, &prepared)]).await?;
         for _ in 0..DECISIONS_MAX {
-            let loaded = self.states.get((request.caller.tenant.clone(), prepared.stream.clone())).await?;
+            let mut loaded = self.states.get((request.caller.tenant.clone(), prepared.stream.clone())).await?;
+            loaded.add_earlier(earlier.first().copied().unwrap_or(0));
             let decided = match request.expected.fits(loaded.version) {
                 true => loaded
                     .aggregate
-                    .decide(&prepared.stream, request.command, prepared.data.clone())
+                    .decide(&prepared.stream, request.command, prepared.data.clone(), &self.rules)
                     .map_err(CommandError::from),
                 false => Err(CommandError::Conflict { actual: loaded.version }),
             };
@@ -220,17 +235,34 @@ impl CommandService {
                 command_id: prepared.command_id,
                 request_hash: hash,
                 events: stored(events, &prepared.schema_version, prepared.timestamp),
-                metadata: request.caller.metadata.clone(),
+                metadata: caused(&request.caller.metadata, prepared.command_id),
                 source: request.caller.source.clone(),
             };
             match (self.commits.append(append).await?, refusal) {
                 (Appended::Conflict { .. }, Some(refusal)) => return Err(refusal),
                 // Decide anew; a caller who insisted on a version is told when it no longer fits.
                 (Appended::Conflict { .. }, None) => {}
-                (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended),
+                (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended).await,
             }
         }
         Err(CommandError::Contended)
+    }
+
+    /// Attempts in streams of the old form, where a rule asks for them; in the order of the commands.
+    async fn earlier_attempts(&self, commands: &[(&CommandRequest, &Prepared)]) -> Result<Vec<i64>, DbError> {
+        let asked = self.rules.max_attempts.is_some()
+            && commands.iter().any(|(request, _)| request.command.event_type() == EventType::AssessmentCompleted);
+        if !asked {
+            return Ok(Vec::new());
+        }
+        let takes: Vec<(&str, &str, &str)> = commands
+            .iter()
+            .map(|(request, prepared)| {
+                let text = |field: &str| prepared.data.get(field).and_then(Value::as_str).unwrap_or_default();
+                (request.caller.tenant.as_str(), text("assessmentId"), text("userId"))
+            })
+            .collect();
+        self.store.earlier_attempts(&takes).await
     }
 
     fn prepare(&self, request: &CommandRequest) -> Result<Prepared, CommandError> {
@@ -262,6 +294,13 @@ impl CommandService {
         let accepted = contracts
             .accept(event_type, version.unwrap_or(&newest), data)
             .map_err(|violation| CommandError::Contract { index, violation })?;
+        door::check(event_type, &accepted.data).map_err(|refusal| match refusal {
+            Refusal::TooLarge { bytes } => CommandError::TooLarge { index, bytes },
+            Refusal::Violations(violations) => {
+                let version = accepted.version.clone();
+                CommandError::Contract { index, violation: ContractViolation { event_type, version, violations } }
+            }
+        })?;
         let text = accepted.data.get("timestamp").and_then(Value::as_str).unwrap_or_default();
         let timestamp = text.parse().map_err(|e| violation("/timestamp", format!("{e}")))?;
         Ok((accepted.version, accepted.data, timestamp))
@@ -283,28 +322,38 @@ impl CommandService {
             }
             events.extend(stored(vec![NewEvent { event_type, data }], &schema_version, timestamp));
         }
+        let command_id = request.caller.command_id();
         let append = Append {
             tenant: request.caller.tenant.clone(),
             stream: request.stream.clone(),
             expected: request.expected,
-            command_id: request.caller.command_id(),
+            command_id,
             request_hash: hash,
             events,
-            metadata: request.caller.metadata,
+            metadata: caused(&request.caller.metadata, command_id),
             source: request.caller.source,
         };
         let appended = self.commits.append(append).await?;
-        self.answer(&request.caller.tenant, &request.stream, appended)
+        self.answer(&request.caller.tenant, &request.stream, appended).await
     }
 
-    fn answer(&self, tenant: &TenantId, stream: &StreamId, appended: Appended) -> Result<Answer, CommandError> {
+    async fn answer(&self, tenant: &TenantId, stream: &StreamId, appended: Appended) -> Result<Answer, CommandError> {
         match appended {
             Appended::Stored { version, first, last, recorded_at, repeated } => {
+                let mut stream = stream.clone();
+                // What was first answered may be in a stream of the old form.
+                if repeated
+                    && stream.aggregate_type() == AggregateType::Assessment
+                    && let Some(event) = self.store.at(tenant, first).await?
+                    && let Ok(known) = event.stream.parse()
+                {
+                    stream = known;
+                }
                 let before = version - (last.0 - first.0 + 1);
                 if !repeated && version / SNAPSHOT_EVERY > before / SNAPSHOT_EVERY {
                     self.take_snapshot(tenant.clone(), stream.clone());
                 }
-                Ok(Answer { stream: stream.to_string(), version, first, last, recorded_at, repeated })
+                Ok(Answer { tenant: tenant.clone(), stream, version, first, last, recorded_at, repeated })
             }
             Appended::KeyReused => Err(CommandError::KeyReused),
             Appended::Conflict { actual } => Err(CommandError::Conflict { actual }),
@@ -351,6 +400,13 @@ fn stored(events: Vec<NewEvent>, schema_version: &str, timestamp: Timestamp) -> 
             timestamp,
         })
         .collect()
+}
+
+/// What caused an event: what the caller says, else the command itself.
+fn caused(metadata: &Metadata, command_id: Uuid) -> Metadata {
+    let mut metadata = metadata.clone();
+    metadata.causation_id.get_or_insert_with(|| command_id.hyphenated().to_string().into());
+    metadata
 }
 
 fn hash_of(parts: &[&str]) -> [u8; 32] {

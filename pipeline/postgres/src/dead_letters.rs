@@ -49,8 +49,9 @@ impl RecordPolicy {
 }
 
 const INSERT: &str = "INSERT INTO dead_letters \
-     (lane, source, topic, partition, \"offset\", key, state, decodable, event_type, reason, attempts, retry_at, headers, payload) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12), $13, $14) \
+     (lane, source, topic, partition, \"offset\", key, state, decodable, event_type, reason, attempts, retry_at, headers, payload, \
+      ordered) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12), $13, $14, $15) \
      ON CONFLICT (lane, source, topic, partition, \"offset\") DO NOTHING";
 
 struct NewDeadLetter<'a> {
@@ -60,6 +61,7 @@ struct NewDeadLetter<'a> {
     reason: &'a str,
     attempts: i32,
     retry_after: Option<f64>,
+    ordered: bool,
 }
 
 async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'_>) -> Result<(), DbError> {
@@ -73,7 +75,7 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
     // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
     let reason = letter.reason.replace('\0', "\\0");
     let key = record.key.as_ref().map(|key| key.replace('\0', "\\0"));
-    let values: [&(dyn ToSql + Sync); 14] = [
+    let values: [&(dyn ToSql + Sync); 15] = [
         &lane,
         &&*record.partition.source,
         &&*record.partition.topic,
@@ -88,6 +90,7 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
         &letter.retry_after,
         &serde_json::Value::Object(headers),
         &record.payload.as_ref(),
+        &letter.ordered,
     ];
     client.execute(INSERT, &values).await.during("keeping a dead letter")?;
     Ok(())
@@ -97,7 +100,15 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
 pub async fn insert_undecodable(client: &impl GenericClient, lane: &str, dead: &[DeadRecord]) -> Result<(), DbError> {
     for DeadRecord { record, reason } in dead {
         tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
-        let letter = NewDeadLetter { record, state: "dead", event_type: None, reason, attempts: 1, retry_after: None };
+        let letter = NewDeadLetter {
+            record,
+            state: "dead",
+            event_type: None,
+            reason,
+            attempts: 1,
+            retry_after: None,
+            ordered: true,
+        };
         insert(client, lane, letter).await?;
     }
     Ok(())
@@ -113,7 +124,7 @@ pub(crate) async fn park(
     if unapplied.is_empty() {
         return Ok(());
     }
-    for Unapplied { located, reason } in unapplied {
+    for Unapplied { located, reason, ordered } in unapplied {
         let record = &located.record;
         tracing::warn!(
             lane, partition = %record.partition, offset = record.offset, event_id = %located.event.event_id,
@@ -128,6 +139,7 @@ pub(crate) async fn park(
             reason: reason.as_deref().unwrap_or("waits behind an earlier event of its key"),
             attempts: i32::from(reason.is_some()),
             retry_after,
+            ordered: *ordered,
         };
         insert(client, lane, letter).await?;
     }
@@ -151,17 +163,19 @@ async fn check_cap(client: &impl GenericClient, lane: &str, policy: &RecordPolic
     ))
 }
 
-/// Which keys of these events are held up by an earlier one.
+/// Which of these keys are held up by an earlier event.
 pub(crate) async fn parked_keys(
     client: &impl GenericClient,
     lane: &str,
-    events: &[Located],
+    keys: HashSet<Key>,
 ) -> Result<HashSet<Key>, DbError> {
     const ACTION: &str = "looking for parked keys";
     const SQL: &str = "SELECT DISTINCT source, topic, partition, key FROM dead_letters \
-         WHERE lane = $1 AND decodable AND key = ANY($2)";
-    let keys: HashSet<&str> = events.iter().filter_map(|located| located.record.key.as_deref()).collect();
-    let keys: Vec<&str> = keys.into_iter().collect();
+         WHERE lane = $1 AND decodable AND ordered AND key = ANY($2)";
+    if keys.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let keys: Vec<&str> = keys.iter().map(|(_, key)| &**key).collect();
     let rows = client.query(SQL, &[&lane, &keys]).await.during(ACTION)?;
     rows.iter()
         .map(|row| {
@@ -368,7 +382,7 @@ pub(crate) async fn retry_due<P: Projection>(
     policy: &RecordPolicy,
 ) -> Result<(), SinkError> {
     const ACTION: &str = "looking for parked keys that are due";
-    const DUE: &str = "SELECT source, topic, partition, id, key, decodable FROM dead_letters \
+    const DUE: &str = "SELECT source, topic, partition, id, key, decodable AND ordered FROM dead_letters \
          JOIN unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) USING (source, topic, partition) \
          WHERE lane = $1 AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
     if partitions.is_empty() {
@@ -386,11 +400,11 @@ pub(crate) async fn retry_due<P: Projection>(
         let ordered: bool = row.try_get(5).during(ACTION)?;
         let transaction = client.transaction().await.during(ACTION)?;
         ledger.hold(&*transaction, &[&partition]).await?;
-        // A record without key, or of a lane without order, stands for itself alone.
-        let behind = if ordered && projection.ordered() { key } else { None };
+        // A record without key, or one that does not depend on the order, stands for itself alone.
+        let behind = if ordered { key } else { None };
         let sql = format!(
             "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
-             AND (id = $5 OR (decodable AND key = $6)) ORDER BY place"
+             AND (id = $5 OR (decodable AND ordered AND key = $6)) ORDER BY place"
         );
         let values: [&(dyn ToSql + Sync); 6] =
             [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind];

@@ -11,7 +11,7 @@ use weir_engine::{BoxError, SinkError, SourceError};
 pub enum ErrorKind {
     /// Away, overloaded, or the outcome is unknown: the same again, later.
     Unavailable,
-    /// The data is at fault (SQLSTATE classes 22 and 23).
+    /// The data is at fault: SQLSTATE classes 22 and 23, and 54, what is beyond a limit of Postgres (an index entry, a row, jsonb).
     Data,
     /// Trying again cannot help.
     Permanent,
@@ -102,7 +102,7 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
 
 fn kind_of_state(state: &SqlState) -> ErrorKind {
     match state.code().get(..2).unwrap_or_default() {
-        "22" | "23" => ErrorKind::Data,
+        "22" | "23" | "54" => ErrorKind::Data,
         // Connection, rollback (serialization, deadlock), lock timeout, resources (disk full), operator, system, internal.
         "08" | "40" | "53" | "55" | "57" | "58" | "XX" => ErrorKind::Unavailable,
         "25" if *state == SqlState::READ_ONLY_SQL_TRANSACTION => ErrorKind::Unavailable,

@@ -3,21 +3,22 @@
 
 use std::sync::LazyLock;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 use weir_model::decide::STATE_FIELDS;
 use weir_model::event::Metadata;
+use weir_model::wire::OutgoingMetadata;
+use weir_model::ids::takes_id;
 use weir_model::{Object, Position, StreamId, TenantId, Timestamp};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
 
 /// A stored event.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone)]
 pub struct RecordedEvent {
     /// Its place in the total order.
     pub position: Position,
@@ -109,6 +110,47 @@ impl RecordedEvent {
     }
 }
 
+/// The specification's DomainEvent, with what weir knows besides.
+impl Serialize for RecordedEvent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shown<'a> {
+            position: Position,
+            event_id: Uuid,
+            tenant: &'a str,
+            stream: &'a str,
+            aggregate_id: &'a str,
+            aggregate_type: &'a str,
+            version: i64,
+            event_type: &'a str,
+            schema_version: &'a str,
+            source: &'a str,
+            data: &'a RawValue,
+            metadata: OutgoingMetadata<'a>,
+            timestamp: Timestamp,
+            recorded_at: Timestamp,
+        }
+        Shown {
+            position: self.position,
+            event_id: self.event_id,
+            tenant: &self.tenant,
+            stream: &self.stream,
+            aggregate_id: self.aggregate_id(),
+            aggregate_type: self.stream.split_once('-').map_or("", |(name, _)| name),
+            version: self.version,
+            event_type: &self.event_type,
+            schema_version: &self.schema_version,
+            source: &self.source,
+            data: &self.data,
+            metadata: OutgoingMetadata { metadata: &self.metadata, tenant_id: &self.tenant, source: &self.source },
+            timestamp: self.timestamp,
+            recorded_at: self.recorded_at,
+        }
+        .serialize(serializer)
+    }
+}
+
 /// The state of a stream at a version, to spare the reading of everything before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -196,12 +238,37 @@ impl EventStore {
         Ok(self.read("event_id = $1", &[&event_id]).await?.pop())
     }
 
+    /// Seconds since the event at a position was appended.
+    pub async fn age_of(&self, position: Position) -> Result<Option<f64>, DbError> {
+        const SQL: &str = "SELECT extract(epoch FROM now() - recorded_at)::float8 FROM events WHERE id = $1";
+        let client = self.database.get().await?;
+        let row = client.query_opt(SQL, &[&position.0]).await.during(READING)?;
+        Ok(row.map(|row| row.try_get::<_, f64>(0).during(READING)).transpose()?.map(|age| age.max(0.0)))
+    }
+
     /// The id of the event at a position.
     pub async fn event_id_at(&self, position: Position) -> Result<Option<Uuid>, DbError> {
         let client = self.database.get().await?;
         let row =
             client.query_opt("SELECT event_id FROM events WHERE id = $1", &[&position.0]).await.during(READING)?;
         row.map(|row| row.try_get(0).during(READING)).transpose()
+    }
+
+    /// How often learners took assessments in streams of the old form, which were one for all learners: tenant, assessment and
+    /// user, in their order. Nothing is appended to those any more.
+    pub(crate) async fn earlier_attempts(&self, takes: &[(&str, &str, &str)]) -> Result<Vec<i64>, DbError> {
+        const SQL: &str = "SELECT (SELECT count(*) FROM events e WHERE e.tenant = w.t AND e.stream_id = 'Assessment-' || w.a \
+               AND e.event_type = 'AssessmentCompleted' AND e.event_data->>'assessmentId' = w.a AND e.event_data->>'userId' = w.u \
+               AND e.stream_id <> w.own) \
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w(t, a, u, own, i) ORDER BY w.i";
+        let own: Vec<String> = takes.iter().map(|(_, a, u)| format!("Assessment-{}", takes_id(a, u))).collect();
+        let column = |n: fn(&(&str, &str, &str)) -> String| takes.iter().map(n).collect::<Vec<_>>();
+        let (tenants, assessments) = (column(|t| t.0.to_owned()), column(|t| t.1.to_owned()));
+        let users = column(|t| t.2.to_owned());
+        let client = self.database.get().await?;
+        let statement = client.prepare_cached(SQL).await.during(READING)?;
+        let rows = client.query(&statement, &[&tenants, &assessments, &users, &own]).await.during(READING)?;
+        rows.iter().map(|row| row.try_get(0).during(READING)).collect()
     }
 
     /// What the command side remembers of the events of several streams (tenant, stream, version to begin after), in the

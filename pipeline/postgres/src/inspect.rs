@@ -2,12 +2,13 @@
 
 use tokio_postgres::GenericClient;
 use weir_model::event::{partition_for, topic_for};
+use weir_model::project::ReadModel;
 use weir_model::{EventType, Timestamp};
 
 use crate::error::{DbError, During};
 use crate::event_store::RecordedEvent;
 use crate::ledger::LedgerRow;
-use crate::read_models::time;
+use crate::read_models::stored::time;
 use crate::source::EVENT_STORE_TOPIC;
 
 /// Whether a lane has an event, from its rows of the ledger: it read the event store itself beyond it, or its key's partition of
@@ -44,39 +45,43 @@ pub struct ReadModelRow {
 /// The rows that an event had a part in.
 pub async fn read_model_rows(client: &impl GenericClient, event: &RecordedEvent) -> Result<Vec<ReadModelRow>, DbError> {
     const ACTION: &str = "looking for an event in the read models";
-    const USERS: (&str, &str) =
-        ("user_read_model", "SELECT version, updated_at AS at FROM user_read_model WHERE tenant = $1 AND id = $2");
-    const SESSIONS: (&str, &str) = (
-        "learning_session_read_model",
-        "SELECT version, started_at AS at FROM learning_session_read_model WHERE tenant = $1 AND id = $2",
-    );
-    const ASSESSMENTS: (&str, &str) = (
-        "assessment_read_model",
-        "SELECT version, completed_at AS at FROM assessment_read_model WHERE tenant = $1 AND id = $2",
-    );
-    const PROGRESS: (&str, &str) = (
-        "learner_progress_read_model",
-        "SELECT NULL::bigint AS version, last_activity AS at FROM learner_progress_read_model \
-         WHERE tenant = $1 AND user_id = (SELECT event_data->>'userId' FROM events WHERE tenant = $1 AND stream_id = $2 LIMIT 1)",
-    );
-    let (about, id) = (event.event_type.parse::<EventType>(), event.aggregate_id());
-    let queries: &[((&'static str, &str), &str)] = match about {
-        Ok(EventType::UserRegistered | EventType::UserProfileUpdated | EventType::UserDeactivated) => &[(USERS, id)],
-        Ok(EventType::LearningSessionStarted) => &[(SESSIONS, id), (PROGRESS, &event.stream)],
-        Ok(EventType::AssessmentCompleted) => &[(ASSESSMENTS, id), (PROGRESS, &event.stream)],
-        Ok(
-            EventType::ContentUploaded
-            | EventType::ContentProcessingStarted
-            | EventType::ContentProcessingCompleted
-            | EventType::TaskAssigned
-            | EventType::TaskCompleted,
+    // Models, and the row of each that the event had a part in, by the event's tenant and id.
+    const OF_EVENT: &str = "(SELECT %s FROM events WHERE tenant = $1 AND event_id = $2::text::uuid)";
+    let own = "substr(stream_id, strpos(stream_id, '-') + 1)";
+    let of = |model: ReadModel| {
+        let (columns, key, value) = match model {
+            ReadModel::Users => ("version, updated_at", "id", own),
+            ReadModel::Sessions => ("version, started_at", "id", own),
+            ReadModel::Attempts => ("version, completed_at", "key", "event_id::text"),
+            ReadModel::Results => {
+                ("NULL::bigint, last_completed_at", "(assessment_id, user_id)", "event_data->>'assessmentId', event_data->>'userId'")
+            }
+            ReadModel::Progress => ("NULL::bigint, last_activity", "user_id", "event_data->>'userId'"),
+            ReadModel::Contents | ReadModel::Tasks => ("version, updated_at", "id", own),
+        };
+        let (version, at) = columns.split_once(", ").unwrap_or((columns, ""));
+        format!(
+            "SELECT {version} AS version, {at} AS at FROM {} WHERE tenant = $1 AND {key} = {}",
+            model.table(),
+            OF_EVENT.replace("%s", value)
         )
-        | Err(_) => &[],
+    };
+    let Ok(about) = event.event_type.parse::<EventType>() else { return Ok(Vec::new()) };
+    let models: &[ReadModel] = match about {
+        EventType::UserRegistered | EventType::UserProfileUpdated | EventType::UserDeactivated => &[ReadModel::Users],
+        EventType::LearningSessionStarted => &[ReadModel::Sessions, ReadModel::Progress],
+        EventType::AssessmentCompleted => &[ReadModel::Attempts, ReadModel::Results, ReadModel::Progress],
+        EventType::ContentUploaded | EventType::ContentProcessingStarted | EventType::ContentProcessingCompleted => {
+            &[ReadModel::Contents]
+        }
+        EventType::TaskAssigned | EventType::TaskCompleted => &[ReadModel::Tasks],
     };
     let mut found = Vec::new();
-    for ((table, sql), key) in queries {
-        if let Some(row) = client.query_opt(*sql, &[&event.tenant, key]).await.during(ACTION)? {
-            found.push(ReadModelRow { table, version: row.try_get(0).during(ACTION)?, at: time(&row, "at")? });
+    for model in models {
+        let id = event.event_id.to_string();
+        if let Some(row) = client.query_opt(&of(*model), &[&event.tenant, &id]).await.during(ACTION)? {
+            let (version, at) = (row.try_get(0).during(ACTION)?, time(&row, "at")?);
+            found.push(ReadModelRow { table: model.table(), version, at });
         }
     }
     Ok(found)

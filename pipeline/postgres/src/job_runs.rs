@@ -32,6 +32,9 @@ impl Outcome {
     }
 }
 
+/// Every way in which a run can have ended, as stored; of the last nobody was there to tell.
+pub const OUTCOMES: [&str; 4] = ["ok", "different", "failed", "abandoned"];
+
 /// A run, for people.
 #[derive(Debug, Clone)]
 pub struct JobRun {
@@ -123,4 +126,12 @@ pub async fn last(client: &impl GenericClient) -> Result<Vec<JobRun>, DbError> {
     const SQL: &str = "SELECT DISTINCT ON (job) * FROM job_runs WHERE ended_at IS NOT NULL ORDER BY job, id DESC";
     let rows = client.query(SQL, &[]).await.during("reading the runs of jobs")?;
     rows.iter().map(run).collect()
+}
+
+/// When each job last ended well.
+pub async fn last_ok(client: &impl GenericClient) -> Result<Vec<(String, JiffTimestamp)>, DbError> {
+    const ACTION: &str = "reading the runs of jobs";
+    const SQL: &str = "SELECT job, max(ended_at) FROM job_runs WHERE outcome = 'ok' GROUP BY job ORDER BY job";
+    let rows = client.query(SQL, &[]).await.during(ACTION)?;
+    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
 }

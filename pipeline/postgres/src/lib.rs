@@ -15,6 +15,7 @@ pub mod job_runs;
 mod ledger;
 pub mod metric_totals;
 mod notify;
+pub mod parts;
 mod projection;
 pub mod publishing;
 pub mod read_models;

@@ -9,6 +9,7 @@ use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFam
 use prometheus::{Encoder, TextEncoder};
 use tokio_postgres::GenericClient;
 use weir_engine::Located;
+use weir_model::Event;
 use weir_model::project::{self, COUNTERS, EXECUTION_TIME, MetricKey, Units};
 
 use crate::error::{DbError, During, ErrorKind};
@@ -23,7 +24,7 @@ pub struct MetricsProjection {
 
 #[async_trait]
 impl Projection for MetricsProjection {
-    fn ordered(&self) -> bool {
+    fn depends_on_order(&self, _: &Event) -> bool {
         false
     }
 
@@ -48,7 +49,7 @@ pub struct MetricTotals {
 
 impl MetricTotals {
     /// Counts one event.
-    pub fn count(&mut self, event: &weir_model::Event, units: Units) {
+    pub fn count(&mut self, event: &Event, units: Units) {
         for MetricKey { name, label } in project::counted(event) {
             *self.counters.entry((name.to_owned(), label)).or_default() += 1;
         }

@@ -50,8 +50,8 @@ impl From<ApplyError> for SinkError {
 /// Called once for each event as far as committed effects go; must have no effect outside the transaction.
 #[async_trait]
 pub trait Projection: Send + Sync {
-    /// Whether events of one key must be applied in order. If so, an event that fails holds later ones of its key up.
-    fn ordered(&self) -> bool;
+    /// Whether an event must be applied in the order of its key. If so, one that fails holds later ones up that depend on it too.
+    fn depends_on_order(&self, event: &Event) -> bool;
 
     /// Applies the events, in order.
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError>;
@@ -87,7 +87,7 @@ impl Handlers {
 
 #[async_trait]
 impl Projection for Handlers {
-    fn ordered(&self) -> bool {
+    fn depends_on_order(&self, _: &Event) -> bool {
         true
     }
 
@@ -119,6 +119,15 @@ pub(crate) struct Unapplied<'a> {
     pub(crate) located: &'a Located,
     /// `None`: it only waits.
     pub(crate) reason: Option<String>,
+    /// Whether later events of its key wait behind it.
+    pub(crate) ordered: bool,
+}
+
+impl<'a> Unapplied<'a> {
+    /// It waits behind an earlier event of its key.
+    fn waiting(located: &'a Located) -> Self {
+        Self { located, reason: None, ordered: true }
+    }
 }
 
 impl<P: Projection> ProjectionSink<P> {
@@ -162,13 +171,20 @@ impl<P: Projection> ProjectionSink<P> {
         repeats: &Places,
     ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
         let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-        if !self.projection.ordered() {
+        let keys = batch.events.iter().filter_map(|located| self.order_key(located)).collect();
+        let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), keys).await?;
+        if parked.is_empty() {
             return Ok((events.collect(), Vec::new()));
         }
-        let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), &batch.events).await?;
-        let waits = |located: &&Located| key_of(located).is_some_and(|key| parked.contains(&key));
+        let waits = |located: &&Located| self.order_key(located).is_some_and(|key| parked.contains(&key));
         let (waiting, free): (Vec<_>, Vec<_>) = events.partition(waits);
-        Ok((free, waiting.into_iter().map(|located| Unapplied { located, reason: None }).collect()))
+        Ok((free, waiting.into_iter().map(Unapplied::waiting).collect()))
+    }
+
+    /// The key in whose order an event must be applied, if it must.
+    fn order_key(&self, located: &Located) -> Option<Key> {
+        let key = located.record.key.clone().filter(|_| self.projection.depends_on_order(&located.event))?;
+        Some((located.record.partition.clone(), key))
     }
 
     /// Halves until the event at fault stands alone; whatever follows it under the same key waits.
@@ -179,9 +195,9 @@ impl<P: Projection> ProjectionSink<P> {
         blocked: &mut HashSet<Key>,
         unapplied: &mut Vec<Unapplied<'a>>,
     ) -> Result<(), ApplyOutcome> {
-        let waits = |located: &&&Located| key_of(located).is_some_and(|key| blocked.contains(&key));
+        let waits = |located: &&&Located| self.order_key(located).is_some_and(|key| blocked.contains(&key));
         let (waiting, free): (Vec<_>, Vec<_>) = events.iter().partition(waits);
-        unapplied.extend(waiting.into_iter().map(|located| Unapplied { located, reason: None }));
+        unapplied.extend(waiting.into_iter().map(Unapplied::waiting));
         if free.is_empty() {
             return Ok(());
         }
@@ -197,20 +213,15 @@ impl<P: Projection> ProjectionSink<P> {
         const BACK: &str = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt";
         transaction.batch_execute(BACK).await.during("returning to a savepoint")?;
         if let [located] = free[..] {
-            if self.projection.ordered() {
-                blocked.extend(key_of(located));
-            }
-            unapplied.push(Unapplied { located, reason: Some(chain(&error)) });
+            blocked.extend(self.order_key(located));
+            let ordered = self.projection.depends_on_order(&located.event);
+            unapplied.push(Unapplied { located, reason: Some(chain(&error)), ordered });
             return Ok(());
         }
         let (left, right) = free.split_at(free.len() / 2);
         Box::pin(self.apply_bisecting(transaction, left, blocked, unapplied)).await?;
         Box::pin(self.apply_bisecting(transaction, right, blocked, unapplied)).await
     }
-}
-
-pub(crate) fn key_of(located: &Located) -> Option<Key> {
-    located.record.key.clone().map(|key| (located.record.partition.clone(), key))
 }
 
 enum ApplyOutcome {

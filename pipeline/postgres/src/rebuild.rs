@@ -1,58 +1,47 @@
-//! The read models anew from the event store, beside those that serve.
+//! The read models anew, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
+//! `weir_verify`, which knows every source.
 //!
-//! 1. A scratch schema gets tables like those that serve; a lane of its own fills them up to where the serving lane stands.
-//! 2. One transaction holds the serving lane's ledger row, so that the lane stands still; the scratch lane does the rest.
-//! 3. The same transaction compares the two copies, takes over into the serving tables what differs, and with it the dead
-//!    letters of the scratch lane in place of the serving one's.
+//! 1. [`Scratch::begin`]: a scratch schema gets tables like those that serve, and is filled with whole rows.
+//! 2. [`Scratch::hold`] locks every row of the lane's ledger, so that the lane stands still in all processes; the caller applies what
+//!    the lane did meanwhile.
+//! 3. [`Scratch::take_over`] compares the two copies in the same transaction, and makes the serving one like the second.
 //!
 //! What differs is merged row by row instead of tables being renamed: a reader with an older snapshot (a long `SELECT`, `weir
 //! verify`) would find a renamed table empty, and views and grants would stay with the old one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use deadpool_postgres::Transaction;
-use weir_engine::{Batch, Partition, Sink, SinkError, Span, failpoint};
-use weir_model::project::Units;
+use deadpool_postgres::ClientWrapper;
+use weir_engine::{Located, Partition, failpoint};
+use weir_model::project::{FoldedRow, ReadModel, Units};
 
 use crate::database::Database;
-use crate::dead_letters::RecordPolicy;
+use crate::dead_letters;
 use crate::error::{DbError, During, ErrorKind};
-use crate::ledger::Ledger;
-use crate::projection::ProjectionSink;
-use crate::read_models::ReadModelsProjection;
-use crate::source::records_from;
+use crate::ledger::{Ledger, LedgerRow};
+use crate::projection::Projection as _;
+use crate::read_models::{self, LAYOUT, ReadModelsProjection};
+use crate::repeats;
 
 const ACTION: &str = "rebuilding the read models";
 
-/// The lane that is rebuilt, and the one that fills the second copy.
-const LANE: &str = "read-models";
-const SCRATCH_LANE: &str = "read-models-rebuild";
+/// The lane that is rebuilt.
+pub const LANE: &str = "read-models";
 
 /// Where the second copy is.
-pub const SCHEMA: &str = "weir_rebuild";
+const SCHEMA: &str = "weir_rebuild";
 
 /// One rebuild at a time.
 const LOCK: (i32, i32) = (8626, 3);
 
-/// Events in one commit of the second copy.
-const PAGE: i64 = 4000;
-
-/// The tables of the read models, and their keys.
-const TABLES: [(&str, &[&str]); 5] = [
-    ("user_read_model", &["tenant", "id"]),
-    ("learning_session_read_model", &["tenant", "id"]),
-    ("assessment_read_model", &["tenant", "id"]),
-    ("learner_progress_read_model", &["tenant", "user_id"]),
-    ("learner_learning_paths", &["tenant", "user_id", "learning_path_id"]),
-];
+/// Rows written at once.
+const ROWS_MAX: usize = 2000;
 
 /// What a rebuild found and did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Everything below this offset is in both copies.
-    pub below: i64,
     /// By table: rows that only one copy had, or had otherwise.
-    pub different: BTreeMap<&'static str, i64>,
+    pub different: BTreeMap<String, i64>,
 }
 
 impl Rebuilt {
@@ -63,173 +52,173 @@ impl Rebuilt {
     }
 }
 
+/// What the lane stands at: its ledger, and what it left out below it.
+#[derive(Debug, Clone, Default)]
+pub struct Stand {
+    /// Its rows of the ledger, retired ones too.
+    pub ledger: Vec<LedgerRow>,
+    /// Dead letters by partition and offset, and whether a redrive was asked for.
+    pub dead: HashMap<Partition, HashMap<i64, bool>>,
+    /// Repeats by partition and offset, with their event ids.
+    pub repeats: HashMap<Partition, HashMap<i64, String>>,
+}
+
+/// The second copy.
+pub struct Scratch {
+    /// Holds the lock; in a transaction from [`Scratch::hold`] on.
+    client: ClientWrapper,
+    /// Looks into [`SCHEMA`] first.
+    database: Database,
+}
+
 fn permanent(reason: impl std::fmt::Display) -> DbError {
     DbError::new(ACTION, ErrorKind::Permanent, reason.to_string())
 }
 
-/// Rebuilds the read models. `scratch` is the same database with [`SCHEMA`] first on its search path.
-pub async fn rebuild(
-    database: &Database,
-    scratch: &Database,
-    partition: &Partition,
-    units: Units,
-    policy: &RecordPolicy,
-) -> Result<Rebuilt, DbError> {
-    let mut client = database.get().await?;
-    client
-        .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-        .await
-        .during(ACTION)?;
-    let lock = "SELECT pg_try_advisory_lock($1, $2)";
-    if !client.query_one(lock, &[&LOCK.0, &LOCK.1]).await.during(ACTION)?.try_get::<_, bool>(0).during(ACTION)? {
-        return Err(permanent("another process rebuilds them already"));
+impl Scratch {
+    /// Makes the second copy, empty; `None` while another process rebuilds. What an earlier rebuild left is removed.
+    pub async fn begin(database: &Database) -> Result<Option<Self>, DbError> {
+        // Of its own: with this rebuild the connection ends, and with it the lock and what was not committed.
+        let client = deadpool_postgres::Object::take(database.get().await?);
+        let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+        client.batch_execute(settings).await.during(ACTION)?;
+        let lock = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK.0, &LOCK.1]).await.during(ACTION)?;
+        if !lock.try_get::<_, bool>(0).during(ACTION)? {
+            return Ok(None);
+        }
+        let scratch = Self { client, database: database.through(SCHEMA)? };
+        scratch.clear().await?;
+        Ok(Some(scratch))
     }
-    let done = guarded(database, &mut client, scratch, partition, units, policy).await;
-    // Back to the pool only as it was: the connection ends here.
-    drop(deadpool_postgres::Object::take(client));
-    done
-}
 
-async fn guarded(
-    database: &Database,
-    client: &mut deadpool_postgres::Object,
-    scratch: &Database,
-    partition: &Partition,
-    units: Units,
-    policy: &RecordPolicy,
-) -> Result<Rebuilt, DbError> {
-    client.batch_execute(&clean()).await.during(ACTION)?;
-    client.batch_execute(&make()).await.during(ACTION)?;
-    let ledger = Ledger::new(SCRATCH_LANE, "rebuild");
-    let projection = ReadModelsProjection { units };
-    let mut second = Second {
-        sink: ProjectionSink::new(scratch.clone(), ledger, projection, policy.clone()),
-        database: database.clone(),
-        partition: partition.clone(),
-        next: 1,
-    };
-    second.sink.claim(std::slice::from_ref(partition)).await.map_err(stopped)?;
-    // Without holding anything up; what the lane does meanwhile is little.
-    let first = serving_offset(&***client, partition, "").await?;
-    second.fill(first).await?;
-    let transaction = client.transaction().await.during(ACTION)?;
-    transaction.batch_execute("SET LOCAL lock_timeout = '60s'").await.during(ACTION)?;
-    let below = serving_offset(&*transaction, partition, "FOR UPDATE").await?;
-    second.fill(below).await?;
-    let rebuilt = take_over(&transaction, below).await?;
-    failpoint::hit("rebuild.before_commit");
-    transaction.commit().await.during(ACTION)?;
-    failpoint::hit("rebuild.after_commit");
-    client.batch_execute(&clean()).await.during(ACTION)?;
-    Ok(rebuilt)
-}
+    /// Empties the second copy.
+    pub async fn clear(&self) -> Result<(), DbError> {
+        // Unlogged: a crash loses the second copy, and the next rebuild begins anew anyway.
+        let tables = tables()
+            .map(|table| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"))
+            .collect::<Vec<_>>();
+        let sql = format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; {}", tables.join("; "));
+        self.client.batch_execute(&sql).await.during(ACTION)
+    }
 
-/// Removes what an earlier rebuild left.
-fn clean() -> String {
-    format!(
-        "DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; DELETE FROM ledger WHERE lane = '{SCRATCH_LANE}'; \
-         DELETE FROM dead_letters WHERE lane = '{SCRATCH_LANE}'"
-    )
-}
+    /// Where the lane stands now, at one moment.
+    pub async fn stand(&self) -> Result<Stand, DbError> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.client.batch_execute(begin).await.during(ACTION)?;
+        let stand = self.read_stand().await;
+        self.client.batch_execute("COMMIT").await.during(ACTION)?;
+        stand
+    }
 
-/// Unlogged: a crash loses the second copy, and the next rebuild begins anew anyway.
-fn make() -> String {
-    let tables =
-        TABLES.map(|(table, _)| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"));
-    format!("CREATE SCHEMA {SCHEMA}; {}", tables.join("; "))
-}
+    async fn read_stand(&self) -> Result<Stand, DbError> {
+        let mut ledger = Ledger::rows(&*self.client).await?;
+        ledger.retain(|row| row.lane == LANE);
+        let dead = dead_letters::offsets(&*self.client, LANE).await?;
+        let repeats = repeats::left_out(&*self.client, LANE).await?;
+        Ok(Stand { ledger, dead, repeats })
+    }
 
-async fn serving_offset(
-    client: &impl tokio_postgres::GenericClient,
-    partition: &Partition,
-    lock: &str,
-) -> Result<i64, DbError> {
-    let sql = format!(
-        "SELECT next_offset FROM ledger WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 {lock}"
-    );
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&LANE, &&*partition.source, &&*partition.topic, &partition.number];
-    let row = client.query_opt(&sql, &values).await.during(ACTION)?;
-    let next: Option<i64> = row.map(|row| row.try_get(0)).transpose().during(ACTION)?.flatten();
-    next.ok_or_else(|| permanent("the lane read-models has not applied anything yet: there is nothing to rebuild"))
-}
-
-/// The second copy and how far it goes.
-struct Second {
-    sink: ProjectionSink<ReadModelsProjection>,
-    database: Database,
-    partition: Partition,
-    next: i64,
-}
-
-impl Second {
-    /// Applies everything below `end`.
-    async fn fill(&mut self, end: i64) -> Result<(), DbError> {
-        while self.next < end {
-            let records = records_from(&self.database, &self.partition, self.next, PAGE.min(end - self.next)).await?;
-            let mut batch = Batch::default();
-            batch.begin(self.partition.clone(), self.next);
-            for record in records {
-                batch.push(record, None);
-            }
-            let Some(Span { end: reached, .. }) = batch.spans().pop() else {
-                return Err(permanent(format!("the event store ends before {end}, where the lane stands")));
-            };
-            self.sink.commit(&batch).await.map_err(stopped)?;
-            self.next = reached;
+    /// Writes whole rows.
+    pub async fn write(&self, mut rows: Vec<FoldedRow>) -> Result<(), DbError> {
+        while !rows.is_empty() {
+            let some = rows.split_off(rows.len().saturating_sub(ROWS_MAX));
+            let mut client = self.database.get().await?;
+            let transaction = client.transaction().await.during(ACTION)?;
+            read_models::write(&transaction, some).await?;
+            transaction.commit().await.during(ACTION)?;
         }
         Ok(())
     }
-}
 
-fn stopped(error: SinkError) -> DbError {
-    let kind = match &error {
-        SinkError::Retry(_) => ErrorKind::Unavailable,
-        SinkError::Fenced { .. } | SinkError::Fatal(_) => ErrorKind::Permanent,
-    };
-    DbError::new(ACTION, kind, error)
-}
+    /// Applies events as the lane does.
+    pub async fn apply(&self, events: &[Located], units: Units) -> Result<(), DbError> {
+        let mut client = self.database.get().await?;
+        for some in events.chunks(ROWS_MAX) {
+            let transaction = client.transaction().await.during(ACTION)?;
+            let some: Vec<&Located> = some.iter().collect();
+            ReadModelsProjection { units }.apply(&transaction, &some).await.map_err(permanent_apply)?;
+            transaction.commit().await.during(ACTION)?;
+        }
+        Ok(())
+    }
 
-/// Counts what differs, and makes the serving copy like the second one.
-async fn take_over(transaction: &Transaction<'_>, below: i64) -> Result<Rebuilt, DbError> {
-    let mut rebuilt = Rebuilt { below, ..Rebuilt::default() };
-    for (table, key) in TABLES {
-        let columns = columns(transaction, table).await?;
+    /// Lets the lane stand still, wherever it runs, until [`Self::take_over`] or [`Self::let_go`]; where it stands.
+    pub async fn hold(&self) -> Result<Stand, DbError> {
+        self.client.batch_execute("BEGIN; SET LOCAL lock_timeout = '60s'").await.during(ACTION)?;
+        const SQL: &str =
+            "SELECT 1 FROM ledger WHERE lane = $1 ORDER BY source, topic, partition FOR UPDATE";
+        self.client.query(SQL, &[&LANE]).await.during(ACTION)?;
+        self.read_stand().await
+    }
+
+    /// Ends what [`Self::hold`] began, with nothing changed.
+    pub async fn let_go(&self) -> Result<(), DbError> {
+        self.client.batch_execute("ROLLBACK").await.during(ACTION)
+    }
+
+    /// Counts what differs, makes the serving copy like the second one, and lets the lane go on.
+    pub async fn take_over(self) -> Result<Rebuilt, DbError> {
+        let mut rebuilt = Rebuilt::default();
+        for table in tables() {
+            let different = self.merge(table).await?;
+            if different > 0 {
+                rebuilt.different.insert(table.to_owned(), different);
+            }
+        }
+        const BUILT: &str = "UPDATE read_models_layout SET layout = $1, built_at = now()";
+        self.client.execute(BUILT, &[&LAYOUT]).await.during(ACTION)?;
+        failpoint::hit("rebuild.before_commit");
+        self.client.batch_execute("COMMIT").await.during(ACTION)?;
+        failpoint::hit("rebuild.after_commit");
+        self.client.batch_execute(&format!("DROP SCHEMA {SCHEMA} CASCADE")).await.during(ACTION)?;
+        Ok(rebuilt)
+    }
+
+    async fn merge(&self, table: &str) -> Result<i64, DbError> {
+        let (columns, key) = (self.columns(table).await?, self.key(table).await?);
         let list = columns.join(", ");
         let (old, new) = (format!("public.{table}"), format!("{SCHEMA}.{table}"));
         let on = key.iter().map(|k| format!("o.{k} = n.{k}")).collect::<Vec<_>>().join(" AND ");
         let row = |alias: &str| columns.iter().map(|c| format!("{alias}.{c}")).collect::<Vec<_>>().join(", ");
-        let sql = format!(
-            "SELECT count(*) FROM {old} o FULL JOIN {new} n ON {on} WHERE ROW({}) IS DISTINCT FROM ROW({})",
-            row("o"),
-            row("n")
-        );
-        let count: i64 = transaction.query_one(&sql, &[]).await.during(ACTION)?.try_get(0).during(ACTION)?;
+        let same = format!("ROW({}) IS NOT DISTINCT FROM ROW({})", row("o"), row("n"));
+        let sql = format!("SELECT count(*) FROM {old} o FULL JOIN {new} n ON {on} WHERE NOT ({same})");
+        let count: i64 = self.client.query_one(&sql, &[]).await.during(ACTION)?.try_get(0).during(ACTION)?;
         if count == 0 {
-            continue;
+            return Ok(0);
         }
-        rebuilt.different.insert(table, count);
-        let wrong = format!(
-            "DELETE FROM {old} o WHERE NOT EXISTS (SELECT FROM {new} n WHERE {on} AND ROW({}) IS NOT DISTINCT FROM ROW({}))",
-            row("o"),
-            row("n")
-        );
+        let wrong = format!("DELETE FROM {old} o WHERE NOT EXISTS (SELECT FROM {new} n WHERE {on} AND {same})");
         let missing = format!(
             "INSERT INTO {old} ({list}) SELECT {list} FROM {new} n WHERE NOT EXISTS (SELECT FROM {old} o WHERE {on})"
         );
-        transaction.batch_execute(&format!("{wrong}; {missing}")).await.during(ACTION)?;
+        self.client.batch_execute(&format!("{wrong}; {missing}")).await.during(ACTION)?;
+        Ok(count)
     }
-    let letters = format!(
-        "DELETE FROM dead_letters WHERE lane = '{LANE}'; UPDATE dead_letters SET lane = '{LANE}' WHERE lane = '{SCRATCH_LANE}'"
-    );
-    transaction.batch_execute(&letters).await.during(ACTION)?;
-    Ok(rebuilt)
+
+    /// The columns that are written; those that Postgres computes follow.
+    async fn columns(&self, table: &str) -> Result<Vec<String>, DbError> {
+        const SQL: &str = "SELECT quote_ident(column_name) FROM information_schema.columns \
+             WHERE table_schema = 'public' AND table_name = $1 AND is_generated = 'NEVER' ORDER BY ordinal_position";
+        let rows = self.client.query(SQL, &[&table]).await.during(ACTION)?;
+        rows.iter().map(|row| row.try_get(0).during(ACTION)).collect()
+    }
+
+    async fn key(&self, table: &str) -> Result<Vec<String>, DbError> {
+        const SQL: &str = "SELECT quote_ident(a.attname) FROM pg_index i \
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) \
+             WHERE i.indisprimary AND i.indrelid = ('public.' || $1)::text::regclass";
+        let rows = self.client.query(SQL, &[&table]).await.during(ACTION)?;
+        rows.iter().map(|row| row.try_get(0).during(ACTION)).collect()
+    }
 }
 
-/// The columns that are written; those that Postgres computes follow.
-async fn columns(transaction: &Transaction<'_>, table: &str) -> Result<Vec<String>, DbError> {
-    const SQL: &str = "SELECT quote_ident(column_name) FROM information_schema.columns \
-         WHERE table_schema = 'public' AND table_name = $1 AND is_generated = 'NEVER' ORDER BY ordinal_position";
-    let rows = transaction.query(SQL, &[&table]).await.during(ACTION)?;
-    rows.iter().map(|row| row.try_get(0).during(ACTION)).collect()
+fn permanent_apply(error: crate::projection::ApplyError) -> DbError {
+    match error {
+        crate::projection::ApplyError::Db(error) => error,
+        refused @ crate::projection::ApplyError::Refused(_) => permanent(weir_engine::retry::chain(&refused)),
+    }
+}
+
+/// The tables of the read models.
+fn tables() -> impl Iterator<Item = &'static str> {
+    ReadModel::ALL.into_iter().map(ReadModel::table).chain(["learner_learning_paths"])
 }

@@ -12,14 +12,14 @@ use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
 use weir_history::verify::{HistoryHashes, Place, Placed, add_record, left_out};
 use weir_model::canonical::SetHash;
-use weir_model::project::Units;
+use weir_model::project::{Units, rows_of};
 use weir_model::wire::{self, Decoded};
 use weir_model::{Event, OTHER_EVENT, OtherEvent, Timestamp};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
-use weir_postgres::verify::{TABLES, reference_page};
+use weir_postgres::verify::reference_page;
 
-use crate::fold::{Item, fold_sorted, targets};
+use crate::fold::{Folded, Held, fold_sorted};
 use crate::lost::Lost;
 use crate::{Absent, CLICKHOUSE, COLUMNAR, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
 
@@ -108,9 +108,44 @@ impl Expected {
         units: Units,
         spill: &Path,
     ) -> Result<(Self, HistoryHashes), VerifyError> {
-        let (sender, items) = mpsc::channel(QUEUE_MAX);
+        let (sender, held) = mpsc::channel(QUEUE_MAX);
         let path = spill.to_owned();
-        let folding = tokio::task::spawn_blocking(move || fold_sorted(items, units, path));
+        let folding = tokio::task::spawn_blocking(move || {
+            let (mut hashes, mut refused) = (BTreeMap::<&str, SetHash>::new(), Vec::new());
+            fold_sorted(held, units, path, |folded| {
+                match folded {
+                    Folded::Row(model, row) => {
+                        hashes.entry(model.table()).or_default().add(&[row.canonical().as_bytes()]);
+                    }
+                    Folded::Refused(words) => refused.push(format!("{READ_MODELS}: {words}, and is no dead letter")),
+                }
+                true
+            })?;
+            Ok::<_, std::io::Error>((hashes, refused))
+        });
+        let (mut expected, hashes) =
+            Box::pin(Self::walk(database, sources, cuts, &Cuts::new(), lost, table, units, sender)).await?;
+        let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
+        let folded = folding.await.map_err(|e| failed(e.into()))?;
+        let (folded, refused) = folded.map_err(|e| failed(e.into()))?;
+        expected.read_models = folded;
+        expected.differences.extend(refused);
+        Ok((expected, hashes))
+    }
+
+    /// Reads all sources from `starts` (a partition that is not among them: from its beginning) to the cuts, and hands on what the
+    /// lane read-models holds of it.
+    #[allow(clippy::too_many_arguments, reason = "what is read, from where to where, and who takes it")]
+    pub(crate) async fn walk(
+        database: &Database,
+        sources: &Sources,
+        cuts: &Cuts,
+        starts: &Cuts,
+        lost: &Lost,
+        table: Option<&HistoryTable>,
+        units: Units,
+        sender: mpsc::Sender<Held>,
+    ) -> Result<(Self, HistoryHashes), VerifyError> {
         let mut expected = Self { kept: sources.kept, ..Self::default() };
         for ((lane, _), cut) in cuts {
             let below = cut.repeats.iter().filter(|(offset, _)| **offset < cut.below);
@@ -119,14 +154,10 @@ impl Expected {
         let of_event_store = cuts.iter().filter(|((_, partition), _)| *partition == sources.event_store);
         let end = of_event_store.map(|(_, cut)| cut.below).max().unwrap_or(0);
         expected.publishing = end..(sources.published + 1).max(end);
-        expected.read_topics(sources, cuts, units, &sender).await?;
-        expected.read_event_store(database, sources, cuts, lost, units, &sender).await?;
+        expected.read_topics(sources, cuts, starts, units, &sender).await?;
+        expected.read_event_store(database, sources, cuts, starts, lost, units, &sender).await?;
         let hashes = expected.read_history(table, sources, cuts, lost, units, &sender).await?;
         expected.check_repeats();
-        drop(sender);
-        let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
-        let folded = folding.await.map_err(|e| failed(e.into()))?;
-        expected.read_models = folded.map_err(|e| failed(e.into()))?;
         Ok((expected, hashes))
     }
 
@@ -135,12 +166,14 @@ impl Expected {
         &mut self,
         sources: &Sources,
         cuts: &Cuts,
+        starts: &Cuts,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<(), VerifyError> {
         let Some(topics) = &sources.topics else { return Ok(()) };
         let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
-        let mut chunks = topics.read(&ends);
+        let starts = starts.iter().map(|((_, partition), cut)| (partition.clone(), cut.below)).collect();
+        let mut chunks = topics.read(&starts, &ends);
         while let Some(chunk) = chunks.recv().await {
             for record in chunk? {
                 let standing = |lane| Standing::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset);
@@ -155,14 +188,15 @@ impl Expected {
         database: &Database,
         sources: &Sources,
         cuts: &Cuts,
+        starts: &Cuts,
         lost: &Lost,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<(), VerifyError> {
         let partition = &sources.event_store;
         let of_lane: HashMap<&str, &Cut> =
             LANES.iter().filter_map(|lane| Some((*lane, cuts.get(&(lane, partition.clone()))?))).collect();
-        let mut from = 0;
+        let mut from = starts.get(&(READ_MODELS, partition.clone())).map_or(0, |cut| cut.below);
         while from < self.publishing.end {
             let records = reference_page(database, partition, from, PAGE).await?;
             let Some(last) = records.last() else { break };
@@ -202,7 +236,7 @@ impl Expected {
         cuts: &Cuts,
         lost: &Lost,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<HistoryHashes, VerifyError> {
         let Some(table) = table else { return Ok(HistoryHashes::default()) };
         let (sender, mut receiver) = left_out();
@@ -225,7 +259,7 @@ impl Expected {
         event: Decoded,
         cuts: &Cuts,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<(), VerifyError> {
         self.history_alone += 1;
         let id = match &event {
@@ -282,7 +316,7 @@ impl Expected {
         rank: u8,
         standing: impl Fn(&'static str) -> Standing,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<(), VerifyError> {
         let at = At {
             coordinates: Coordinates {
@@ -366,7 +400,7 @@ impl Expected {
         at: At,
         standing: impl Fn(&'static str) -> Standing,
         units: Units,
-        sorter: &mpsc::Sender<Item>,
+        sorter: &mpsc::Sender<Held>,
     ) -> Result<(), VerifyError> {
         let subject = event.event_type.as_str();
         let is_expired = is_expired(self.kept, event.recorded_at);
@@ -394,24 +428,15 @@ impl Expected {
         if standing(METRICS) == Standing::Holds {
             self.metrics.count(event, units);
         }
-        for (table, tenant, key) in targets(event, units) {
-            match standing(READ_MODELS) {
-                Standing::Holds => {
-                    let item = Item {
-                        table: u8::try_from(table).unwrap_or(u8::MAX),
-                        rank: at.rank,
-                        tenant,
-                        key,
-                        offset: at.coordinates.offset,
-                        payload: payload.to_vec(),
-                    };
-                    // The receiver ends early only on an error of its own, which is reported when it is joined.
-                    if sorter.send(item).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
-                    self.note_absent(READ_MODELS, TABLES[table], absent);
+        match standing(READ_MODELS) {
+            Standing::Holds => {
+                let held = Held { event: event.clone(), payload: payload.to_vec(), at: at.coordinates, rank: at.rank };
+                // The receiver ends early only on an error of its own, which is reported when it is joined.
+                drop(sorter.send(held).await);
+            }
+            absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
+                for (model, ..) in rows_of(event, "") {
+                    self.note_absent(READ_MODELS, model.table(), absent);
                 }
             }
         }

@@ -2,54 +2,81 @@
 //! the pure projections.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use extsort::{ExternalSorter, Sortable};
 use tokio::sync::mpsc;
-use weir_model::canonical::SetHash;
-use weir_model::project::{AssessmentRow, Progress, SessionRow, Units, UserRow, progress_of};
+use weir_engine::Located;
+use weir_history::rows::Coordinates;
+use weir_model::project::{FoldedRow, Place, ReadModel, Units, attempt_key, rows_of};
 use weir_model::{Event, wire};
-use weir_postgres::verify::TABLES;
 
 /// Items that the external sort holds in memory at a time.
 const SORT_SEGMENT: usize = 40_000;
 
-/// The rows that an event touches: index into [`TABLES`], tenant, key.
-pub(crate) fn targets(event: &Event, units: Units) -> Vec<(usize, String, String)> {
-    let own = || (event.tenant.to_string(), event.stream.aggregate_id().to_owned());
-    let mut targets = Vec::new();
-    let mut add = |table, (tenant, key): (String, String)| targets.push((table, tenant, key));
-    if UserRow::concerns(event) {
-        add(0, own());
-    }
-    if SessionRow::of(event).is_some() {
-        add(1, own());
-    }
-    if AssessmentRow::of(event, units).is_some() {
-        add(2, own());
-    }
-    if let Some((key, _)) = progress_of(event, units) {
-        add(3, key);
-    }
-    targets
+/// An event that the lane read-models holds, on its way to the rows that it touches.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) event: Event,
+    /// What decodes to it.
+    pub(crate) payload: Vec<u8>,
+    pub(crate) at: Coordinates,
+    /// Where its key's records come from, one place after the other.
+    pub(crate) rank: u8,
 }
 
-/// An event on its way to the row it touches.
+impl Held {
+    fn attempt(&self) -> String {
+        let Coordinates { source, topic, partition, offset } = &self.at;
+        attempt_key(&self.event, Place { source, topic, partition: *partition, offset: *offset })
+    }
+
+    /// As the lane had it.
+    pub(crate) fn located(self) -> Located {
+        let partition = crate::expected::partition_of(&self.at);
+        let record = weir_engine::Record {
+            partition,
+            offset: self.at.offset,
+            key: Some(self.event.stream.aggregate_id().into()),
+            payload: self.payload.into(),
+            headers: weir_engine::Headers::default(),
+            recorded_at: None,
+        };
+        Located { record, event: self.event }
+    }
+}
+
+/// An event and one of the rows that it touches.
 #[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) table: u8,
-    pub(crate) rank: u8,
-    pub(crate) tenant: String,
-    pub(crate) key: String,
-    pub(crate) offset: i64,
-    pub(crate) payload: Vec<u8>,
+struct Item {
+    model: u8,
+    rank: u8,
+    tenant: String,
+    key: String,
+    /// The event's own key, should it be an attempt.
+    attempt: String,
+    offset: i64,
+    payload: Vec<u8>,
 }
 
 impl Item {
+    fn of(held: &Held) -> Vec<Self> {
+        let attempt = held.attempt();
+        let item = |(model, tenant, key): (ReadModel, String, String)| Self {
+            model: model.index(),
+            rank: held.rank,
+            tenant,
+            key,
+            attempt: attempt.clone(),
+            offset: held.at.offset,
+            payload: held.payload.clone(),
+        };
+        rows_of(&held.event, &attempt).into_iter().map(item).collect()
+    }
+
     fn row(&self) -> (u8, &str, &str) {
-        (self.table, &self.tenant, &self.key)
+        (self.model, &self.tenant, &self.key)
     }
 
     fn order(&self, other: &Self) -> Ordering {
@@ -59,9 +86,9 @@ impl Item {
 
 impl Sortable for Item {
     fn encode<W: Write>(&self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(&[self.table, self.rank])?;
+        writer.write_all(&[self.model, self.rank])?;
         writer.write_all(&self.offset.to_le_bytes())?;
-        for bytes in [self.tenant.as_bytes(), self.key.as_bytes(), &self.payload] {
+        for bytes in [self.tenant.as_bytes(), self.key.as_bytes(), self.attempt.as_bytes(), &self.payload] {
             writer.write_all(&u64::try_from(bytes.len()).unwrap_or(0).to_le_bytes())?;
             writer.write_all(bytes)?;
         }
@@ -69,8 +96,8 @@ impl Sortable for Item {
     }
 
     fn decode<R: Read>(reader: &mut R) -> std::io::Result<Self> {
-        let (mut table, mut offset) = ([0; 2], [0; 8]);
-        reader.read_exact(&mut table)?;
+        let (mut model, mut offset) = ([0; 2], [0; 8]);
+        reader.read_exact(&mut model)?;
         reader.read_exact(&mut offset)?;
         let mut part = || -> std::io::Result<Vec<u8>> {
             let mut length = [0; 8];
@@ -79,96 +106,65 @@ impl Sortable for Item {
             reader.read_exact(&mut bytes)?;
             Ok(bytes)
         };
-        let (tenant, key, payload) = (part()?, part()?, part()?);
+        let (tenant, key, attempt, payload) = (part()?, part()?, part()?, part()?);
         let text = |bytes| String::from_utf8(bytes).map_err(std::io::Error::other);
         Ok(Self {
-            table: table[0],
-            rank: table[1],
+            model: model[0],
+            rank: model[1],
             tenant: text(tenant)?,
             key: text(key)?,
+            attempt: text(attempt)?,
             offset: i64::from_le_bytes(offset),
             payload,
         })
     }
 }
 
-/// Sorts by row and offset, spilling to disk, and folds each row with the pure projections.
+/// A row that is whole, or an event that no row can take in.
+pub(crate) enum Folded {
+    Row(ReadModel, Box<FoldedRow>),
+    Refused(String),
+}
+
+/// Sorts by row and offset, spilling to disk, folds each row with the pure projections, and hands them on. Ends early when `take`
+/// has had enough.
 pub(crate) fn fold_sorted(
-    mut items: mpsc::Receiver<Item>,
+    mut held: mpsc::Receiver<Held>,
     units: Units,
     spill: PathBuf,
-) -> std::io::Result<BTreeMap<&'static str, SetHash>> {
+    mut take: impl FnMut(Folded) -> bool,
+) -> std::io::Result<()> {
+    let mut ready: Vec<Item> = Vec::new();
+    let items = std::iter::from_fn(move || {
+        loop {
+            if let Some(item) = ready.pop() {
+                return Some(item);
+            }
+            ready = Item::of(&held.blocking_recv()?);
+        }
+    });
     let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill);
-    let sorted = sorter.sort_by(std::iter::from_fn(move || items.blocking_recv()), Item::order)?;
-    let mut hashes = BTreeMap::new();
-    let mut fold: Option<Fold> = None;
-    for item in sorted {
+    let mut fold: Option<(Item, ReadModel, FoldedRow)> = None;
+    for item in sorter.sort_by(items, Item::order)? {
         let item = item?;
-        if fold.as_ref().is_none_or(|fold| fold.item.row() != item.row())
-            && let Some(done) = fold.take()
+        if fold.as_ref().is_none_or(|(first, ..)| first.row() != item.row())
+            && let Some((_, model, row)) = fold.take()
+            && !take(Folded::Row(model, Box::new(row)))
         {
-            done.finish(&mut hashes);
+            return Ok(());
         }
         let event = wire::decode(&item.payload.clone().into()).map_err(std::io::Error::other)?;
-        match &mut fold {
-            Some(fold) => fold.row.apply(&event, units),
-            None => {
-                let mut row = Row::new(item.table, &event);
-                row.apply(&event, units);
-                fold = Some(Fold { item, row });
-            }
+        let model = ReadModel::at(item.model).ok_or_else(|| std::io::Error::other("no read model of this number"))?;
+        let attempt = item.attempt.clone();
+        let (_, _, row) = fold.get_or_insert_with(|| (item, model, FoldedRow::new(model, &event)));
+        if let Err(refusal) = row.apply(&event, &attempt, units)
+            && !take(Folded::Refused(format!("event {} cannot be applied: {refusal}", event.event_id)))
+        {
+            return Ok(());
         }
     }
-    if let Some(done) = fold {
-        done.finish(&mut hashes);
+    if let Some((_, model, row)) = fold {
+        take(Folded::Row(model, Box::new(row)));
     }
-    Ok(hashes)
-}
-
-struct Fold {
-    item: Item,
-    row: Row,
-}
-
-enum Row {
-    User(Box<UserRow>),
-    Session(Option<Box<SessionRow>>),
-    Assessment(Option<Box<AssessmentRow>>),
-    Progress(Progress),
-}
-
-impl Row {
-    fn new(table: u8, event: &Event) -> Self {
-        match table {
-            0 => Self::User(Box::new(UserRow::new(event))),
-            1 => Self::Session(None),
-            2 => Self::Assessment(None),
-            _ => Self::Progress(Progress::default()),
-        }
-    }
-
-    fn apply(&mut self, event: &Event, units: Units) {
-        match self {
-            Self::User(row) => row.apply(event),
-            Self::Session(row) => *row = SessionRow::of(event).map(Box::new),
-            Self::Assessment(row) => *row = AssessmentRow::of(event, units).map(Box::new),
-            Self::Progress(progress) => {
-                if let Some((_, part)) = progress_of(event, units) {
-                    progress.merge(part);
-                }
-            }
-        }
-    }
-}
-
-impl Fold {
-    fn finish(self, hashes: &mut BTreeMap<&'static str, SetHash>) {
-        let text = match self.row {
-            Row::User(row) => row.canonical(),
-            Row::Session(row) => row.map(|row| row.canonical()).unwrap_or_default(),
-            Row::Assessment(row) => row.map(|row| row.canonical()).unwrap_or_default(),
-            Row::Progress(progress) => progress.canonical(&self.item.tenant, &self.item.key),
-        };
-        hashes.entry(TABLES[usize::from(self.item.table)]).or_default().add(&[text.as_bytes()]);
-    }
+    Ok(())
 }

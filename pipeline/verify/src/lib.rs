@@ -14,9 +14,15 @@ mod clickhouse;
 mod expected;
 mod fold;
 mod lost;
+pub mod reach;
+mod rebuild;
+
+pub use reach::Unreached;
+pub use rebuild::{RebuildError, rebuild_read_models};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use weir_clickhouse::{ClickHouse, ClickHouseError};
 use weir_engine::{BoxError, Partition};
@@ -25,10 +31,10 @@ use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transact
 use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
 use weir_model::canonical::SetHash;
 use weir_model::event::TOPICS;
-use weir_model::project::{COUNTERS, EXECUTION_TIME, Units};
+use weir_model::project::{COUNTERS, EXECUTION_TIME, ReadModel, Units};
 use weir_model::{EventType, Timestamp};
 use weir_postgres::metric_totals::MetricTotals;
-use weir_postgres::verify::{SinkSnapshot, TABLES};
+use weir_postgres::verify::SinkSnapshot;
 use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters, repeats};
 
 use expected::Expected;
@@ -38,7 +44,8 @@ use lost::Lost;
 pub const LANES: [&str; 4] = [READ_MODELS, METRICS, HISTORY, CLICKHOUSE];
 /// Those that keep every record, by its coordinates.
 pub(crate) const COLUMNAR: [&str; 2] = [HISTORY, CLICKHOUSE];
-pub(crate) const READ_MODELS: &str = "read-models";
+/// The lane that keeps the read models.
+pub const READ_MODELS: &str = "read-models";
 pub(crate) const METRICS: &str = "metrics";
 pub(crate) const HISTORY: &str = "history";
 /// The lane to which a record that comes again changes nothing.
@@ -114,13 +121,21 @@ pub struct Report {
     pub notes: Vec<String>,
     /// How far each lane was compared.
     pub cuts: BTreeMap<&'static str, i64>,
+    /// What is not as far as it should be, stands, or never ran: what is equal is less than everything.
+    pub unreached: Vec<Unreached>,
 }
 
 impl Report {
-    /// Whether every number agrees.
+    /// Whether every number agrees, and nothing is missing from what was compared.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.differences.is_empty() && self.comparisons.iter().all(Comparison::is_equal)
+        !self.is_different() && self.unreached.is_empty()
+    }
+
+    /// Whether a number that was compared differs.
+    #[must_use]
+    pub fn is_different(&self) -> bool {
+        !self.differences.is_empty() || !self.comparisons.iter().all(Comparison::is_equal)
     }
 }
 
@@ -168,14 +183,37 @@ pub(crate) struct Absent {
 /// How far each lane goes in each partition.
 pub(crate) type Cuts = HashMap<(&'static str, Partition), Cut>;
 
-/// Compares every sink with its sources. Lanes may run meanwhile. `spill` takes the sort's temporary files.
-pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Report, VerifyError> {
+/// What is compared, and how long lanes are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The units in which producers send durations.
+    pub units: Units,
+    /// The lanes that should run.
+    pub lanes: &'a [&'static str],
+    /// So long, at most, lanes that are at work get to pass what is there now.
+    pub wait: Duration,
+    /// Takes the sort's temporary files.
+    pub spill: &'a Path,
+}
+
+/// Compares every sink of the enabled lanes with its sources, each at its own cut. Lanes may run meanwhile.
+pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, VerifyError> {
     let Stores { database, history, kafka, clickhouse } = stores;
-    let mut report = Report::default();
+    let Asked { units, lanes, wait, spill } = asked;
+    // Without its URL there is no lane clickhouse to wait for; whether it has been is told below.
+    let running: Vec<&str> =
+        lanes.iter().copied().filter(|lane| *lane != CLICKHOUSE || clickhouse.is_some()).collect();
+    let unreached = Box::pin(reach::wait(stores, &running, wait)).await?;
+    let mut report = Report { unreached, ..Report::default() };
     let sinks = SinkSnapshot::open(database).await?;
-    let rows = sinks.ledger().await?;
+    let mut rows = sinks.ledger().await?;
+    rows.retain(|row| lanes.contains(&row.lane.as_str()));
+    let off: Vec<&str> = LANES.into_iter().filter(|lane| !lanes.contains(lane)).collect();
+    if !off.is_empty() {
+        report.notes.push(format!("not compared, since it is not enabled: {}", off.join(", ")));
+    }
     let mut cuts = Cuts::new();
-    for lane in [READ_MODELS, METRICS, CLICKHOUSE] {
+    for lane in [READ_MODELS, METRICS, CLICKHOUSE].into_iter().filter(|lane| lanes.contains(lane)) {
         let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
         for row in rows.iter().filter(|row| row.lane == lane) {
             let dead = dead.remove(&row.partition).unwrap_or_default();
@@ -187,6 +225,13 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
             };
             cuts.insert((lane, row.partition.clone()), cut);
         }
+    }
+    let is_on = |lane: &str| lanes.contains(&lane);
+    if is_on(READ_MODELS) && sinks.read_models_are_outdated().await? {
+        report.differences.push(format!(
+            "{READ_MODELS}: the tables are of an older layout and wait to be rebuilt: `weir up` and `weir run {READ_MODELS}` begin with \
+             that, and `weir jobs run rebuild-read-models` does it alone"
+        ));
     }
     let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
     let (table, history_cuts) = history_cuts(database, history, partitions).await?;
@@ -230,10 +275,18 @@ pub async fn verify(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Re
     }
     report.differences.extend(expected.differences.iter().cloned());
     compare_topics(&mut report, &expected);
-    compare_read_models(&mut report, &expected, &sinks.read_models().await?);
-    compare_metrics(&mut report, &expected, &sinks.metrics().await?);
-    compare_columnar(&mut report, HISTORY, &expected, actual);
-    clickhouse::compare(&mut report, clickhouse, &expected, &cuts, &lost, &sources).await?;
+    if is_on(READ_MODELS) {
+        compare_read_models(&mut report, &expected, &sinks.read_models().await?);
+    }
+    if is_on(METRICS) {
+        compare_metrics(&mut report, &expected, &sinks.metrics().await?);
+    }
+    if is_on(HISTORY) {
+        compare_columnar(&mut report, HISTORY, &expected, actual);
+    }
+    if is_on(CLICKHOUSE) {
+        clickhouse::compare(&mut report, clickhouse, &expected, &cuts, &lost, &sources).await?;
+    }
     Ok(report)
 }
 
@@ -341,7 +394,7 @@ fn compare_topics(report: &mut Report, expected: &Expected) {
 }
 
 fn compare_read_models(report: &mut Report, expected: &Expected, actual: &BTreeMap<&'static str, SetHash>) {
-    for table in TABLES {
+    for table in ReadModel::ALL.map(ReadModel::table) {
         let expected_hash = expected.read_models.get(table).copied().unwrap_or_default();
         let absent = expected.absent(READ_MODELS, table);
         compare_hashes(

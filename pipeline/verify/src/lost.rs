@@ -56,6 +56,11 @@ impl Lost {
         self.below.is_empty()
     }
 
+    /// Below this offset everything of a partition is gone; 0 when nothing is.
+    pub(crate) fn gone_below(&self, partition: &Partition) -> i64 {
+        self.below.get(partition).copied().unwrap_or(0)
+    }
+
     /// Whether this record is gone.
     pub(crate) fn holds(&self, partition: &Partition, offset: i64) -> bool {
         self.below.get(partition).is_some_and(|below| offset < *below)

@@ -1,4 +1,4 @@
-//! Sessions and assessments: they come into being once, and that is all that happens to them.
+//! Sessions: they come into being once, and that is all that happens to them.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,20 +24,13 @@ impl Once {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Scenario;
-    use crate::event::AggregateType::{Assessment, LearningSession};
-    use crate::event::EventType::{AssessmentCompleted, LearningSessionStarted};
+    use crate::event::AggregateType::LearningSession;
+    use crate::event::EventType::LearningSessionStarted;
 
     #[test]
     fn a_session_comes_into_being_once() {
         Scenario::given(LearningSession, &[]).when(LearningSessionStarted).then(LearningSessionStarted);
         let again = Scenario::given(LearningSession, &[LearningSessionStarted]);
         again.when(LearningSessionStarted).then_rejected("LearningSession-x exists already");
-    }
-
-    #[test]
-    fn an_assessment_comes_into_being_once() {
-        Scenario::given(Assessment, &[]).when(AssessmentCompleted).then(AssessmentCompleted);
-        let again = Scenario::given(Assessment, &[AssessmentCompleted]);
-        again.when(AssessmentCompleted).then_rejected("Assessment-x exists already");
     }
 }

@@ -17,10 +17,14 @@ pub struct Progress {
     pub sessions: i64,
     /// Learning paths of those sessions.
     pub learning_paths: BTreeSet<String>,
-    /// Assessments completed.
-    pub assessments_taken: i64,
+    /// Attempts at assessments.
+    pub attempts: i64,
     /// Of those, passed.
-    pub assessments_passed: i64,
+    pub attempts_passed: i64,
+    /// Assessments attempted.
+    pub assessments_taken: BTreeSet<String>,
+    /// Of those, passed at least once.
+    pub assessments_passed: BTreeSet<String>,
     /// Sum of scores in millionths of a percent.
     pub score_percent_micros_sum: i128,
     /// Sum of time spent, microseconds.
@@ -47,8 +51,13 @@ pub fn progress_of(event: &Event, units: Units) -> Option<((String, String), Pro
         progress.sessions = 1;
         progress.learning_paths.extend(event.text("learningPathId").map(str::to_owned));
     } else if event.event_type == EventType::AssessmentCompleted {
-        progress.assessments_taken = 1;
-        progress.assessments_passed = i64::from(event.data.boolean("passed").unwrap_or(false));
+        let assessment = event.text("assessmentId").unwrap_or_default();
+        progress.attempts = 1;
+        progress.assessments_taken.insert(assessment.to_owned());
+        if event.data.boolean("passed").unwrap_or(false) {
+            progress.attempts_passed = 1;
+            progress.assessments_passed.insert(assessment.to_owned());
+        }
         progress.score_percent_micros_sum = score_percent_micros(event).into();
         progress.time_spent_micros = units.time_spent.to_micros(event.number("timeSpent").unwrap_or(0.0)).into();
     } else {
@@ -62,8 +71,10 @@ impl Progress {
     pub fn merge(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.learning_paths.extend(other.learning_paths);
-        self.assessments_taken += other.assessments_taken;
-        self.assessments_passed += other.assessments_passed;
+        self.attempts += other.attempts;
+        self.attempts_passed += other.attempts_passed;
+        self.assessments_taken.extend(other.assessments_taken);
+        self.assessments_passed.extend(other.assessments_passed);
         self.score_percent_micros_sum += other.score_percent_micros_sum;
         self.time_spent_micros += other.time_spent_micros;
         self.last_activity = self.last_activity.max(other.last_activity);
@@ -74,6 +85,7 @@ impl Progress {
     pub fn canonical(&self, tenant: &str, user_id: &str) -> String {
         canonical::text(&json!({
             "tenant": tenant, "user_id": user_id, "sessions": self.sessions, "learning_paths": self.learning_paths,
+            "attempts": self.attempts, "attempts_passed": self.attempts_passed,
             "assessments_taken": self.assessments_taken, "assessments_passed": self.assessments_passed,
             "score_percent_micros_sum": self.score_percent_micros_sum.to_string(),
             "time_spent_micros": self.time_spent_micros.to_string(),
@@ -151,24 +163,31 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_session_and_two_assessments_add_up() {
+    fn a_session_and_three_attempts_add_up() {
         let rows = rows(&[
             event(EventType::LearningSessionStarted, "s1", 1, json!({"userId": "u"})),
             event(
                 EventType::AssessmentCompleted,
                 "a1",
                 2,
-                json!({"userId": "u", "score": 1, "maxScore": 3, "passed": false}),
+                json!({"userId": "u", "assessmentId": "a1", "score": 1, "maxScore": 3, "passed": false}),
             ),
             event(
                 EventType::AssessmentCompleted,
                 "a2",
                 3,
-                json!({"userId": "u", "score": 50, "maxScore": 50, "timeSpent": 0.25}),
+                json!({"userId": "u", "assessmentId": "a2", "score": 50, "maxScore": 50, "timeSpent": 0.25}),
+            ),
+            event(
+                EventType::AssessmentCompleted,
+                "a2",
+                4,
+                json!({"userId": "u", "assessmentId": "a2", "score": 0, "passed": false, "timeSpent": 0}),
             ),
         ]);
         let progress = &rows[&("default".to_owned(), "u".to_owned())];
-        assert_eq!((progress.sessions, progress.assessments_taken, progress.assessments_passed), (1, 2, 1));
+        assert_eq!((progress.sessions, progress.attempts), (1, 3));
+        assert_eq!((progress.assessments_taken.len(), progress.assessments_passed.len()), (2, 1));
         assert_eq!(progress.score_percent_micros_sum, 33_333_333 + 100_000_000);
         assert_eq!(progress.time_spent_micros, 905_000_000 + 250);
     }

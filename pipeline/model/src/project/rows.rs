@@ -1,4 +1,4 @@
-//! `learning_session_read_model` and `assessment_read_model`: one row per session and per assessment.
+//! `learning_session_read_model` and `assessment_read_model`: one row per session and per attempt at an assessment.
 
 use serde_json::{Value, json};
 
@@ -56,13 +56,41 @@ impl SessionRow {
     }
 }
 
-/// One learner's take of an assessment.
+/// Where a record is, for keys that tell apart records whose event ids recur.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Where offsets mean something.
+    pub source: &'a str,
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition's number.
+    pub partition: i64,
+    /// Its place there.
+    pub offset: i64,
+}
+
+/// What an attempt is known by: the event's id, which the event store has once; for other services' records, whose ids may recur
+/// once they are forgotten, with the place.
+#[must_use]
+pub fn attempt_key(event: &Event, at: Place<'_>) -> String {
+    match event.position {
+        Some(_) => event.event_id.to_string(),
+        None => format!("{}@{}/{}/{}/{}", event.event_id, at.source, at.topic, at.partition, at.offset),
+    }
+}
+
+/// One attempt at an assessment. Which one of the learner's it is, is its rank by (completed at, key): no producer knows what
+/// the others have sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AssessmentRow {
+pub struct AttemptRow {
     /// Whose.
     pub tenant: String,
+    /// See [`attempt_key`].
+    pub key: String,
+    /// The event.
+    pub event_id: String,
     /// The assessment.
-    pub id: String,
+    pub assessment_id: String,
     /// The learner.
     pub user_id: String,
     /// The session it was taken in.
@@ -81,17 +109,19 @@ pub struct AssessmentRow {
     pub analytics: Option<Value>,
     /// When it was completed.
     pub completed_at: Timestamp,
-    /// Stream version of the event.
+    /// Stream version of the event; 0 when it carries none.
     pub version: i64,
 }
 
-impl AssessmentRow {
+impl AttemptRow {
     /// The row of an AssessmentCompleted; `None` for other events.
     #[must_use]
-    pub fn of(event: &Event, units: Units) -> Option<Self> {
+    pub fn of(event: &Event, key: String, units: Units) -> Option<Self> {
         (event.event_type == EventType::AssessmentCompleted).then(|| Self {
             tenant: event.tenant.to_string(),
-            id: event.stream.aggregate_id().to_owned(),
+            key,
+            event_id: event.event_id.to_string(),
+            assessment_id: event.text("assessmentId").unwrap_or_default().to_owned(),
             user_id: event.text("userId").unwrap_or_default().to_owned(),
             session_id: event.text("sessionId").map(str::to_owned),
             score: event.number("score").unwrap_or(0.0),
@@ -109,9 +139,10 @@ impl AssessmentRow {
     #[must_use]
     pub fn canonical(&self) -> String {
         canonical::text(&json!({
-            "tenant": self.tenant, "id": self.id, "user_id": self.user_id, "session_id": self.session_id,
-            "score": self.score, "max_score": self.max_score, "score_percent_micros": self.score_percent_micros.to_string(),
-            "passed": self.passed, "time_spent_micros": self.time_spent_micros.to_string(), "analytics": self.analytics,
+            "tenant": self.tenant, "key": self.key, "event_id": self.event_id, "assessment_id": self.assessment_id,
+            "user_id": self.user_id, "session_id": self.session_id, "score": self.score, "max_score": self.max_score,
+            "score_percent_micros": self.score_percent_micros.to_string(), "passed": self.passed,
+            "time_spent_micros": self.time_spent_micros.to_string(), "analytics": self.analytics,
             "completed_at": self.completed_at.to_string(), "version": self.version,
         }))
     }

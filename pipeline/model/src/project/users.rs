@@ -2,14 +2,11 @@
 
 use serde_json::Value;
 
+use super::Unappliable;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventType};
+use crate::profile::{self, PREFERENCES_STORED_MAX};
 use crate::{Object, canonical};
-
-/// Profile fields that have a column; every other changed field is a preference. The list is the only way from a
-/// payload key to a column.
-pub const PROFILE_COLUMNS: [(&str, &str); 4] =
-    [("firstName", "first_name"), ("lastName", "last_name"), ("email", "email"), ("username", "username")];
 
 /// Of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,20 +89,38 @@ impl UserRow {
         )
     }
 
-    /// Takes the next event of the user's stream in.
-    pub fn apply(&mut self, event: &Event) {
-        if event.event_type == EventType::UserRegistered {
-            self.register(event);
-        } else if event.event_type == EventType::UserProfileUpdated {
-            if let Some(Value::Object(values)) = event.data.json("newValues") {
-                values.iter().for_each(|(field, value)| self.set(field, value));
-            }
+    /// Takes the next event of the user's stream in. After an error the row is as it was.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Unappliable> {
+        if matches!(event.event_type, EventType::UserRegistered | EventType::UserProfileUpdated) {
+            self.take_profile(event)?;
         } else if event.event_type == EventType::UserDeactivated {
             self.status = UserStatus::Deactivated;
             self.deactivated_at = self.deactivated_at.or(Some(event.timestamp));
         }
         self.updated_at = event.timestamp;
         self.version = event.version.unwrap_or(self.version);
+        Ok(())
+    }
+
+    fn take_profile(&mut self, event: &Event) -> Result<(), Unappliable> {
+        let mut row = self.clone();
+        if event.event_type == EventType::UserRegistered {
+            row.register(event);
+        } else if let Some(Value::Object(values)) = event.data.json("newValues") {
+            let mut preferences = std::mem::take(&mut row.preferences);
+            profile::merge(&mut preferences, &values, &mut |column, value| row.set(column, value));
+            row.preferences = preferences;
+        }
+        let bytes = profile::size(&row.preferences);
+        if bytes > PREFERENCES_STORED_MAX && bytes > profile::size(&self.preferences) {
+            let reason = format!(
+                "the preferences of user {} would have {bytes} bytes; a profile holds at most {PREFERENCES_STORED_MAX}",
+                row.id
+            );
+            return Err(Unappliable { reason });
+        }
+        *self = row;
+        Ok(())
     }
 
     fn register(&mut self, event: &Event) {
@@ -117,29 +132,22 @@ impl UserRow {
         let Some(Value::Object(profile)) = event.data.json("profile") else { return };
         self.first_name = owned(profile.get("firstName").and_then(Value::as_str));
         self.last_name = owned(profile.get("lastName").and_then(Value::as_str));
-        if let Some(Value::Object(preferences)) = profile.get("preferences") {
-            preferences.iter().for_each(|(field, value)| self.prefer(field, value));
-        }
+        let data = std::iter::once(("profile".to_owned(), Value::Object(profile))).collect();
+        profile::merge_event(&mut self.preferences, event.event_type, &data);
     }
 
-    fn set(&mut self, field: &str, value: &Value) {
-        let column = PROFILE_COLUMNS.iter().find(|(name, _)| *name == field).map(|(_, column)| *column);
+    fn set(&mut self, column: &str, value: &Value) {
         let target = match column {
-            Some("first_name") => &mut self.first_name,
-            Some("last_name") => &mut self.last_name,
-            Some("email") => &mut self.email,
-            Some("username") => &mut self.username,
-            Some(_) | None => return self.prefer(field, value),
+            "first_name" => &mut self.first_name,
+            "last_name" => &mut self.last_name,
+            "email" => &mut self.email,
+            _ => &mut self.username,
         };
         *target = match value {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
             Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(canonical::text(value)),
         };
-    }
-
-    fn prefer(&mut self, field: &str, value: &Value) {
-        self.preferences.insert(field.to_owned(), value.clone());
     }
 
     /// Canonical text of the row, for `weir verify`.
@@ -165,7 +173,7 @@ mod tests {
 
     fn row_of(events: &[Event]) -> UserRow {
         let mut row = UserRow::new(&events[0]);
-        events.iter().for_each(|e| row.apply(e));
+        events.iter().for_each(|e| row.apply(e).expect("applied"));
         row
     }
 
@@ -190,6 +198,26 @@ mod tests {
             Value::Object(row.preferences),
             json!({"language": "fr", "timezone": "UTC", "status": "admin", "id = 1; --": "x"})
         );
+    }
+
+    #[test]
+    fn an_update_of_nested_preferences_is_an_update() {
+        let row = row_of(&[
+            user(EventType::UserRegistered, 1, json!({})),
+            user(EventType::UserProfileUpdated, 2, json!({"newValues": {"preferences": {"language": "fr"}}})),
+            user(EventType::UserProfileUpdated, 3, json!({"newValues": {"preferences": {"timezone": null}}})),
+        ]);
+        assert_eq!(Value::Object(row.preferences), json!({"language": "fr"}));
+    }
+
+    #[test]
+    fn preferences_without_end_are_the_events_fault() {
+        let mut row = row_of(&[user(EventType::UserRegistered, 1, json!({}))]);
+        let full = "x".repeat(PREFERENCES_STORED_MAX);
+        let before = row.clone();
+        let refused = row.apply(&user(EventType::UserProfileUpdated, 2, json!({"newValues": {"note": full}})));
+        assert!(refused.expect_err("refused").reason.contains("the preferences of user user_12345"));
+        assert_eq!(row, before);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::state::{self, Loaded, StreamKey};
-use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, hash_of, stored};
+use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, caused, hash_of, stored};
 use crate::append::{Append, Appended, Expected};
 use weir_model::canonical;
 
@@ -34,10 +34,18 @@ impl CommandService {
         }
         let mut answers: Vec<Option<Result<Answer, CommandError>>> = Vec::new();
         answers.resize_with(prepared.len(), || None);
+        let commands: Vec<_> = requests.iter().zip(&prepared).filter_map(|(r, p)| Some((r, p.as_ref().ok()?))).collect();
+        let mut earlier: HashMap<StreamKey, i64> = HashMap::new();
+        for ((request, prepared), attempts) in commands.iter().zip(self.earlier_attempts(&commands).await?) {
+            earlier.insert((request.caller.tenant.clone(), prepared.stream.clone()), attempts);
+        }
         for _ in 0..ATTEMPTS_MAX {
             let keys: Vec<StreamKey> = streams.iter().cloned().collect();
             let states = state::load(&self.store, &keys).await?;
-            let loaded: HashMap<StreamKey, Loaded> = keys.into_iter().zip(states).collect();
+            let mut loaded: HashMap<StreamKey, Loaded> = keys.into_iter().zip(states).collect();
+            for (key, loaded) in &mut loaded {
+                loaded.add_earlier(earlier.get(key).copied().unwrap_or(0));
+            }
             let mut waiting = Vec::new();
             for (i, (request, prepared)) in requests.iter().zip(&prepared).enumerate() {
                 let Ok(prepared) = prepared else { continue };
@@ -47,7 +55,8 @@ impl CommandService {
                 let key = (request.caller.tenant.clone(), prepared.stream.clone());
                 let (version, rejection) = match loaded.get(&key) {
                     Some(l) => {
-                        (l.version, l.aggregate.decide(&prepared.stream, request.command, prepared.data.clone()).err())
+                        let data = prepared.data.clone();
+                        (l.version, l.aggregate.decide(&prepared.stream, request.command, data, &self.rules).err())
                     }
                     None => (0, None),
                 };
@@ -64,7 +73,7 @@ impl CommandService {
                 answers[i] = match (appended?, rejection) {
                     (Appended::Conflict { .. }, Some(rejection)) => Some(Err(rejection.into())),
                     (Appended::Conflict { .. }, None) => None,
-                    (appended, _) => Some(self.answer(&request.caller.tenant, &prepared.stream, appended)),
+                    (appended, _) => Some(self.answer(&request.caller.tenant, &prepared.stream, appended).await),
                 };
             }
             if answers.iter().zip(&prepared).all(|(answer, prepared)| answer.is_some() || prepared.is_err()) {
@@ -102,7 +111,7 @@ fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> App
             &prepared.schema_version,
             prepared.timestamp,
         ),
-        metadata: request.caller.metadata.clone(),
+        metadata: caused(&request.caller.metadata, prepared.command_id),
         source: request.caller.source.clone(),
     }
 }

@@ -20,9 +20,16 @@ impl Loaded {
         Self { aggregate: Aggregate::new(stream.aggregate_type()), version: 0 }
     }
 
-    fn apply(&mut self, event: &TailEvent) {
+    /// Counts attempts that a stream of the old form holds.
+    pub(super) fn add_earlier(&mut self, attempts: i64) {
+        if let Aggregate::Assessment(taken) = &mut self.aggregate {
+            taken.add_earlier(attempts);
+        }
+    }
+
+    fn apply(&mut self, stream: &StreamId, event: &TailEvent) {
         if let Ok(event_type) = event.event_type.parse::<EventType>() {
-            self.aggregate.apply(event_type, &event.known);
+            self.aggregate.apply(stream, event_type, &event.known);
         }
         self.version = event.version;
     }
@@ -43,8 +50,8 @@ pub(super) async fn load(store: &EventStore, streams: &[StreamKey]) -> Result<Ve
     }
     let tails: Vec<_> = names.into_iter().zip(&loaded).map(|((t, s), l)| (t, s, l.version)).collect();
     for event in store.get_tails(&tails).await? {
-        if let Some(place) = loaded.get_mut(event.stream) {
-            place.apply(&event);
+        if let (Some(place), Some((_, stream))) = (loaded.get_mut(event.stream), streams.get(event.stream)) {
+            place.apply(stream, &event);
         }
     }
     Ok(loaded)

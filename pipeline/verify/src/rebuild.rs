@@ -1,0 +1,215 @@
+//! The read models made anew from whatever their lane has read: the event store, the topics, and history for what topics hold no
+//! longer. The same reader and the same folds as the comparison's, so a rebuild is what `weir verify` expects.
+
+use std::path::Path;
+
+use tokio::sync::mpsc;
+use weir_engine::{BoxError, Partition};
+use weir_history::HistoryTable;
+use weir_kafka::{Progress, TopicLog};
+use weir_model::event::TOPICS;
+use weir_model::project::{FoldedRow, Units};
+use weir_postgres::rebuild::{Rebuilt, Scratch, Stand};
+use weir_postgres::{DbError, EventStoreSource};
+
+use crate::expected::Expected;
+use crate::fold::{Folded, fold_sorted};
+use crate::lost::Lost;
+use crate::{Cut, Cuts, HISTORY, READ_MODELS, Sources, Stores, VerifyError};
+
+/// How often it begins again when the lane's dead letters, or the topics' beginnings, changed meanwhile.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Items between the reader and the folds, and rows between those and the second copy.
+const QUEUE_MAX: usize = 1000;
+
+/// Rows written together.
+const ROWS_MAX: usize = 2000;
+
+/// Why the read models were not rebuilt. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// Reading failed.
+    #[error(transparent)]
+    Read(#[from] VerifyError),
+    /// Postgres.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// Another process is at it.
+    #[error("another process rebuilds the read models already")]
+    Busy,
+    /// Something that they were made of cannot be read.
+    #[error("the read models cannot be rebuilt, and nothing was changed: {0}")]
+    Refused(String),
+}
+
+/// Rebuilds the read models while they serve. `spill` takes the sort's temporary files.
+pub async fn rebuild_read_models(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Rebuilt, RebuildError> {
+    let scratch = Scratch::begin(stores.database).await?.ok_or(RebuildError::Busy)?;
+    for _ in 0..ATTEMPTS_MAX {
+        let before = scratch.stand().await?;
+        fill(stores, &scratch, &before, units, spill).await?;
+        let after = scratch.hold().await?;
+        match follow(stores, &scratch, &before, &after, units).await {
+            Ok(true) => return Ok(scratch.take_over().await?),
+            Ok(false) => {}
+            Err(error) => {
+                scratch.let_go().await?;
+                return Err(error);
+            }
+        }
+        scratch.let_go().await?;
+        scratch.clear().await?;
+    }
+    Err(RebuildError::Refused("dead letters or topics change faster than they are read; try again".to_owned()))
+}
+
+/// What the lane holds, in the words of the comparison.
+fn cuts(stand: &Stand) -> Cuts {
+    let cut = |row: &weir_postgres::LedgerRow| {
+        let dead = stand.dead.get(&row.partition).cloned().unwrap_or_default();
+        Cut {
+            below: row.next_offset.unwrap_or(0),
+            redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
+            dead: dead.into_keys().collect(),
+            repeats: stand.repeats.get(&row.partition).cloned().unwrap_or_default(),
+        }
+    };
+    stand.ledger.iter().map(|row| ((READ_MODELS, row.partition.clone()), cut(row))).collect()
+}
+
+/// Everything that the lane has read, into the second copy.
+async fn fill(
+    stores: Stores<'_>,
+    scratch: &Scratch,
+    stand: &Stand,
+    units: Units,
+    spill: &Path,
+) -> Result<(), RebuildError> {
+    let cuts = cuts(stand);
+    let (sources, lost, table) = sources(stores, &cuts).await?;
+    let (sender, held) = mpsc::channel(QUEUE_MAX);
+    let (rows, folded) = mpsc::channel::<FoldedRow>(QUEUE_MAX);
+    let path = spill.to_owned();
+    let folding = tokio::task::spawn_blocking(move || {
+        let mut refused = Vec::new();
+        fold_sorted(held, units, path, |folded| match folded {
+            Folded::Row(_, row) => rows.blocking_send(*row).is_ok(),
+            Folded::Refused(words) => {
+                refused.push(words);
+                true
+            }
+        })?;
+        Ok::<_, std::io::Error>(refused)
+    });
+    let starts = Cuts::new();
+    let walking = Expected::walk(stores.database, &sources, &cuts, &starts, &lost, table.as_ref(), units, sender);
+    let (walked, written) = tokio::join!(Box::pin(walking), write(scratch, folded));
+    walked?;
+    written?;
+    let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
+    let refused = folding.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))?;
+    if refused.is_empty() { Ok(()) } else { Err(RebuildError::Refused(refused.join("; "))) }
+}
+
+async fn write(scratch: &Scratch, mut folded: mpsc::Receiver<FoldedRow>) -> Result<(), DbError> {
+    let mut rows = Vec::with_capacity(ROWS_MAX);
+    while folded.recv_many(&mut rows, ROWS_MAX).await > 0 {
+        scratch.write(std::mem::take(&mut rows)).await?;
+    }
+    Ok(())
+}
+
+/// What the lane did while it was read, which stands still now. `false`: what was read is no longer so.
+async fn follow(
+    stores: Stores<'_>,
+    scratch: &Scratch,
+    before: &Stand,
+    after: &Stand,
+    units: Units,
+) -> Result<bool, RebuildError> {
+    let (starts, ends) = (cuts(before), cuts(after));
+    for (key, start) in &starts {
+        // A dead letter that was resolved meanwhile is in the serving copy alone.
+        let Some(end) = ends.get(key) else { return Ok(false) };
+        if start.dead.iter().any(|offset| *offset < start.below && !end.dead.contains(offset)) || end.below < start.below {
+            return Ok(false);
+        }
+    }
+    let moved = ends.iter().any(|(key, end)| starts.get(key).map_or(0, |start| start.below) < end.below);
+    if !moved {
+        return Ok(true);
+    }
+    let (mut sources, lost, _) = sources(stores, &ends).await?;
+    // The publisher's part is not read again.
+    sources.published = 0;
+    let is_lost = |((lane, partition), end): (&(&str, Partition), &Cut)| {
+        let start = starts.get(&(lane, partition.clone())).map_or(0, |start| start.below);
+        start < end.below && lost.holds(partition, start)
+    };
+    if ends.iter().any(is_lost) {
+        return Ok(false);
+    }
+    let (sender, mut held) = mpsc::channel(QUEUE_MAX);
+    // What topics lost before was read; from here on everything is there.
+    let nothing = Lost::default();
+    let walking = Expected::walk(stores.database, &sources, &ends, &starts, &nothing, None, units, sender);
+    let applying = async {
+        let mut some = Vec::new();
+        while held.recv_many(&mut some, ROWS_MAX).await > 0 {
+            let events: Vec<_> = some.drain(..).map(|held| held.located()).collect();
+            scratch.apply(&events, units).await?;
+        }
+        Ok::<_, DbError>(())
+    };
+    let (walked, applied) = tokio::join!(Box::pin(walking), applying);
+    walked?;
+    applied?;
+    Ok(true)
+}
+
+/// Opens what the lane has read. Refuses what cannot be had.
+async fn sources(stores: Stores<'_>, cuts: &Cuts) -> Result<(Sources, Lost, Option<HistoryTable>), RebuildError> {
+    let event_store = EventStoreSource::partition(stores.database).await?;
+    let mut published = 0;
+    let topics = match stores.kafka {
+        Some(kafka) => {
+            published = Progress::read(kafka, &event_store.source).await.map_err(VerifyError::from)?.position;
+            Some(TopicLog::open(kafka, &TOPICS).await.map_err(VerifyError::from)?)
+        }
+        None => None,
+    };
+    let mut words = Vec::new();
+    let mut lost = Lost::find(cuts, &event_store, topics.as_ref(), &mut words);
+    if !words.is_empty() {
+        return Err(RebuildError::Refused(words.join("; ")));
+    }
+    if lost.is_empty() {
+        // The event store is read as far as the lane read it itself.
+        let sources = Sources { event_store, topics, published: 0, kept: None };
+        return Ok((sources, lost, None));
+    }
+    lost.find_dead(&**stores.database.get().await?, cuts).await?;
+    let table = HistoryTable::open(stores.history).await.map_err(VerifyError::from)?;
+    if let Some(words) = missing_in_history(stores, &lost, cuts).await? {
+        return Err(RebuildError::Refused(words));
+    }
+    Ok((Sources { event_store, topics, published, kept: None }, lost, table))
+}
+
+/// Other services' records that topics hold no longer must all be in history.
+async fn missing_in_history(stores: Stores<'_>, lost: &Lost, cuts: &Cuts) -> Result<Option<String>, RebuildError> {
+    let of_lane: Vec<Partition> = cuts.keys().map(|(_, partition)| partition.clone()).collect();
+    let (_, of_history) = crate::history_cuts(stores.database, stores.history, of_lane).await?;
+    for ((_, partition), cut) in cuts {
+        let gone = lost.gone_below(partition).min(cut.below);
+        let kept = of_history.get(partition).map_or(0, |cut| cut.below);
+        if kept < gone {
+            return Ok(Some(format!(
+                "{partition} holds nothing below {gone} any more, and the lane {HISTORY} has it below {kept} only: what other \
+                 services sent there is nowhere else"
+            )));
+        }
+    }
+    Ok(None)
+}
