@@ -80,7 +80,9 @@ async fn commands_are_stored_once_and_read_back() {
 
     let (_, stream) = caller.get("/v1/streams/LearningSession-s1").await;
     let event = &stream["events"][0];
-    assert_eq!(event["metadata"], json!({"correlationId": "r-7", "causationId": "c-7", "userId": "teacher"}));
+    let said =
+        json!({"correlationId": "r-7", "causationId": "c-7", "userId": "teacher", "tenantId": "acme", "source": "api"});
+    assert_eq!(event["metadata"], said);
     assert_eq!((&event["tenant"], &event["data"]["learningPathId"]), (&json!("acme"), &json!("path_1")));
 
     // A reader waits for what it wrote; the sinks have cause and correlation too.

@@ -110,8 +110,8 @@ async fn traced(server: &ClickHouse, weir: &Weir) {
     assert_eq!(places.len(), 1, "{trace}");
     assert!(places[0]["detail"].as_str().unwrap().starts_with("events/0 offset "), "{trace}");
     let status = weir.json(&["status"]);
-    let lanes = status["lanes"].as_array().unwrap();
-    assert!(lanes.iter().any(|lane| lane["lane"] == "clickhouse" && lane["lag"] == 0), "{status}");
+    let parts = status["parts"].as_array().unwrap();
+    assert!(parts.iter().any(|part| part["part"] == "clickhouse" && part["lag"] == 0), "{status}");
 }
 
 /// What JSON takes for one path twice is no reason for the view to fail, and the canonical text beside it has both.

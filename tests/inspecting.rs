@@ -35,6 +35,7 @@ async fn an_event_is_traced_through_every_sink() {
         ("ledger of metrics", "applied"),
         ("ledger of read-models", "applied"),
         ("assessment_read_model", "present"),
+        ("assessment_results", "present"),
         ("learner_progress_read_model", "present"),
         ("history", "present"),
     ];

@@ -18,7 +18,7 @@ async fn imported(weir: &Weir, fixture: &Fixture) {
     weir.ok(&["up", "--until-caught-up"]);
 }
 
-const TAMPER: &str = "UPDATE assessment_read_model SET score = score + 1 WHERE id = (SELECT min(id) FROM assessment_read_model); \
+const TAMPER: &str = "UPDATE assessment_read_model SET score = score + 1 WHERE key = (SELECT min(key) FROM assessment_read_model); \
      DELETE FROM user_read_model WHERE id = (SELECT min(id) FROM user_read_model); \
      INSERT INTO learner_learning_paths VALUES ('default', 'nobody', 'nowhere'); \
      UPDATE learner_progress_read_model SET sessions = sessions + 1 WHERE user_id = (SELECT max(user_id) FROM learner_progress_read_model)";
@@ -151,7 +151,7 @@ async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
         "{run}"
     );
     let metrics = async || reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
-    assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 0"));
+    assert!(metrics().await.contains("weir_job_last_outcome{name=\"verify\",outcome=\"ok\"} 1"));
     weir.owner().await.batch_execute(TAMPER).await.unwrap();
     // Asked for, it says the same as the schedule would, and exits 1.
     let output = weir.run(&["jobs", "run", "verify"]);
@@ -160,6 +160,6 @@ async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
         output.status.code() == Some(1) && said.contains("different: ") && said.contains("user_read_model"),
         "{said}"
     );
-    assert!(metrics().await.contains("weir_job_failed{name=\"verify\"} 1"));
+    assert!(metrics().await.contains("weir_job_last_outcome{name=\"verify\",outcome=\"different\"} 1"));
     up.terminate();
 }

@@ -21,6 +21,7 @@ mod inspecting;
 mod isolation;
 mod jobs;
 mod kafka;
+mod meaning;
 mod openapi;
 mod oulad;
 mod queries;

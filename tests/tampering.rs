@@ -31,6 +31,12 @@ async fn one_changed_number_in_a_read_model_or_a_metric() {
             "score_percent = score_percent + 0.000001",
             "score_percent = score_percent - 0.000001",
         ),
+        ("assessment_results", "attempts = attempts + 1", "attempts = attempts - 1"),
+        (
+            "learner_progress_read_model",
+            "assessments_taken = assessments_taken + 1",
+            "assessments_taken = assessments_taken - 1",
+        ),
         ("user_read_model", "preferences = preferences || '{\"x\": 1}'", "preferences = preferences - 'x'"),
         (
             "learning_session_read_model",
@@ -54,6 +60,7 @@ async fn one_changed_number_in_a_read_model_or_a_metric() {
         let (tenant, key) = match table {
             "metric_counters" => ("name", "label"),
             "learner_progress_read_model" => ("tenant", "user_id"),
+            "assessment_read_model" => ("tenant", "key"),
             _ => ("tenant", "id"),
         };
         let same = format!("({tenant}, {key}) IN (SELECT {tenant}, {key} FROM before)");

@@ -322,7 +322,9 @@ pub(crate) fn handlers(
 /// Listens at an address of the settings; gives the URL, too.
 pub(crate) async fn listen(setting: &str, address: &str) -> Result<(TcpListener, String), BoxError> {
     let listener = TcpListener::bind(address).await.map_err(|e| {
-        format!("{setting} = {address}: {e}; another address goes with --set {setting}=127.0.0.1:0, which takes a free port")
+        format!(
+            "{setting} = {address}: {e}; another address goes with --set {setting}=127.0.0.1:0, which takes a free port"
+        )
     })?;
     let url = format!("http://{}", listener.local_addr()?);
     Ok((listener, url))
@@ -382,7 +384,9 @@ async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationTok
     loop {
         let trouble = match runner.carry_over().await {
             Ok(Carried::Current) => break,
-            Ok(Carried::Elsewhere) => "the read models are being rebuilt for this version by another process".to_owned(),
+            Ok(Carried::Elsewhere) => {
+                "the read models are being rebuilt for this version by another process".to_owned()
+            }
             Err(error) => {
                 let words = format!(
                     "the read models are of an older layout and could not be rebuilt: {}; mend that, and it is tried again",

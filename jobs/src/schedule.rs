@@ -136,8 +136,11 @@ impl Runner {
             .chain(report.differences.iter().cloned())
             .collect();
         let cuts: Vec<_> = report.cuts.iter().map(|(lane, below)| format!("{lane} below {below}")).collect();
-        let missing: Vec<_> =
-            report.unreached.iter().map(|u| format!("{} is at {} of {}: {}", u.part, u.reached, u.end, u.words)).collect();
+        let missing: Vec<_> = report
+            .unreached
+            .iter()
+            .map(|u| format!("{} is at {} of {}: {}", u.part, u.reached, u.end, u.words))
+            .collect();
         // What was not there to be compared is no difference, and no proof either.
         Ok(match (different.is_empty(), missing.is_empty()) {
             (true, true) => (Outcome::Ok, format!("all equal; compared {}", cuts.join(", "))),

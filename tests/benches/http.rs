@@ -77,6 +77,8 @@ pub(crate) fn run() {
             board: StatusBoard::default(),
             process_metrics: weir_api::exporter().unwrap(),
             limits: Arc::new(weir_api::Limits::new(NonZeroU32::MAX, 1000, minute, minute)),
+            parts: Vec::new(),
+            layout: weir_api::Layout::default(),
         };
         tokio::spawn(weir_api::serve(listener, handlers, CancellationToken::new()));
         (service, api, token)

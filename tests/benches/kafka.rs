@@ -79,7 +79,8 @@ async fn publish_to(kafka: &Kafka, database: &Database, url: &str, from: i64, to
     let started = Instant::now();
     let running = {
         let (database, stop) = (database.clone(), stop.clone());
-        tokio::spawn(async move { Box::pin(publish(&options, &database, &signal, &stop)).await })
+        let board = StatusBoard::default();
+        tokio::spawn(async move { Box::pin(publish(&options, &database, &signal, &board, &stop)).await })
     };
     let client = connect(url).await;
     // Its note comes once a second: whoever waits for it measures that. Told to stop, it notes where it is.

@@ -8,7 +8,7 @@ use futures::SinkExt;
 use tokio_postgres::Client;
 use weir_engine::Located;
 use weir_model::Timestamp;
-use weir_model::project::{AssessmentRow, Progress, SessionRow, Units, UserRow, progress_of};
+use weir_model::project::{AttemptRow, Progress, SessionRow, Units, UserRow, progress_of};
 use weir_tests::weir::connect;
 
 /// CSV for each table, in the order of [`TABLES`].
@@ -32,23 +32,22 @@ const TABLES: [(&str, &str, &str); 4] = [
     ),
     (
         "assessment_read_model",
-        "tenant, id, user_id, session_id, score, max_score, score_percent, passed, time_spent_seconds, analytics, \
-         completed_at, version",
-        "ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, version = excluded.version",
+        "tenant, key, event_id, assessment_id, user_id, session_id, score, max_score, score_percent, passed, \
+         time_spent_seconds, analytics, completed_at, version",
+        "ON CONFLICT (tenant, key) DO NOTHING",
     ),
     ("learner_learning_paths", "tenant, user_id, learning_path_id", "ON CONFLICT DO NOTHING"),
 ];
 
-const PROGRESS: &str = "tenant, user_id, sessions, assessments_taken, assessments_passed, score_percent_sum, \
+const PROGRESS: &str = "tenant, user_id, sessions, attempts, attempts_passed, score_percent_sum, \
      time_spent_seconds, last_activity";
 
-const MERGE_PROGRESS: &str = "INSERT INTO learner_progress_read_model AS p (tenant, user_id, sessions, assessments_taken, \
-     assessments_passed, score_percent_sum, time_spent_seconds, last_activity) \
-     SELECT tenant, user_id, sessions, assessments_taken, assessments_passed, score_percent_sum, time_spent_seconds, \
+const MERGE_PROGRESS: &str = "INSERT INTO learner_progress_read_model AS p (tenant, user_id, sessions, attempts, \
+     attempts_passed, score_percent_sum, time_spent_seconds, last_activity) \
+     SELECT tenant, user_id, sessions, attempts, attempts_passed, score_percent_sum, time_spent_seconds, \
      last_activity FROM new_learner_progress_read_model \
      ON CONFLICT (tenant, user_id) DO UPDATE SET sessions = p.sessions + excluded.sessions, \
-     assessments_taken = p.assessments_taken + excluded.assessments_taken, \
-     assessments_passed = p.assessments_passed + excluded.assessments_passed, \
+     attempts = p.attempts + excluded.attempts, attempts_passed = p.attempts_passed + excluded.attempts_passed, \
      score_percent_sum = p.score_percent_sum + excluded.score_percent_sum, \
      time_spent_seconds = p.time_spent_seconds + excluded.time_spent_seconds, \
      last_activity = greatest(p.last_activity, excluded.last_activity)";
@@ -87,7 +86,7 @@ fn rows(batch: &[Located], users: &mut HashMap<(String, String), UserRow>) -> Ro
     for Located { event, .. } in batch {
         if UserRow::concerns(event) {
             let key = (event.tenant.to_string(), event.stream.aggregate_id().to_owned());
-            users.entry(key.clone()).or_insert_with(|| UserRow::new(event)).apply(event);
+            users.entry(key.clone()).or_insert_with(|| UserRow::new(event)).apply(event).expect("within bounds");
             touched.insert(key, ());
         }
         if let Some((key, part)) = progress_of(event, units) {
@@ -126,10 +125,12 @@ fn rows(batch: &[Located], users: &mut HashMap<(String, String), UserRow>) -> Ro
                 Some(r.version.to_string()),
             ]
         })),
-        csv(events().filter_map(|event| AssessmentRow::of(event, units)).map(|r| {
+        csv(events().filter_map(|event| AttemptRow::of(event, event.event_id.to_string(), units)).map(|r| {
             vec![
                 Some(r.tenant),
-                Some(r.id),
+                Some(r.key),
+                Some(r.event_id),
+                Some(r.assessment_id),
                 Some(r.user_id),
                 r.session_id,
                 Some(r.score.to_string()),
@@ -159,8 +160,8 @@ fn progress_csv(progress: &BTreeMap<(String, String), Progress>) -> Bytes {
             Some(tenant.clone()),
             Some(user.clone()),
             Some(p.sessions.to_string()),
-            Some(p.assessments_taken.to_string()),
-            Some(p.assessments_passed.to_string()),
+            Some(p.attempts.to_string()),
+            Some(p.attempts_passed.to_string()),
             micros(p.score_percent_micros_sum),
             micros(p.time_spent_micros),
             time(p.last_activity),

@@ -97,7 +97,11 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
     end_at_second_signal();
     let (attached, stopped) = instance.stop().await?;
     let failure = failure.or(stopped);
-    let equal = if finished && failure.is_none() { verify::show(&attached, Duration::from_secs(60), format).await } else { Ok(true) };
+    let equal = if finished && failure.is_none() {
+        verify::show(&attached, Duration::from_secs(60), format).await
+    } else {
+        Ok(true)
+    };
     attached.detach().await?;
     match failure {
         Some(error) => Err(error),

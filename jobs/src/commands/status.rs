@@ -106,6 +106,8 @@ struct PartState<'a> {
     name: &'a str,
     rows: Vec<&'a Part>,
     orphans: usize,
+    /// Whether any part is at work anywhere.
+    anything_runs: bool,
     lag: Option<i64>,
     lag_seconds: Option<f64>,
 }
@@ -135,6 +137,10 @@ impl PartState<'_> {
     }
 
     fn trouble(&self) -> Option<String> {
+        // At rest: nothing runs, and nothing is left to do.
+        if self.rows.is_empty() && !self.anything_runs && self.lag == Some(0) {
+            return None;
+        }
         let mut words: Vec<String> = trouble(self.name, &self.rows).into_iter().collect();
         if self.orphans > 0 && self.rows.iter().any(|part| is_live(part)) {
             words.push(format!(
@@ -229,7 +235,8 @@ async fn part_state<'a>(
     ends: Option<&Ends>,
 ) -> Result<PartState<'a>, BoxError> {
     let rows = told.iter().filter(|part| part.part == name).collect();
-    let mut state = PartState { name, rows, orphans: 0, lag: None, lag_seconds: None };
+    let mut state =
+        PartState { name, rows, orphans: 0, anything_runs: told.iter().any(is_live), lag: None, lag_seconds: None };
     let Some(ends) = ends else { return Ok(state) };
     let next = if name == PUBLISHER {
         state.lag = ends.published.map(|published| (ends.head - published).max(0));
@@ -242,7 +249,8 @@ async fn part_state<'a>(
         ends.published.is_none().then_some(reached)
     };
     if let Some(next) = next {
-        state.lag_seconds = if state.lag == Some(0) { Some(0.0) } else { store.age_of(weir_model::Position(next)).await? };
+        state.lag_seconds =
+            if state.lag == Some(0) { Some(0.0) } else { store.age_of(weir_model::Position(next)).await? };
     }
     Ok(state)
 }

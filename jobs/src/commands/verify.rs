@@ -51,7 +51,8 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
     for unreached in &report.unreached {
         complain(&format!("not there: {}: {}", unreached.part, unreached.words));
     }
-    let missing: Vec<_> = report.unreached.iter().map(|u| format!("{} is at {} of {}", u.part, u.reached, u.end)).collect();
+    let missing: Vec<_> =
+        report.unreached.iter().map(|u| format!("{} is at {} of {}", u.part, u.reached, u.end)).collect();
     let verdict = match (report.is_different(), missing.is_empty()) {
         (false, true) => "all equal".to_owned(),
         (false, false) => format!("NOT ALL COMPARED: what is there is equal, but {}", missing.join(", ")),

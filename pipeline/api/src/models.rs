@@ -147,7 +147,9 @@ async fn page(
 async fn wait(api: &Api, principal: &Principal, params: &mut Params) -> Result<(), Problem> {
     if !api.layout.0.load(Ordering::Relaxed) {
         if read_models::are_outdated(&**api.database.get().await?).await? {
-            return Err(Problem::unavailable("the read models are being rebuilt for this version of weir; try again later"));
+            return Err(Problem::unavailable(
+                "the read models are being rebuilt for this version of weir; try again later",
+            ));
         }
         api.layout.0.store(true, Ordering::Relaxed);
     }

@@ -252,10 +252,15 @@ fn model(shown: Shown, named: Named) -> Value {
         });
     }
     parameters.push(query("limit", "At most so many", 1, LIMIT_MAX));
-    parameters.push(json!({"name": "cursor", "in": "query", "required": false, "description": "`next` of the page before",
+    parameters
+        .push(json!({"name": "cursor", "in": "query", "required": false, "description": "`next` of the page before",
         "schema": {"type": "string", "pattern": "^[!-~]*$"}}));
     for (name, column) in shown.filters {
-        let schema = if is_flag(column) { json!({"enum": ["true", "false"]}) } else { json!({"type": "string", "pattern": "^[!-~]*$"}) };
+        let schema = if is_flag(column) {
+            json!({"enum": ["true", "false"]})
+        } else {
+            json!({"type": "string", "pattern": "^[!-~]*$"})
+        };
         parameters.push(json!({"name": name, "in": "query", "required": false, "description": "Only with this value", "schema": schema}));
     }
     let page = json!({"type": "object", "required": ["items", "next"],
@@ -292,7 +297,18 @@ fn problem() -> Value {
 }
 
 fn event() -> Value {
-    let strings = ["eventId", "tenant", "stream", "aggregateId", "aggregateType", "eventType", "schemaVersion", "source", "timestamp", "recordedAt"];
+    let strings = [
+        "eventId",
+        "tenant",
+        "stream",
+        "aggregateId",
+        "aggregateType",
+        "eventType",
+        "schemaVersion",
+        "source",
+        "timestamp",
+        "recordedAt",
+    ];
     let mut properties: Map<String, Value> =
         strings.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
     properties.insert("position".to_owned(), json!({"type": "integer", "minimum": 1}));

@@ -21,7 +21,8 @@ const IDLE_WAIT_MAX: Duration = Duration::from_millis(500);
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
 /// What a lane says of itself that was fenced.
-const FENCED: &str = "fenced: another owner took its partitions, or what they are read from changed; it claims them again";
+const FENCED: &str =
+    "fenced: another owner took its partitions, or what they are read from changed; it claims them again";
 
 /// A lane's name and limits.
 #[derive(Debug, Clone)]

@@ -27,13 +27,18 @@ pub(crate) async fn make_room(kafka: &KafkaOptions, records: &[Record], error: R
     let mut refusals = Vec::new();
     for (topic, bytes) in needed {
         match topics::raise_size(kafka, topic, bytes).await {
-            Ok(true) => tracing::warn!(topic, bytes, "an event is larger than the topic took: its max.message.bytes was raised"),
+            Ok(true) => {
+                tracing::warn!(topic, bytes, "an event is larger than the topic took: its max.message.bytes was raised")
+            }
             Ok(false) => {}
             Err(refused) => refusals.push(format!("{topic} to {bytes}: {}", chain(&refused))),
         }
     }
     let cure = match refusals.is_empty() {
-        true => "the topics' max.message.bytes is high enough now; if this stays, raise message.max.bytes of the brokers".to_owned(),
+        true => {
+            "the topics' max.message.bytes is high enough now; if this stays, raise message.max.bytes of the brokers"
+                .to_owned()
+        }
         false => format!(
             "an event is larger than its topic takes, and its max.message.bytes could not be raised ({}); raise it: `weir topics apply \
              --set kafka.topics.TOPIC.bytes_max=BYTES`",

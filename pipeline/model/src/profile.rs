@@ -86,7 +86,9 @@ fn merge_member(target: &mut Object, name: &str, value: &Value) {
 pub fn violations(data: &Object) -> Vec<Violation> {
     let values = match data.get("newValues") {
         Some(Value::Object(values)) => values,
-        Some(_) | None => return vec![Violation::new("/newValues", "is missing: an update says what the new values are")],
+        Some(_) | None => {
+            return vec![Violation::new("/newValues", "is missing: an update says what the new values are")];
+        }
     };
     let mut found = Vec::new();
     if values.is_empty() {
@@ -139,14 +141,23 @@ mod tests {
     fn nested_preferences_are_merged_and_null_removes() {
         let start = || json!({"language": "en", "theme": {"dark": true, "font": 12}});
         let cases = [
-            (json!({"preferences": {"language": "fr"}}), json!({"language": "fr", "theme": {"dark": true, "font": 12}})),
+            (
+                json!({"preferences": {"language": "fr"}}),
+                json!({"language": "fr", "theme": {"dark": true, "font": 12}}),
+            ),
             (json!({"language": "fr"}), json!({"language": "fr", "theme": {"dark": true, "font": 12}})),
             (json!({"preferences": {"theme": {"dark": null}}}), json!({"language": "en", "theme": {"font": 12}})),
             (json!({"preferences": {"theme": null}}), json!({"language": "en"})),
-            (json!({"preferences": {"language": {"ui": "fr"}}}), json!({"language": {"ui": "fr"}, "theme": {"dark": true, "font": 12}})),
+            (
+                json!({"preferences": {"language": {"ui": "fr"}}}),
+                json!({"language": {"ui": "fr"}, "theme": {"dark": true, "font": 12}}),
+            ),
             (json!({"preferences": null}), json!({})),
             (json!({"profile": {"preferences": {"language": null}}}), json!({"theme": {"dark": true, "font": 12}})),
-            (json!({"preferences": {"new": {"a": {"b": null}}}}), json!({"language": "en", "theme": {"dark": true, "font": 12}, "new": {"a": {}}})),
+            (
+                json!({"preferences": {"new": {"a": {"b": null}}}}),
+                json!({"language": "en", "theme": {"dark": true, "font": 12}, "new": {"a": {}}}),
+            ),
         ];
         for (values, expected) in cases {
             assert_eq!(merged(start(), values.clone()), (expected, Vec::new()), "{values}");
@@ -168,8 +179,14 @@ mod tests {
             (json!({"newValues": {}, "changedFields": ["a"]}), vec!["/newValues", "/changedFields/0"]),
             (json!({"newValues": {"a": 1}}), vec!["/newValues/a"]),
             (json!({"newValues": {"a/b": 1}, "changedFields": ["c"]}), vec!["/newValues/a~1b", "/changedFields/0"]),
-            (json!({"newValues": {"preferences": {}}, "changedFields": ["preferences"]}), vec!["/newValues/preferences"]),
-            (json!({"newValues": {"preferences": 7}, "changedFields": ["preferences"]}), vec!["/newValues/preferences"]),
+            (
+                json!({"newValues": {"preferences": {}}, "changedFields": ["preferences"]}),
+                vec!["/newValues/preferences"],
+            ),
+            (
+                json!({"newValues": {"preferences": 7}, "changedFields": ["preferences"]}),
+                vec!["/newValues/preferences"],
+            ),
             (json!({"newValues": {"a": null}, "changedFields": ["a"]}), vec![]),
             (json!({"newValues": {"preferences": {"l": 1}}, "changedFields": ["preferences.l"]}), vec![]),
             (json!({"newValues": {"preferences": null}, "changedFields": ["preferences"]}), vec![]),

@@ -11,7 +11,9 @@ use weir_model::contract::door::{self, DATA_MAX, Refusal};
 use weir_model::contract::{self, ContractViolation};
 use weir_model::decide::{CommandType, NewEvent, Rejection, Rules, STATE_VERSION, stream_of};
 use weir_model::event::Metadata;
-use weir_model::{AggregateType, Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical};
+use weir_model::{
+    AggregateType, Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical,
+};
 
 use crate::append::{Append, Appended, Expected, NewStoredEvent};
 use crate::coalesce::Coalesced;

@@ -10,8 +10,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 use weir_model::decide::STATE_FIELDS;
 use weir_model::event::Metadata;
-use weir_model::wire::OutgoingMetadata;
 use weir_model::ids::takes_id;
+use weir_model::wire::OutgoingMetadata;
 use weir_model::{Object, Position, StreamId, TenantId, Timestamp};
 
 use crate::database::Database;

@@ -53,9 +53,11 @@ pub async fn read_model_rows(client: &impl GenericClient, event: &RecordedEvent)
             ReadModel::Users => ("version, updated_at", "id", own),
             ReadModel::Sessions => ("version, started_at", "id", own),
             ReadModel::Attempts => ("version, completed_at", "key", "event_id::text"),
-            ReadModel::Results => {
-                ("NULL::bigint, last_completed_at", "(assessment_id, user_id)", "event_data->>'assessmentId', event_data->>'userId'")
-            }
+            ReadModel::Results => (
+                "NULL::bigint, last_completed_at",
+                "(assessment_id, user_id)",
+                "event_data->>'assessmentId', event_data->>'userId'",
+            ),
             ReadModel::Progress => ("NULL::bigint, last_activity", "user_id", "event_data->>'userId'"),
             ReadModel::Contents | ReadModel::Tasks => ("version, updated_at", "id", own),
         };

@@ -107,7 +107,8 @@ pub async fn tell(client: &impl GenericClient, process: &Process, board: &Status
     let parts: Vec<(String, LaneStatus)> = board.read().into_iter().collect();
     let column = |of: fn(&(String, LaneStatus)) -> String| parts.iter().map(of).collect::<Vec<_>>();
     let (names, phases) = (column(|p| p.0.clone()), column(|p| p.1.phase.as_str().to_owned()));
-    let troubles: Vec<Option<String>> = parts.iter().map(|p| p.1.trouble.as_ref().map(|t| t.replace('\0', "\\0"))).collect();
+    let troubles: Vec<Option<String>> =
+        parts.iter().map(|p| p.1.trouble.as_ref().map(|t| t.replace('\0', "\\0"))).collect();
     let ages: Vec<f64> = parts.iter().map(|p| p.1.since.elapsed().as_secs_f64()).collect();
     let partitions: Vec<i32> = parts.iter().map(|p| i32::try_from(p.1.partitions).unwrap_or(i32::MAX)).collect();
     let values: [&(dyn ToSql + Sync); 11] = [
@@ -152,11 +153,7 @@ pub async fn forget(client: &impl GenericClient, process: &str) -> Result<(), Db
     Ok(())
 }
 
-async fn counts(
-    client: &impl GenericClient,
-    parts: &[String],
-    condition: &str,
-) -> Result<Vec<(String, i64)>, DbError> {
+async fn counts(client: &impl GenericClient, parts: &[String], condition: &str) -> Result<Vec<(String, i64)>, DbError> {
     let sql = format!(
         "SELECT w.part, count(p.part) FROM unnest($1::text[]) AS w(part) LEFT JOIN parts p ON p.part = w.part AND {condition} \
          GROUP BY 1 ORDER BY 1"

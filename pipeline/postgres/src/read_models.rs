@@ -8,8 +8,8 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 use weir_engine::{Located, Record};
 use weir_model::project::{
-    AssessmentResult, AttemptRow, ContentRow, FoldedRow, Place, Progress, ResultKey, SessionRow, TaskRow, Units, UserRow,
-    attempt_key, depends_on_order, progress_of, result_of,
+    AssessmentResult, AttemptRow, ContentRow, FoldedRow, Place, Progress, ResultKey, SessionRow, TaskRow, Units,
+    UserRow, attempt_key, depends_on_order, progress_of, result_of,
 };
 use weir_model::{Event, Timestamp};
 

@@ -145,8 +145,7 @@ impl Scratch {
     /// Lets the lane stand still, wherever it runs, until [`Self::take_over`] or [`Self::let_go`]; where it stands.
     pub async fn hold(&self) -> Result<Stand, DbError> {
         self.client.batch_execute("BEGIN; SET LOCAL lock_timeout = '60s'").await.during(ACTION)?;
-        const SQL: &str =
-            "SELECT 1 FROM ledger WHERE lane = $1 ORDER BY source, topic, partition FOR UPDATE";
+        const SQL: &str = "SELECT 1 FROM ledger WHERE lane = $1 ORDER BY source, topic, partition FOR UPDATE";
         self.client.query(SQL, &[&LANE]).await.during(ACTION)?;
         self.read_stand().await
     }

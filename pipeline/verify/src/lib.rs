@@ -201,8 +201,7 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
     let Stores { database, history, kafka, clickhouse } = stores;
     let Asked { units, lanes, wait, spill } = asked;
     // Without its URL there is no lane clickhouse to wait for; whether it has been is told below.
-    let running: Vec<&str> =
-        lanes.iter().copied().filter(|lane| *lane != CLICKHOUSE || clickhouse.is_some()).collect();
+    let running: Vec<&str> = lanes.iter().copied().filter(|lane| *lane != CLICKHOUSE || clickhouse.is_some()).collect();
     let unreached = Box::pin(reach::wait(stores, &running, wait)).await?;
     let mut report = Report { unreached, ..Report::default() };
     let sinks = SinkSnapshot::open(database).await?;

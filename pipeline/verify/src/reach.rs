@@ -102,8 +102,12 @@ pub fn trouble(name: &str, rows: &[&Part]) -> Option<String> {
             words.push(format!("{} in {who} since {}: {why}", part.phase, part.since));
         }
     }
-    if !rows.iter().any(|part| is_live(part)) && words.is_empty() {
-        let start = if name == PUBLISHER { "weir up or weir publish".to_owned() } else { format!("weir up or weir run {name}") };
+    if rows.is_empty() {
+        let start = if name == PUBLISHER {
+            "weir up or weir publish".to_owned()
+        } else {
+            format!("weir up or weir run {name}")
+        };
         words.push(format!("no process runs it: start {start}"));
     }
     (!words.is_empty()).then(|| words.join("; "))

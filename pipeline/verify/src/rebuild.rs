@@ -132,7 +132,9 @@ async fn follow(
     for (key, start) in &starts {
         // A dead letter that was resolved meanwhile is in the serving copy alone.
         let Some(end) = ends.get(key) else { return Ok(false) };
-        if start.dead.iter().any(|offset| *offset < start.below && !end.dead.contains(offset)) || end.below < start.below {
+        if start.dead.iter().any(|offset| *offset < start.below && !end.dead.contains(offset))
+            || end.below < start.below
+        {
             return Ok(false);
         }
     }

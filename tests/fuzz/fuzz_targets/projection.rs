@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use weir_model::project::{AssessmentRow, Progress, SessionRow, Units, UserRow, counted, observed, progress_of};
+use weir_model::project::{FoldedRow, Progress, ReadModel, Units, counted, observed, progress_of, rows_of};
 use weir_model::{Event, wire};
 
 type Rows = BTreeMap<(String, String), Progress>;
@@ -20,16 +20,16 @@ fn progress(events: &[Event]) -> Rows {
 fuzz_target!(|bytes: &[u8]| {
     let decode = |line: &[u8]| wire::decode(&bytes::Bytes::copy_from_slice(line)).ok();
     let events: Vec<Event> = bytes.split(|byte| *byte == b'\n').filter_map(decode).collect();
-    let mut user: Option<UserRow> = None;
+    let mut folded: BTreeMap<(ReadModel, String, String), FoldedRow> = BTreeMap::new();
     for event in &events {
         drop((counted(event), observed(event, Units::default())));
-        drop(SessionRow::of(event).map(|row| row.canonical()));
-        drop(AssessmentRow::of(event, Units::default()).map(|row| row.canonical()));
-        if UserRow::concerns(event) {
-            user.get_or_insert_with(|| UserRow::new(event)).apply(event);
+        let attempt = event.event_id.as_str();
+        for (model, tenant, key) in rows_of(event, attempt) {
+            let row = folded.entry((model, tenant, key)).or_insert_with(|| FoldedRow::new(model, event));
+            drop(row.apply(event, attempt, Units::default()));
         }
     }
-    drop(user.map(|row| row.canonical()));
+    folded.values().for_each(|row| drop(row.canonical()));
     let whole = progress(&events);
     for cut in 0..events.len() {
         let (first, second) = events.split_at(cut);

@@ -61,9 +61,7 @@ fn value_size(value: &Value) -> usize {
         Value::Bool(yes) => 5 - usize::from(*yes),
         Value::Number(number) => number_size(number),
         Value::String(text) => text_size(text),
-        Value::Array(items) => {
-            2 + items.iter().map(value_size).sum::<usize>() + 2 * items.len().saturating_sub(1)
-        }
+        Value::Array(items) => 2 + items.iter().map(value_size).sum::<usize>() + 2 * items.len().saturating_sub(1),
         Value::Object(object) => object_size(object),
     }
 }

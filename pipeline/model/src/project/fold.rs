@@ -29,15 +29,8 @@ pub enum ReadModel {
 
 impl ReadModel {
     /// All of them, in the order in which tables are written and locked.
-    pub const ALL: [Self; 7] = [
-        Self::Users,
-        Self::Sessions,
-        Self::Attempts,
-        Self::Results,
-        Self::Progress,
-        Self::Contents,
-        Self::Tasks,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Users, Self::Sessions, Self::Attempts, Self::Results, Self::Progress, Self::Contents, Self::Tasks];
 
     /// Its table.
     #[must_use]

@@ -34,7 +34,8 @@ impl CommandService {
         }
         let mut answers: Vec<Option<Result<Answer, CommandError>>> = Vec::new();
         answers.resize_with(prepared.len(), || None);
-        let commands: Vec<_> = requests.iter().zip(&prepared).filter_map(|(r, p)| Some((r, p.as_ref().ok()?))).collect();
+        let commands: Vec<_> =
+            requests.iter().zip(&prepared).filter_map(|(r, p)| Some((r, p.as_ref().ok()?))).collect();
         let mut earlier: HashMap<StreamKey, i64> = HashMap::new();
         for ((request, prepared), attempts) in commands.iter().zip(self.earlier_attempts(&commands).await?) {
             earlier.insert((request.caller.tenant.clone(), prepared.stream.clone()), attempts);

@@ -219,7 +219,12 @@ impl Shown {
             Time => format!("'{}', to_char({column} {})", camel(column), *TIME),
         };
         let members: Vec<String> = self.columns.iter().map(member).collect();
-        format!("SELECT {} AS key, json_build_object({})::text AS item FROM {}", self.key, members.join(", "), self.table)
+        format!(
+            "SELECT {} AS key, json_build_object({})::text AS item FROM {}",
+            self.key,
+            members.join(", "),
+            self.table
+        )
     }
 
     /// The row of a key.
