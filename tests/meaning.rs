@@ -1,5 +1,7 @@
 //! Do the numbers mean what a user thinks: exams that many take, and often; profiles; who did what?
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use weir_model::EventType;
@@ -9,11 +11,12 @@ use weir_tests::{Up, Weir};
 struct School<'a> {
     up: &'a Up<'a>,
     token: String,
+    taken: AtomicU32,
 }
 
 impl<'a> School<'a> {
     fn new(up: &'a Up<'a>) -> Self {
-        Self { up, token: up.token("default", "command,read") }
+        Self { up, token: up.token("default", "command,read"), taken: AtomicU32::new(0) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -35,6 +38,9 @@ impl<'a> School<'a> {
         let mut data = samples::one(EventType::AssessmentCompleted);
         (data["assessmentId"], data["userId"]) = (json!("final-exam"), json!(user));
         (data["score"], data["passed"]) = (json!(score), json!(passed));
+        // One after the other: of attempts at one time the key decides which is the last.
+        let minute = self.taken.fetch_add(1, Ordering::SeqCst);
+        data["timestamp"] = json!(format!("2024-01-15T10:{minute:02}:00Z"));
         self.command("CompleteAssessment", &data).await
     }
 }
@@ -120,10 +126,10 @@ async fn what_grows_on_its_way_is_refused_at_the_door() {
     let up = weir.up();
     let school = School::new(&up);
     let mut data = samples::one(EventType::UserRegistered);
-    data["note"] = json!(vec![1e300; 150_000]);
+    data["note"] = json!(vec![1e300; 100_000]);
     let (status, refusal) = school.command("RegisterUser", &data).await;
     assert_eq!(status, 413, "{refusal}");
-    assert!(refusal["storedBytes"].as_i64().unwrap() > 45_000_000, "{refusal}");
+    assert!(refusal["storedBytes"].as_i64().unwrap() > 30_000_000, "{refusal}");
     // What is counted is what Postgres makes of it.
     data["note"] = json!([1e300, 1.5e-7, -2.25, "é\n\"", {"a": [], "b": {}}, null, true]);
     let (status, _) = school.command("RegisterUser", &data).await;
@@ -163,7 +169,7 @@ async fn contents_and_tasks_have_read_models() {
         assert_eq!((status, page["items"].as_array().map(Vec::len)), (200, Some(found)), "{path}: {page}");
     }
     // Another tenant's are not there.
-    let stranger = School { up: &up, token: up.token("acme", "read") };
+    let stranger = School { up: &up, token: up.token("acme", "read"), taken: AtomicU32::new(0) };
     assert_eq!(stranger.get("/v1/tasks/task_1").await.0, 404);
     assert_eq!(stranger.get("/v1/contents").await.1["items"], json!([]));
     up.terminate();
@@ -229,5 +235,6 @@ async fn read_models_of_an_older_layout_are_rebuilt_at_start() {
     assert_eq!((status, page["events"].as_array().map(Vec::len)), (200, Some(3)), "{page}");
     up.caught_up().await;
     up.terminate();
-    weir.verify();
+    // History has the streams that the events were in before this test renamed them.
+    weir.ok(&["verify", "--set", "lanes.history.enabled=false"]);
 }
