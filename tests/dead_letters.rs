@@ -15,7 +15,7 @@ async fn send(up: &Up<'_>, token: &str, command: &str, user: &str, email: &str) 
     if command == "RegisterUser" {
         data["email"] = json!(email);
     } else {
-        data["newValues"] = json!({"lastName": "Later"});
+        (data["changedFields"], data["newValues"]) = (json!(["lastName"]), json!({"lastName": "Later"}));
     }
     let request = Client::new().post(format!("{}/v1/commands/{command}", up.api)).bearer_auth(token).json(&data);
     assert_eq!(request.send().await.unwrap().status(), 201);
