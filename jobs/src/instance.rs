@@ -378,9 +378,11 @@ pub(crate) async fn start_lanes(
     Ok(lanes)
 }
 
+/// When a rebuild that failed, or that another process does, is looked at again: each try is a run of its job, and kept.
+const CARRIED_AGAIN: Duration = Duration::from_secs(10);
+
 /// Read models of an older layout are rebuilt before their lane goes on, by the first process that comes to it.
 async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationToken) {
-    let mut backoff = Backoff::default();
     loop {
         let trouble = match runner.carry_over().await {
             Ok(Carried::Current) => break,
@@ -397,8 +399,9 @@ async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationTok
             }
         };
         board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Waiting, Some(trouble)));
-        if stop.is_cancelled() || !backoff.wait(stop).await {
-            return;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CARRIED_AGAIN) => {}
         }
     }
     board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Starting, None));

@@ -84,11 +84,8 @@ fn merge_member(target: &mut Object, name: &str, value: &Value) {
 /// What is wrong with a new update: it must hold a value, and name what it holds.
 #[must_use]
 pub fn violations(data: &Object) -> Vec<Violation> {
-    let values = match data.get("newValues") {
-        Some(Value::Object(values)) => values,
-        Some(_) | None => {
-            return vec![Violation::new("/newValues", "is missing: an update says what the new values are")];
-        }
+    let Some(Value::Object(values)) = data.get("newValues") else {
+        return vec![Violation::new("/newValues", "is missing: an update says what the new values are")];
     };
     let mut found = Vec::new();
     if values.is_empty() {

@@ -97,17 +97,25 @@ pub(crate) struct Expected {
     repeated: HashMap<(&'static str, String), bool>,
 }
 
+/// What is read, and from where to where.
+pub(crate) struct Walk<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) sources: &'a Sources,
+    /// Everything below belongs to the lanes.
+    pub(crate) cuts: &'a Cuts,
+    /// Where reading begins; a partition that is not among them: at its beginning.
+    pub(crate) starts: &'a Cuts,
+    /// What topics hold no longer.
+    pub(crate) lost: &'a Lost,
+    /// History, where it is to be read.
+    pub(crate) table: Option<&'a HistoryTable>,
+    pub(crate) units: Units,
+}
+
 impl Expected {
-    /// Reads all sources, and history on the way.
-    pub(crate) async fn read(
-        database: &Database,
-        sources: &Sources,
-        cuts: &Cuts,
-        lost: &Lost,
-        table: Option<&HistoryTable>,
-        units: Units,
-        spill: &Path,
-    ) -> Result<(Self, HistoryHashes), VerifyError> {
+    /// Reads all sources, and history on the way; the sort's temporary files go to `spill`.
+    pub(crate) async fn read(walk: Walk<'_>, spill: &Path) -> Result<(Self, HistoryHashes), VerifyError> {
+        let units = walk.units;
         let (sender, held) = mpsc::channel(QUEUE_MAX);
         let path = spill.to_owned();
         let folding = tokio::task::spawn_blocking(move || {
@@ -123,8 +131,7 @@ impl Expected {
             })?;
             Ok::<_, std::io::Error>((hashes, refused))
         });
-        let (mut expected, hashes) =
-            Box::pin(Self::walk(database, sources, cuts, &Cuts::new(), lost, table, units, sender)).await?;
+        let (mut expected, hashes) = Box::pin(Self::walk(walk, sender)).await?;
         let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
         let folded = folding.await.map_err(|e| failed(e.into()))?;
         let (folded, refused) = folded.map_err(|e| failed(e.into()))?;
@@ -133,19 +140,9 @@ impl Expected {
         Ok((expected, hashes))
     }
 
-    /// Reads all sources from `starts` (a partition that is not among them: from its beginning) to the cuts, and hands on what the
-    /// lane read-models holds of it.
-    #[allow(clippy::too_many_arguments, reason = "what is read, from where to where, and who takes it")]
-    pub(crate) async fn walk(
-        database: &Database,
-        sources: &Sources,
-        cuts: &Cuts,
-        starts: &Cuts,
-        lost: &Lost,
-        table: Option<&HistoryTable>,
-        units: Units,
-        sender: mpsc::Sender<Held>,
-    ) -> Result<(Self, HistoryHashes), VerifyError> {
+    /// Reads all sources, and hands on what the lane read-models holds of them.
+    pub(crate) async fn walk(walk: Walk<'_>, sender: mpsc::Sender<Held>) -> Result<(Self, HistoryHashes), VerifyError> {
+        let Walk { sources, cuts, .. } = walk;
         let mut expected = Self { kept: sources.kept, ..Self::default() };
         for ((lane, _), cut) in cuts {
             let below = cut.repeats.iter().filter(|(offset, _)| **offset < cut.below);
@@ -154,22 +151,16 @@ impl Expected {
         let of_event_store = cuts.iter().filter(|((_, partition), _)| *partition == sources.event_store);
         let end = of_event_store.map(|(_, cut)| cut.below).max().unwrap_or(0);
         expected.publishing = end..(sources.published + 1).max(end);
-        expected.read_topics(sources, cuts, starts, units, &sender).await?;
-        expected.read_event_store(database, sources, cuts, starts, lost, units, &sender).await?;
-        let hashes = expected.read_history(table, sources, cuts, lost, units, &sender).await?;
+        expected.read_topics(&walk, &sender).await?;
+        expected.read_event_store(&walk, &sender).await?;
+        let hashes = expected.read_history(&walk, &sender).await?;
         expected.check_repeats();
         Ok((expected, hashes))
     }
 
     /// To their ends, for the comparison with the event store; lanes may not be there yet.
-    async fn read_topics(
-        &mut self,
-        sources: &Sources,
-        cuts: &Cuts,
-        starts: &Cuts,
-        units: Units,
-        sorter: &mpsc::Sender<Held>,
-    ) -> Result<(), VerifyError> {
+    async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Held>) -> Result<(), VerifyError> {
+        let Walk { sources, cuts, starts, units, .. } = *walk;
         let Some(topics) = &sources.topics else { return Ok(()) };
         let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
         let starts = starts.iter().map(|((_, partition), cut)| (partition.clone(), cut.below)).collect();
@@ -183,16 +174,8 @@ impl Expected {
         Ok(())
     }
 
-    async fn read_event_store(
-        &mut self,
-        database: &Database,
-        sources: &Sources,
-        cuts: &Cuts,
-        starts: &Cuts,
-        lost: &Lost,
-        units: Units,
-        sorter: &mpsc::Sender<Held>,
-    ) -> Result<(), VerifyError> {
+    async fn read_event_store(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Held>) -> Result<(), VerifyError> {
+        let Walk { database, sources, cuts, starts, lost, units, .. } = *walk;
         let partition = &sources.event_store;
         let of_lane: HashMap<&str, &Cut> =
             LANES.iter().filter_map(|lane| Some((*lane, cuts.get(&(lane, partition.clone()))?))).collect();
@@ -231,13 +214,10 @@ impl Expected {
     /// services are taken as what the other lanes should hold.
     async fn read_history(
         &mut self,
-        table: Option<&HistoryTable>,
-        sources: &Sources,
-        cuts: &Cuts,
-        lost: &Lost,
-        units: Units,
+        walk: &Walk<'_>,
         sorter: &mpsc::Sender<Held>,
     ) -> Result<HistoryHashes, VerifyError> {
+        let Walk { table, sources, cuts, lost, units, .. } = *walk;
         let Some(table) = table else { return Ok(HistoryHashes::default()) };
         let (sender, mut receiver) = left_out();
         let places = Places { lost, event_store: &sources.event_store };

@@ -37,7 +37,7 @@ use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::SinkSnapshot;
 use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters, repeats};
 
-use expected::Expected;
+use expected::{Expected, Walk};
 use lost::Lost;
 
 /// The lanes that there are, and that are verified where they run.
@@ -150,6 +150,17 @@ pub(crate) struct Cut {
     pub(crate) repeats: HashMap<i64, String>,
 }
 
+impl Cut {
+    fn of(row: &LedgerRow, dead: HashMap<i64, bool>, repeats: HashMap<i64, String>) -> Self {
+        Self {
+            below: row.next_offset.unwrap_or(0),
+            redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
+            dead: dead.into_keys().collect(),
+            repeats,
+        }
+    }
+}
+
 /// Where everything is that is compared.
 #[derive(Clone, Copy)]
 pub struct Stores<'a> {
@@ -198,7 +209,7 @@ pub struct Asked<'a> {
 
 /// Compares every sink of the enabled lanes with its sources, each at its own cut. Lanes may run meanwhile.
 pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, VerifyError> {
-    let Stores { database, history, kafka, clickhouse } = stores;
+    let Stores { database, history, clickhouse, .. } = stores;
     let Asked { units, lanes, wait, spill } = asked;
     // Without its URL there is no lane clickhouse to wait for; whether it has been is told below.
     let running: Vec<&str> = lanes.iter().copied().filter(|lane| *lane != CLICKHOUSE || clickhouse.is_some()).collect();
@@ -211,20 +222,7 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
     if !off.is_empty() {
         report.notes.push(format!("not compared, since it is not enabled: {}", off.join(", ")));
     }
-    let mut cuts = Cuts::new();
-    for lane in [READ_MODELS, METRICS, CLICKHOUSE].into_iter().filter(|lane| lanes.contains(lane)) {
-        let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
-        for row in rows.iter().filter(|row| row.lane == lane) {
-            let dead = dead.remove(&row.partition).unwrap_or_default();
-            let cut = Cut {
-                below: row.next_offset.unwrap_or(0),
-                redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
-                dead: dead.into_keys().collect(),
-                repeats: repeats.remove(&row.partition).unwrap_or_default(),
-            };
-            cuts.insert((lane, row.partition.clone()), cut);
-        }
-    }
+    let mut cuts = cuts_in_postgres(&sinks, &rows, lanes).await?;
     let is_on = |lane: &str| lanes.contains(&lane);
     if is_on(READ_MODELS) && sinks.read_models_are_outdated().await? {
         report.differences.push(format!(
@@ -239,39 +237,15 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
     for ((lane, _), cut) in &cuts {
         *report.cuts.entry(lane).or_default() += cut.below;
     }
-    let event_store = EventStoreSource::partition(database).await?;
-    let kept = clickhouse.and_then(ClickHouse::kept_from);
-    let sources = match kafka {
-        Some(kafka) => {
-            // First, so that the topics hold all of it.
-            let published = Progress::read(kafka, &event_store.source).await?;
-            Sources {
-                event_store,
-                topics: Some(TopicLog::open(kafka, &TOPICS).await?),
-                published: published.position,
-                kept,
-            }
-        }
-        None => Sources { event_store, topics: None, published: 0, kept },
-    };
+    let sources = Sources::open(stores, clickhouse.and_then(ClickHouse::kept_from)).await?;
     let mut lost = Lost::find(&cuts, &sources.event_store, sources.topics.as_ref(), &mut report.differences);
     if !lost.is_empty() {
         lost.find_dead(&**database.get().await?, &cuts).await?;
     }
-    let reading = Expected::read(database, &sources, &cuts, &lost, table.as_ref(), units, spill);
-    let (expected, actual) = Box::pin(reading).await?;
-    if expected.history_alone > 0 {
-        report.notes.push(format!(
-            "{} records of other services are in history alone, since the topics hold them no longer: they are taken as they are",
-            expected.history_alone
-        ));
-    }
-    if expected.expired > 0 {
-        report.notes.push(format!(
-            "{} records are not compared in clickhouse, since clickhouse.ttl_days lets go of them",
-            expected.expired
-        ));
-    }
+    let (starts, table) = (&Cuts::new(), table.as_ref());
+    let walk = Walk { database, sources: &sources, cuts: &cuts, starts, lost: &lost, table, units };
+    let (expected, actual) = Box::pin(Expected::read(walk, spill)).await?;
+    report.notes.extend(notes(&expected));
     report.differences.extend(expected.differences.iter().cloned());
     compare_topics(&mut report, &expected);
     if is_on(READ_MODELS) {
@@ -287,6 +261,48 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
         clickhouse::compare(&mut report, clickhouse, &expected, &cuts, &lost, &sources).await?;
     }
     Ok(report)
+}
+
+/// What is not compared as everything else is.
+fn notes(expected: &Expected) -> Vec<String> {
+    let mut notes = Vec::new();
+    if expected.history_alone > 0 {
+        notes.push(format!(
+            "{} records of other services are in history alone, since the topics hold them no longer: they are taken as they are",
+            expected.history_alone
+        ));
+    }
+    if expected.expired > 0 {
+        notes.push(format!(
+            "{} records are not compared in clickhouse, since clickhouse.ttl_days lets go of them",
+            expected.expired
+        ));
+    }
+    notes
+}
+
+/// How far each enabled lane goes whose dead letters and repeats the snapshot tells.
+async fn cuts_in_postgres(sinks: &SinkSnapshot, rows: &[LedgerRow], lanes: &[&str]) -> Result<Cuts, VerifyError> {
+    let mut cuts = Cuts::new();
+    for lane in [READ_MODELS, METRICS, CLICKHOUSE].into_iter().filter(|lane| lanes.contains(lane)) {
+        let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
+        for row in rows.iter().filter(|row| row.lane == lane) {
+            let dead = dead.remove(&row.partition).unwrap_or_default();
+            let cut = Cut::of(row, dead, repeats.remove(&row.partition).unwrap_or_default());
+            cuts.insert((lane, row.partition.clone()), cut);
+        }
+    }
+    Ok(cuts)
+}
+
+impl Sources {
+    async fn open(stores: Stores<'_>, kept: Option<Timestamp>) -> Result<Self, VerifyError> {
+        let event_store = EventStoreSource::partition(stores.database).await?;
+        let Some(kafka) = stores.kafka else { return Ok(Self { event_store, topics: None, published: 0, kept }) };
+        // First, so that the topics hold all of it.
+        let published = Progress::read(kafka, &event_store.source).await?.position;
+        Ok(Self { event_store, topics: Some(TopicLog::open(kafka, &TOPICS).await?), published, kept })
+    }
 }
 
 /// Where the ledger says more than the table's log.

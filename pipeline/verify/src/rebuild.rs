@@ -6,13 +6,11 @@ use std::path::Path;
 use tokio::sync::mpsc;
 use weir_engine::{BoxError, Partition};
 use weir_history::HistoryTable;
-use weir_kafka::{Progress, TopicLog};
-use weir_model::event::TOPICS;
 use weir_model::project::{FoldedRow, Units};
+use weir_postgres::DbError;
 use weir_postgres::rebuild::{Rebuilt, Scratch, Stand};
-use weir_postgres::{DbError, EventStoreSource};
 
-use crate::expected::Expected;
+use crate::expected::{Expected, Walk};
 use crate::fold::{Folded, fold_sorted};
 use crate::lost::Lost;
 use crate::{Cut, Cuts, HISTORY, READ_MODELS, Sources, Stores, VerifyError};
@@ -68,12 +66,7 @@ pub async fn rebuild_read_models(stores: Stores<'_>, units: Units, spill: &Path)
 fn cuts(stand: &Stand) -> Cuts {
     let cut = |row: &weir_postgres::LedgerRow| {
         let dead = stand.dead.get(&row.partition).cloned().unwrap_or_default();
-        Cut {
-            below: row.next_offset.unwrap_or(0),
-            redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
-            dead: dead.into_keys().collect(),
-            repeats: stand.repeats.get(&row.partition).cloned().unwrap_or_default(),
-        }
+        Cut::of(row, dead, stand.repeats.get(&row.partition).cloned().unwrap_or_default())
     };
     stand.ledger.iter().map(|row| ((READ_MODELS, row.partition.clone()), cut(row))).collect()
 }
@@ -103,7 +96,9 @@ async fn fill(
         Ok::<_, std::io::Error>(refused)
     });
     let starts = Cuts::new();
-    let walking = Expected::walk(stores.database, &sources, &cuts, &starts, &lost, table.as_ref(), units, sender);
+    let (sources, cuts, lost, table) = (&sources, &cuts, &lost, table.as_ref());
+    let walk = Walk { database: stores.database, sources, cuts, starts: &starts, lost, table, units };
+    let walking = Expected::walk(walk, sender);
     let (walked, written) = tokio::join!(Box::pin(walking), write(scratch, folded));
     walked?;
     written?;
@@ -155,7 +150,9 @@ async fn follow(
     let (sender, mut held) = mpsc::channel(QUEUE_MAX);
     // What topics lost before was read; from here on everything is there.
     let nothing = Lost::default();
-    let walking = Expected::walk(stores.database, &sources, &ends, &starts, &nothing, None, units, sender);
+    let (sources, cuts, lost) = (&sources, &ends, &nothing);
+    let walk = Walk { database: stores.database, sources, cuts, starts: &starts, lost, table: None, units };
+    let walking = Expected::walk(walk, sender);
     let applying = async {
         let mut some = Vec::new();
         while held.recv_many(&mut some, ROWS_MAX).await > 0 {
@@ -172,23 +169,15 @@ async fn follow(
 
 /// Opens what the lane has read. Refuses what cannot be had.
 async fn sources(stores: Stores<'_>, cuts: &Cuts) -> Result<(Sources, Lost, Option<HistoryTable>), RebuildError> {
-    let event_store = EventStoreSource::partition(stores.database).await?;
-    let mut published = 0;
-    let topics = match stores.kafka {
-        Some(kafka) => {
-            published = Progress::read(kafka, &event_store.source).await.map_err(VerifyError::from)?.position;
-            Some(TopicLog::open(kafka, &TOPICS).await.map_err(VerifyError::from)?)
-        }
-        None => None,
-    };
+    let mut sources = Sources::open(stores, None).await?;
     let mut words = Vec::new();
-    let mut lost = Lost::find(cuts, &event_store, topics.as_ref(), &mut words);
+    let mut lost = Lost::find(cuts, &sources.event_store, sources.topics.as_ref(), &mut words);
     if !words.is_empty() {
         return Err(RebuildError::Refused(words.join("; ")));
     }
     if lost.is_empty() {
         // The event store is read as far as the lane read it itself.
-        let sources = Sources { event_store, topics, published: 0, kept: None };
+        sources.published = 0;
         return Ok((sources, lost, None));
     }
     lost.find_dead(&**stores.database.get().await?, cuts).await?;
@@ -196,7 +185,7 @@ async fn sources(stores: Stores<'_>, cuts: &Cuts) -> Result<(Sources, Lost, Opti
     if let Some(words) = missing_in_history(stores, &lost, cuts).await? {
         return Err(RebuildError::Refused(words));
     }
-    Ok((Sources { event_store, topics, published, kept: None }, lost, table))
+    Ok((sources, lost, table))
 }
 
 /// Other services' records that topics hold no longer must all be in history.

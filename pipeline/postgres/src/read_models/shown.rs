@@ -1,7 +1,5 @@
 //! The read models as the HTTP side shows them: one row by its key, or some in the order of their keys.
 
-use std::sync::LazyLock;
-
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 use weir_model::TenantId;
@@ -212,11 +210,10 @@ impl Shown {
     }
 
     fn select(&self) -> String {
-        static TIME: LazyLock<String> =
-            LazyLock::new(|| "AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'".to_owned());
+        const TIME: &str = "AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'";
         let member = |(column, kind): &(&str, Kind)| match kind {
             Plain => format!("'{}', {column}", camel(column)),
-            Time => format!("'{}', to_char({column} {})", camel(column), *TIME),
+            Time => format!("'{}', to_char({column} {TIME})", camel(column)),
         };
         let members: Vec<String> = self.columns.iter().map(member).collect();
         format!(
