@@ -12,8 +12,10 @@ use weir_tests::kafka::tool;
 use weir_tests::weir::try_connect;
 use weir_tests::{Facts, Fixture, Kafka, Up, Weir, seed};
 
+mod attempts;
 mod clickhouse;
 mod faults;
+mod hostile;
 mod learning_records;
 mod records;
 mod rounds;
@@ -60,6 +62,18 @@ impl Stream {
 
     fn run_lanes(&self) -> Child {
         self.weir.start(&["run", "read-models", "metrics", "history"])
+    }
+
+    /// Waits until everything is in the topics.
+    async fn published(&self) {
+        let owner = self.weir.owner().await;
+        until(&self.weir, 120, async || {
+            let sql = "SELECT (SELECT max(id) FROM events), position FROM publisher";
+            let row = owner.query_one(sql, &[]).await.unwrap();
+            let (head, position): (i64, i64) = (row.get(0), row.get(1));
+            if head == position { Ok(()) } else { Err((head, position)) }
+        })
+        .await;
     }
 
     async fn agrees(&self) {
@@ -289,6 +303,7 @@ async fn a_process_dies_at_each_failpoint_of_publisher_and_lanes() {
     // The publisher alone, then each lane alone: whoever is not asked has not done the work meanwhile.
     for failpoint in [
         "publisher.after_take_over",
+        "publisher.between_progress",
         "publisher.after_begin:2",
         "publisher.before_commit:3",
         "publisher.after_commit:4",

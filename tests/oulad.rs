@@ -36,6 +36,8 @@ async fn the_real_data_set() {
     assert_eq!(facts.events, expected.map(|(t, n)| (t.to_owned(), n)).into());
     let results = [("Distinction", 1_958), ("Fail", 4_613), ("Pass", 8_265), ("Withdrawn", 7_461)];
     assert_eq!(facts.results, results.map(|(t, n)| (t.to_owned(), n)).into());
+    // Nobody takes an assessment twice in this data set.
+    assert_eq!(facts.takes.len(), 103_755);
 
     let mut server = ClickHouse::start();
     let weir = Weir::new().with_all(server.settings());
@@ -112,5 +114,41 @@ async fn a_second_import_adds_nothing_and_rejects_are_named() {
         .query_one("SELECT count(*) FROM (SELECT timestamp < lag(timestamp) OVER (ORDER BY id) AS inverted FROM events) x WHERE inverted", &[])
         .await.unwrap().get::<_, i64>(0);
     assert_eq!(inverted, 0);
+    up.terminate();
+}
+
+/// An import from when the assessment's id held the student's too: its events stay, are not appended again, and count with the rest.
+#[tokio::test]
+async fn an_import_goes_on_where_an_older_one_had_joined_ids() {
+    const STORED: &str = "SELECT event_data FROM events WHERE event_type = 'AssessmentCompleted' ORDER BY id LIMIT 30";
+    let fixture = Fixture::new(1000, seed("oulad::joined"));
+    let facts = Facts::of_input(fixture.path());
+    let rehearsal = Weir::new();
+    rehearsal.ok(&["import", "oulad", fixture.arg()]);
+    let rehearsing = rehearsal.up();
+    let stored = rehearsal.owner().await.query(STORED, &[]).await.unwrap();
+    rehearsing.terminate();
+    let weir = Weir::new();
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    let client = reqwest::Client::new();
+    for row in &stored {
+        let mut data: serde_json::Value = row.get(0);
+        let student = data["userId"].as_str().unwrap().split('-').next().unwrap().to_owned();
+        let joined = format!("{}-{student}", data["assessmentId"].as_str().unwrap());
+        data["assessmentId"] = joined.clone().into();
+        let post = client.post(format!("{}/v1/commands/CompleteAssessment", up.api)).bearer_auth(&token).json(&data);
+        let answer = post.header("Idempotency-Key", format!("oulad/assessment/{joined}")).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+    }
+    let imported = weir.json(&["import", "oulad", fixture.arg()]);
+    let of_assessments = imported.as_array().unwrap().iter().find(|row| row["event_type"] == "AssessmentCompleted");
+    let (expected, of_assessments) = (facts.events["AssessmentCompleted"], of_assessments.unwrap());
+    assert_eq!((&of_assessments["appended"], &of_assessments["present"]), (&(expected - 30).into(), &30.into()));
+    up.caught_up().await;
+    let sql = "SELECT sum(attempts)::bigint, sum(assessments_taken)::bigint FROM learner_progress_read_model";
+    let row = weir.owner().await.query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get(0), row.get(1)), (expected, expected));
+    weir.verify();
     up.terminate();
 }

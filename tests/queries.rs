@@ -7,6 +7,7 @@ use weir_tests::{ClickHouse, Fixture, Weir, seed};
 
 /// An event as the event store has it.
 struct Stored {
+    event_id: String,
     event_type: String,
     tenant: String,
     data: Value,
@@ -33,12 +34,13 @@ impl Stored {
 async fn stored(weir: &Weir) -> Vec<Stored> {
     const SQL: &str = "SELECT event_type, tenant, event_data, \
          to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), \
-         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM events ORDER BY id";
+         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), event_id::text FROM events ORDER BY id";
     let rows = weir.owner().await.query(SQL, &[]).await.unwrap();
     let of = |row: &tokio_postgres::Row| {
         let data: Value = row.get(2);
         let canonical = weir_model::canonical::object_text(data.as_object().unwrap());
         Stored {
+            event_id: row.get(5),
             event_type: row.get(0),
             tenant: row.get(1),
             characters: canonical.chars().count(),
@@ -136,8 +138,26 @@ fn learning(question: &str, events: &[Stored]) -> Rows {
             });
             rows
         }
+        "attempts_by_assessment" => attempts(events),
         _ => results(events),
     }
+}
+
+fn attempts(events: &[Stored]) -> Rows {
+    let names = ["tenant", "assessment_id"];
+    grouped(of_type(events, "AssessmentCompleted"), &names, by_tenant_and("assessmentId"), |group| {
+        let mut takes: BTreeMap<String, Vec<(&String, &String, bool)>> = BTreeMap::new();
+        for event in group {
+            let taken = (&event.timestamp, &event.event_id, event.data["passed"] == true);
+            takes.entry(event.text("userId")).or_default().push(taken);
+        }
+        takes.values_mut().for_each(|taken| taken.sort());
+        let learners = |keep: fn(&[(&String, &String, bool)]) -> bool| takes.values().filter(|t| keep(t)).count();
+        json!({
+            "learners": takes.len(), "attempts": group.len(), "attempts_max": takes.values().map(Vec::len).max(),
+            "passed_first": learners(|taken| taken[0].2), "passed": learners(|taken| taken.iter().any(|one| one.2)),
+        })
+    })
 }
 
 fn results(events: &[Stored]) -> Rows {
@@ -261,7 +281,7 @@ fn millis(text: &str) -> i64 {
 
 fn model(question: &str, events: &[Stored]) -> Rows {
     match question {
-        "active_learners_per_day" | "registrations_per_day" | "learners_at_risk" | "results_by_learning_path" => {
+        "active_learners_per_day" | "registrations_per_day" | "learners_at_risk" | "results_by_learning_path" | "attempts_by_assessment" => {
             learning(question, events)
         }
         _ => platform(question, events),
@@ -290,7 +310,7 @@ async fn each_question_has_one_answer() {
     let events = stored(&weir).await;
     let questions = weir.json(&["ask"]);
     let questions = questions.as_array().unwrap();
-    assert_eq!(questions.len(), 11);
+    assert_eq!(questions.len(), 12);
     for question in questions {
         let name = question["question"].as_str().unwrap();
         assert!(question["asks"].as_str().unwrap().len() > 20, "{question}");

@@ -7,7 +7,7 @@ SELECT a.tenant AS tenant, coalesce(p.learning_path_id, '(none)') AS learning_pa
     count(*) FILTER (WHERE a.score * 100 >= a.max_score * 40 AND a.score * 100 < a.max_score * 60) AS from_40,
     count(*) FILTER (WHERE a.score * 100 >= a.max_score * 60 AND a.score * 100 < a.max_score * 80) AS from_60,
     count(*) FILTER (WHERE a.score * 100 >= a.max_score * 80) AS from_80,
-    sum(CAST(a.score AS DECIMAL(18, 6))) AS score_sum
+    sum(CAST(least(a.score, 1e11) AS DECIMAL(18, 6))) AS score_sum
 FROM assessment_completed a
 LEFT JOIN (SELECT DISTINCT tenant, user_id, learning_path_id FROM learning_session_started) p
     ON p.tenant = a.tenant AND p.user_id = a.user_id

@@ -76,17 +76,31 @@ async fn two_publishers_with_one_id() {
     stream.agrees_beside(first, lanes).await;
 }
 
+/// One hangs while it reads how far publishing is, until another has published everything. What it read first is older than what it
+/// reads then, which is no reason to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_hangs_while_it_reads_the_progress() {
+    let stream = Stream::new("kafka::hanging_publisher");
+    stream.import();
+    let mut first = stream.weir.command(&["publish"]);
+    let log = std::fs::File::create(stream.weir.path().with_extension("first.log")).unwrap();
+    let first = first.env("WEIR_FAILPOINT", "publisher.between_progress:1:stop").stdout(log.try_clone().unwrap());
+    let mut first = first.stderr(log).spawn().unwrap();
+    pause(4).await;
+    let second = stream.weir.start(&["publish"]);
+    stream.published().await;
+    signal(&first, Signal::CONT);
+    pause(3).await;
+    assert!(first.try_wait().unwrap().is_none(), "it stands by");
+    terminate(second);
+    let lanes = stream.run_lanes();
+    stream.agrees_beside(first, lanes).await;
+}
+
 impl Stream {
     /// [`Stream::agrees`], once this publisher has published everything.
     async fn agrees_beside(&self, publisher: Child, lanes: Child) {
-        let owner = self.weir.owner().await;
-        until(&self.weir, 120, async || {
-            let sql = "SELECT (SELECT max(id) FROM events), position FROM publisher";
-            let row = owner.query_one(sql, &[]).await.unwrap();
-            let (head, position): (i64, i64) = (row.get(0), row.get(1));
-            if head == position { Ok(()) } else { Err((head, position)) }
-        })
-        .await;
+        self.published().await;
         terminate(publisher);
         terminate(lanes);
         self.agrees().await;

@@ -90,16 +90,24 @@ impl Kafka {
     /// So many brokers, each of which is a controller too.
     #[must_use]
     pub fn start_cluster(count: usize) -> Self {
-        Self::start_with(count, None)
+        Self::start_with(count, None, "")
+    }
+
+    /// One broker that asks its access lists; where there is none everybody may do everything.
+    #[must_use]
+    pub fn start_with_acls() -> Self {
+        let properties = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             allow.everyone.if.no.acl.found=true\n";
+        Self::start_with(1, None, properties)
     }
 
     /// One broker that wants TLS and a password from everybody, PLAIN or SCRAM-SHA-512.
     #[must_use]
     pub fn start_secure(certificates: &Certificates) -> Self {
-        Self::start_with(1, Some(certificates))
+        Self::start_with(1, Some(certificates), "")
     }
 
-    fn start_with(count: usize, certificates: Option<&Certificates>) -> Self {
+    fn start_with(count: usize, certificates: Option<&Certificates>, more: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("weir-kafka-").tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> =
@@ -117,7 +125,7 @@ impl Kafka {
                  offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
                  transaction.state.log.replication.factor={replicas}\ntransaction.state.log.num.partitions=4\n\
                  transaction.state.log.min.isr={}\ngroup.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n\
-                 broker.session.timeout.ms=6000\n",
+                 broker.session.timeout.ms=6000\n{more}",
                 n + 1,
                 voters.join(","),
                 dir.join("data").display(),

@@ -18,6 +18,8 @@ pub struct Facts {
     pub results: BTreeMap<String, i64>,
     /// By user: sessions, learning paths, assessments taken, passed.
     pub progress: BTreeMap<String, (i64, i64, i64, i64)>,
+    /// By assessment and user: attempts, of those passed, the best score.
+    pub takes: BTreeMap<(String, String), (i64, i64, i64)>,
     /// Users that are deactivated.
     pub deactivated: i64,
 }
@@ -38,7 +40,7 @@ impl Facts {
     #[must_use]
     pub fn of_input(dir: &Path) -> Self {
         let mut facts = Self::default();
-        let mut progress: BTreeMap<String, (i64, BTreeSet<String>, i64, i64)> = BTreeMap::new();
+        let mut progress: BTreeMap<String, (i64, BTreeSet<String>)> = BTreeMap::new();
         let mut count = |event_type: &str| *facts.events.entry(event_type.to_owned()).or_default() += 1;
         for row in rows(dir, "studentRegistration") {
             count("UserRegistered");
@@ -66,15 +68,19 @@ impl Facts {
             let Ok(score) = row["score"].parse::<i64>() else { continue };
             count("AssessmentCompleted");
             facts.scores += score;
-            let entry =
-                progress.entry(format!("{}-{}", row["id_student"], assessments[&row["id_assessment"]])).or_default();
-            entry.2 += 1;
-            entry.3 += i64::from(score >= 40);
+            let user = format!("{}-{}", row["id_student"], assessments[&row["id_assessment"]]);
+            let take = facts.takes.entry((row["id_assessment"].clone(), user.clone())).or_default();
+            *take = (take.0 + 1, take.1 + i64::from(score >= 40), take.2.max(score));
+            progress.entry(user).or_default();
         }
-        let count_paths = |(user, (sessions, paths, taken, passed)): (_, (_, BTreeSet<_>, _, _))| {
-            (user, (sessions, i64::try_from(paths.len()).unwrap(), taken, passed))
+        let count_paths = |(user, (sessions, paths)): (String, (i64, BTreeSet<_>))| {
+            (user, (sessions, i64::try_from(paths.len()).unwrap(), 0, 0))
         };
         facts.progress = progress.into_iter().map(count_paths).collect();
+        for ((_, user), (_, passed, _)) in &facts.takes {
+            let taken = facts.progress.get_mut(user).unwrap();
+            (taken.2, taken.3) = (taken.2 + 1, taken.3 + i64::from(*passed > 0));
+        }
         facts
     }
 
@@ -116,6 +122,12 @@ impl Facts {
         let progress: BTreeMap<String, _> =
             rows.iter().map(|r| (r.get(0), (r.get(1), r.get(2), r.get(3), r.get(4)))).collect();
         assert!(progress == self.progress, "learner_progress_read_model differs");
+
+        let sql = "SELECT assessment_id, user_id, attempts, passes, best_score_percent::bigint FROM assessment_results";
+        let rows = postgres.query(sql, &[]).await.unwrap();
+        let takes: BTreeMap<(String, String), _> =
+            rows.iter().map(|r| ((r.get(0), r.get(1)), (r.get(2), r.get(3), r.get(4)))).collect();
+        assert!(takes == self.takes, "assessment_results differs");
 
         let sql =
             "SELECT event_type, count(*) AS n, cast(coalesce(sum(score), 0) AS bigint) AS score FROM events GROUP BY 1";

@@ -16,11 +16,12 @@ const ACTION: &str = "bringing the schema of ClickHouse up to date";
 type Migration = (u32, &'static str, &'static str);
 
 /// What is applied is never changed: a later number mends it.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
     (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
     (3, "views", include_str!("../../../sql/clickhouse/V3__views.sql")),
     (4, "durable_rollups", include_str!("../../../sql/clickhouse/V4__durable_rollups.sql")),
+    (5, "user_and_payload", include_str!("../../../sql/clickhouse/V5__user_and_payload.sql")),
 ];
 
 /// Where applied migrations are remembered.

@@ -1,5 +1,5 @@
-//! What is read from ClickHouse, as Arrow: each row of the view for `weir verify`, rebuilt into its event from its own columns, as
-//! from history; and the answers to questions.
+//! What is read from ClickHouse, as Arrow: each record's row for `weir verify`, rebuilt into its event from its own columns, as from
+//! history; and the answers to questions.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use arrow::ipc::reader::StreamDecoder;
 use clickhouse::query::BytesCursor;
 use tokio::sync::mpsc;
 use weir_history::verify::{HistoryHashes, LeftOut, Place};
+use weir_model::OTHER_EVENT;
 
 use crate::error::{ClickHouseError, During};
 use crate::schema::columns;
 use crate::server::{ClickHouse, in_time, quoted};
 
 impl ClickHouse {
-    /// Hashes what the view shows. Rows without a place go to `left_out` instead.
+    /// Hashes each record once, as the views show them, but by its stored columns: theirs have `user_id` filled in. Rows without a place go to `left_out` instead.
     pub async fn hashes_at(
         &self,
         place: &impl Place,
@@ -28,8 +29,9 @@ impl ClickHouse {
         let list: Vec<String> =
             columns().iter().filter(|column| column.name != "is_other").map(|column| quoted(column.name)).collect();
         let sql = format!(
-            "SELECT {}, formatDateTime(`timestamp`, '%Y-%m') AS event_month FROM {}.events \
-             SETTINGS max_block_size = 8192",
+            "SELECT {}, formatDateTime(`timestamp`, '%Y-%m') AS event_month \
+             FROM (SELECT * REPLACE (if(is_other, '{OTHER_EVENT}', event_type) AS event_type) FROM {}.events_raw FINAL) \
+             SETTINGS max_block_size = 8192, do_not_merge_across_partitions_select_final = 1",
             list.join(", "),
             self.database()
         );

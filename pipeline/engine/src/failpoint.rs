@@ -35,6 +35,7 @@ pub const ALL: &[&str] = &[
     "clickhouse.after_ledger",
     "clickhouse.after_redrive",
     "publisher.after_take_over",
+    "publisher.between_progress",
     "publisher.after_begin",
     "publisher.before_commit",
     "publisher.after_commit",

@@ -338,11 +338,14 @@ async fn take_over(options: &PublisherOptions) -> Result<Arc<TransactionalProduc
 /// Where to go on. Stops, naming the cure, where the topics and the event store do not fit together.
 async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> Result<Progress, KafkaError> {
     const ACTION: &str = "reading the publisher's progress";
+    // The bound first: another publisher may take over and move both while this one hangs between them, and a bound that is newer
+    // than the progress would look like a topic that lost its end.
+    let bound = publishing.lower_bound().await.during(ACTION)?;
+    failpoint::hit("publisher.between_progress");
     let kafka = options.kafka.clone();
     let event_store = publishing.event_store().to_string();
     let reading = tokio::task::spawn_blocking(move || progress::last(&kafka, &event_store));
     let found = reading.await.map_err(|e| KafkaError::unavailable(ACTION, e))??;
-    let bound = publishing.lower_bound().await.during(ACTION)?;
     let progress = match (found, bound) {
         (Some(found), _) => found,
         (None, (0, _)) => Progress { position: 0, event_id: None },

@@ -31,7 +31,10 @@ pub(crate) async fn make_room(kafka: &KafkaOptions, records: &[Record], error: R
                 tracing::warn!(topic, bytes, "an event is larger than the topic took: its max.message.bytes was raised")
             }
             Ok(false) => {}
-            Err(refused) => refusals.push(format!("{topic} to {bytes}: {}", chain(&refused))),
+            Err(refused) => refusals.push(format!(
+                "{topic} ({}): `weir topics apply --set kafka.topics.{topic}.bytes_max={bytes}`",
+                chain(&refused)
+            )),
         }
     }
     let cure = match refusals.is_empty() {
@@ -40,8 +43,7 @@ pub(crate) async fn make_room(kafka: &KafkaOptions, records: &[Record], error: R
                 .to_owned()
         }
         false => format!(
-            "an event is larger than its topic takes, and its max.message.bytes could not be raised ({}); raise it: `weir topics apply \
-             --set kafka.topics.TOPIC.bytes_max=BYTES`",
+            "an event is larger than its topic takes, and its max.message.bytes could not be raised; someone who may has to: {}",
             refusals.join("; ")
         ),
     };

@@ -51,6 +51,12 @@ pub struct Topics {
     pub warnings: Vec<String>,
 }
 
+/// What changing a topic's settings is called in errors.
+const ACTION: &str = "changing a topic's settings";
+
+/// A change takes a moment to be known by each broker.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(Duration::from_secs(30)))
 }
@@ -198,12 +204,30 @@ impl Topics {
         for (name, value) in wanted {
             config = config.set(name, value);
         }
-        let altered = self.admin.alter_configs([&config], &options()).await.during("changing a topic's settings")?;
+        let altered = self.admin.alter_configs([&config], &options()).await.during(ACTION)?;
         let of_topic = |result: Result<_, (_, _)>| match result {
             Ok(_) => Ok(spec.name.clone()),
             Err((_, code)) => Err((spec.name.clone(), code)),
         };
-        check("changing a topic's settings", altered.into_iter().map(of_topic).collect(), &[])
+        check(ACTION, altered.into_iter().map(of_topic).collect(), &[])?;
+        self.expect_altered(spec).await
+    }
+
+    /// rdkafka's `alter_configs` says yes for a topic whatever the brokers say about it, so they are asked what became of it.
+    async fn expect_altered(&self, spec: &TopicSpec) -> Result<(), KafkaError> {
+        let until = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            let settings = self.settings(&[spec]).await?;
+            let open = setting_changes(spec, settings.get(&spec.name));
+            let Some(change) = open.iter().find(|change| change.obstacle.is_none()) else { return Ok(()) };
+            if Instant::now() >= until {
+                let (what, is) = (&change.what, &change.is);
+                let words =
+                    format!("{}: the brokers left {what} at {is}; may this user alter the topic's configuration?", spec.name);
+                return Err(KafkaError::unavailable(ACTION, words));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

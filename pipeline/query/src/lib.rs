@@ -34,6 +34,9 @@ fn plain(error: &DataFusionError) -> String {
     }
 }
 
+/// The table as it is stored. The views' `user_id` is whom an event is about or, where its type names nobody, the user who acted.
+const STORED: &str = "events_raw";
+
 /// A session over the last commit of a history.
 pub struct History {
     context: SessionContext,
@@ -58,13 +61,15 @@ impl History {
                     .delta()
                     .update_datafusion_session(&context.state())
                     .map_err(|e| DataFusionError::External(e.into()))?;
-                context.register_table("events", provider)?;
+                context.register_table(STORED, provider)?;
             }
             None => {
                 let schema = weir_history::schema::arrow_schema();
-                context.register_table("events", Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))?;
+                context.register_table(STORED, Arc::new(MemTable::try_new(schema, vec![Vec::new()])?))?;
             }
         }
+        let events = "SELECT * REPLACE (coalesce(user_id, actor_id) AS user_id)";
+        context.sql(&format!("CREATE VIEW events AS {events} FROM {STORED}")).await?;
         let known = EventType::ALL.map(|event_type| (view_name(event_type), event_type.as_str()));
         for (view, event_type) in known.into_iter().chain([(OTHER_EVENT.to_owned(), OTHER_EVENT)]) {
             let sql = format!("CREATE VIEW {view} AS SELECT * FROM events WHERE event_type = '{event_type}'");

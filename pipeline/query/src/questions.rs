@@ -31,8 +31,9 @@ macro_rules! question {
 }
 
 /// All of them.
-pub const QUESTIONS: [Question; 11] = [
+pub const QUESTIONS: [Question; 12] = [
     question!("active_learners_per_day"),
+    question!("attempts_by_assessment"),
     question!("deadlines_kept"),
     question!("execution_time_by_agent"),
     question!("execution_time_by_task_type"),

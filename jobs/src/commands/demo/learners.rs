@@ -12,6 +12,10 @@ use weir_model::{EventType, Object};
 /// About how many other commands lie between one that is stored and the one that follows on it.
 const DISTANCE: std::ops::Range<u64> = 50..300;
 
+/// What learners are examined in.
+const ASSESSMENTS: [&str; 6] =
+    ["algebra-quiz", "algebra-exam", "history-quiz", "history-exam", "biology-quiz", "biology-exam"];
+
 /// A command, and those that follow on it once it is stored.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
@@ -63,7 +67,7 @@ impl Learners {
                 json!({"sessionId": self.thing("session"), "userId": self.user(), "learningPathId": self.pick(&["algebra", "history", "biology"]),
                     "moduleId": self.pick(&["m1", "m2", "m3"]), "deviceInfo": {"type": self.pick(&["laptop", "phone"]), "os": "linux"}}),
             ),
-            55..85 => self.assess(),
+            55..85 => return self.assess(),
             _ => return self.assign(),
         };
         step(event_type, data, None)
@@ -118,11 +122,21 @@ impl Learners {
         step(EventType::ContentUploaded, data, Some(started))
     }
 
-    fn assess(&mut self) -> (EventType, Value) {
-        let score = self.random.random_range(0..=100);
-        let data = json!({"assessmentId": self.thing("assessment"), "userId": self.user(), "score": score, "maxScore": 100,
-            "passed": score >= 40, "timeSpent": self.random.random_range(60_000..3_600_000)});
-        (EventType::AssessmentCompleted, data)
+    fn assess(&mut self) -> Step {
+        let (assessment, user) = (self.pick(&ASSESSMENTS).to_owned(), self.user());
+        let ability = self.random.random_range(0..=70);
+        self.attempt(&assessment, &user, ability, 0)
+    }
+
+    /// Most who fail try again later, and have learned something meanwhile.
+    fn attempt(&mut self, assessment: &str, user: &str, ability: i64, before: i64) -> Step {
+        let score = (ability + 10 * before + self.random.random_range(0..=30)).min(100);
+        let passed = score >= 50;
+        let again = !passed && before < 4 && self.random.random_bool(0.8);
+        let then = again.then(|| self.attempt(assessment, user, ability, before + 1));
+        let data = json!({"assessmentId": format!("{assessment}-{}", self.run), "userId": user, "score": score, "maxScore": 100,
+            "passed": passed, "timeSpent": self.random.random_range(60_000..3_600_000)});
+        step(EventType::AssessmentCompleted, data, then)
     }
 
     fn assign(&mut self) -> Step {
