@@ -63,6 +63,12 @@ async fn a_rebuild_puts_right_what_differed_and_a_reader_in_a_loop_sees_no_gap()
     }
     weir.verify();
     facts.hold(&weir, &up).await;
+    let owner = weir.owner().await;
+    owner.batch_execute("UPDATE metric_counters SET value = value + 1 WHERE label = 'UserRegistered'; DELETE FROM metric_counters WHERE label = 'AssessmentCompleted'").await.unwrap();
+    assert_eq!(weir.verify_fails().len(), 2);
+    assert!(weir.ok(&["jobs", "run", "rebuild-metrics"]).contains("2 rows of metric_counters"));
+    weir.verify();
+    facts.hold(&weir, &up).await;
     // And again: nothing to do.
     assert!(weir.ok(&["jobs", "run", "rebuild-read-models"]).contains("nothing differed"));
     reading.store(false, Ordering::SeqCst);
@@ -80,8 +86,9 @@ async fn a_rebuild_beside_commands_and_lanes_loses_nothing() {
     let up = weir.up();
     let mut import = weir.start(&["import", "oulad", fixture.arg()]);
     let mut rebuilds = 0;
-    while import.try_wait().unwrap().is_none() || rebuilds < 3 {
-        let output = weir.run(&["jobs", "run", "rebuild-read-models"]);
+    while import.try_wait().unwrap().is_none() || rebuilds < 4 {
+        let job = ["rebuild-read-models", "rebuild-metrics"][rebuilds % 2];
+        let output = weir.run(&["jobs", "run", job]);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             output.status.success()

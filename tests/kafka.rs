@@ -17,6 +17,7 @@ mod clickhouse;
 mod faults;
 mod hostile;
 mod learning_records;
+mod rebuild;
 mod records;
 mod rounds;
 mod security;
@@ -93,17 +94,17 @@ const TOPIC_TOOL: &str = "org.apache.kafka.tools.TopicCommand";
 const CONSUMER_TOOL: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-fn kill(mut child: Child) {
+pub(crate) fn kill(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 /// Waits until a condition holds, and says what was seen last when it does not.
-async fn until<T: std::fmt::Debug>(weir: &Weir, seconds: u64, mut look: impl AsyncFnMut() -> Result<(), T>) {
+pub(crate) async fn until<T: std::fmt::Debug>(weir: &Weir, seconds: u64, mut look: impl AsyncFnMut() -> Result<(), T>) {
     let started = Instant::now();
     while let Err(seen) = look().await {
         assert!(started.elapsed() < Duration::from_secs(seconds), "{seen:?}\n{}", weir.log());
@@ -142,7 +143,7 @@ async fn sessions_are(weir: &Weir, expected: i64) {
 }
 
 /// On these brokers, with small batches and transactions: many commits, so many places to die.
-fn on(kafka: &Kafka) -> Weir {
+pub(crate) fn on(kafka: &Kafka) -> Weir {
     let brokers = kafka.brokers();
     let mut weir = Weir::new().with(&format!("kafka.brokers={brokers}"));
     for setting in [
@@ -159,7 +160,7 @@ fn on(kafka: &Kafka) -> Weir {
 }
 
 /// On one broker there are warnings, which are no failure.
-fn apply_topics(weir: &Weir) {
+pub(crate) fn apply_topics(weir: &Weir) {
     weir.ok(&["topics", "apply"]);
 }
 
@@ -191,7 +192,7 @@ async fn arrived(weir: &Weir, facts: &Facts, up: &Up<'_>) {
 }
 
 /// As an operator ends a command that was started; must end well.
-fn terminate(mut child: Child) {
+pub(crate) fn terminate(mut child: Child) {
     rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use weir_model::EventType;
 use weir_model::wire::samples;
-use weir_tests::{Up, Weir};
+use weir_tests::{Postgres, Up, Weir};
 
 struct School<'a> {
     up: &'a Up<'a>,
@@ -237,4 +237,37 @@ async fn read_models_of_an_older_layout_are_rebuilt_at_start() {
     up.terminate();
     // History has the streams that the events were in before this test renamed them.
     weir.ok(&["verify", "--set", "lanes.history.enabled=false"]);
+}
+
+/// A database as the version before attempts left it, with its own old streams, goes on: read models are rebuilt before their lane does.
+#[tokio::test]
+async fn a_database_of_the_version_before_is_carried_over() {
+    let postgres = Postgres::start();
+    let weir = Weir::new().on(&postgres.url());
+    let owner = weir.owner().await;
+    owner.batch_execute("CREATE ROLE weir_reader NOLOGIN").await.unwrap();
+    owner.batch_execute(include_str!("meaning/before_attempts.sql")).await.unwrap();
+    let before = "SELECT id, user_id, score::bigint FROM assessment_read_model ORDER BY completed_at DESC LIMIT 1";
+    let row = owner.query_one(before, &[]).await.unwrap();
+    let (assessment, user, score): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+    drop(owner);
+    let up = weir.up();
+    weir.until("SELECT layout = 2 FROM read_models_layout").await;
+    up.caught_up().await;
+    let school = School::new(&up);
+    let (_, page) = school.get(&format!("/v1/assessments/{assessment}/results?user={user}")).await;
+    assert_eq!((&page["items"][0]["attempts"], &page["items"][0]["lastScore"]), (&json!(1), &json!(score)), "{page}");
+    // The next attempt goes into a stream of its own, and is counted with the old one.
+    let mut data = samples::one(EventType::AssessmentCompleted);
+    (data["assessmentId"], data["userId"], data["score"]) = (json!(assessment), json!(user), json!(100));
+    (data["maxScore"], data["passed"]) = (json!(100), json!(true));
+    let (status, answer) = school.command("CompleteAssessment", &data).await;
+    assert_eq!((status, &answer["stream"]), (201, &json!(format!("Assessment-{assessment}/{user}"))), "{answer}");
+    let wait = format!("wait_for={}", answer["position"]);
+    let (_, page) = school.get(&format!("/v1/assessments/{assessment}/results?user={user}&{wait}")).await;
+    assert_eq!((&page["items"][0]["attempts"], &page["items"][0]["passed"]), (&json!(2), &json!(true)), "{page}");
+    up.caught_up().await;
+    up.terminate();
+    let output = weir.run(&["verify"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

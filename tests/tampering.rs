@@ -7,7 +7,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use weir_tests::{Fixture, Weir, seed};
+use rustix::process::Signal;
+use weir_tests::{Fixture, Kafka, Weir, seed};
+
+use crate::kafka::{apply_topics, kill, on, signal, terminate, until};
 
 async fn filled() -> Weir {
     let fixture = Fixture::new(1000, seed("tampering"));
@@ -114,6 +117,15 @@ async fn one_changed_score_in_a_parquet_file() {
     writer.close().unwrap();
     // Found, whether by its content or because the file is no longer the one that the log describes.
     assert_eq!(weir.run(&["verify"]).status.code(), Some(1));
+    // The runbook's way back. While the table is there it is refused.
+    let reset = ["ledger", "reset", "history", "--topic", "events", "--to", "earliest", "--yes"];
+    let (code, words) = said(&weir, &reset);
+    assert!(code == Some(1) && words.contains("goes forward only"), "{words}");
+    std::fs::rename(weir.path().join("history/events"), weir.path().join("history/aside")).unwrap();
+    weir.ok(&reset);
+    weir.ok(&["up", "--until-caught-up"]);
+    let (code, words) = said(&weir, &["verify"]);
+    assert!(code == Some(0) && words.contains("all equal"), "{words}");
 }
 
 fn find(dir: &Path) -> Option<PathBuf> {
@@ -128,4 +140,78 @@ fn find(dir: &Path) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// A command's exit code and all that it says.
+fn said(weir: &Weir, args: &[&str]) -> (Option<i32>, String) {
+    let output = weir.run(args);
+    (output.status.code(), [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
+}
+
+async fn says(weir: &Weir, seconds: u64, args: &[&str], code: i32, words: &[&str]) -> String {
+    let mut last = String::new();
+    until(weir, seconds, async || {
+        let (found, text) = said(weir, args);
+        last.clone_from(&text);
+        if found == Some(code) && words.iter().all(|word| text.contains(word)) { Ok(()) } else { Err((found, text)) }
+    })
+    .await;
+    last
+}
+
+/// Somebody stops a lane, a publisher, one of two processes, or takes a partition's owner away: verify and status say so, each by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_a_publisher_a_process_or_an_owner_that_is_gone() {
+    let (kafka, fixture) = (Kafka::start(), Fixture::new(600, seed("tampering::gone")));
+    let weir = on(&kafka);
+    apply_topics(&weir);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    let two = [(), ()].map(|()| weir.start(&["run", "read-models", "metrics"]));
+    let (history, publisher) = (weir.start(&["run", "history"]), weir.start(&["publish"]));
+    let now = ["verify", "--wait", "0"];
+    says(&weir, 90, &["verify"], 0, &["all equal"]).await;
+    says(&weir, 10, &["status"], 0, &[]).await;
+
+    // The mark of an owner that is nobody.
+    let owner = weir.owner().await;
+    let disowned = "CREATE TEMP TABLE before AS SELECT * FROM ledger WHERE lane = 'metrics' AND topic = 'user_events' AND partition = 3; \
+         UPDATE ledger l SET owner = 'nobody' FROM before b WHERE (l.lane, l.topic, l.partition) = (b.lane, b.topic, b.partition)";
+    owner.batch_execute(disowned).await.unwrap();
+    let (code, words) = said(&weir, &now);
+    assert!(code == Some(1) && words.contains("NOT ALL COMPARED") && words.contains("metrics"), "{words}");
+    assert!(words.contains("belong to no process") && !words.contains("all equal"), "{words}");
+    says(&weir, 10, &["status"], 1, &["metrics: 1 partitions belong to no process"]).await;
+    let back = "UPDATE ledger l SET owner = b.owner FROM before b WHERE (l.lane, l.topic, l.partition) = (b.lane, b.topic, b.partition)";
+    owner.batch_execute(back).await.unwrap();
+    says(&weir, 10, &now, 0, &["all equal"]).await;
+
+    kill(history);
+    kill(publisher);
+    signal(&two[1], Signal::STOP);
+    weir.ok(&["import", "oulad", fixture.arg(), "--tenant", "another"]);
+    let silent = ["| history     | killed", "| publisher   | killed", "| read-models | running", "read-models: ", "metrics: "];
+    let words = says(&weir, 60, &["status"], 1, &silent).await;
+    let told: Vec<&str> = words.lines().filter(|line| line.contains("has said nothing for")).collect();
+    assert_eq!(told.len(), 4, "history, the publisher, and two lanes in a process that hangs: {words}");
+    println!("{words}");
+    // An event that waits for them says so.
+    let last = "SELECT event_id::text FROM events ORDER BY id DESC LIMIT 1";
+    let id: String = owner.query_one(last, &[]).await.unwrap().get(0);
+    let trace = weir.json(&["trace", &id]);
+    let waiting = trace.as_array().unwrap().iter().find(|row| row["place"] == "topics").unwrap();
+    assert_eq!(waiting["state"], "waiting", "{trace}");
+    assert!(waiting["detail"].as_str().unwrap().contains("has said nothing for"), "{trace}");
+    let (code, words) = said(&weir, &["verify", "--wait", "1"]);
+    assert_eq!(code, Some(1), "{words}");
+    for part in ["publisher is at ", "history is at "] {
+        assert!(words.contains(part) && !words.contains("all equal"), "{part}: {words}");
+    }
+
+    // The one that hung goes on; the others are started again.
+    signal(&two[1], Signal::CONT);
+    let (history, publisher) = (weir.start(&["run", "history"]), weir.start(&["publish"]));
+    says(&weir, 60, &["verify"], 0, &["all equal"]).await;
+    says(&weir, 30, &["status"], 0, &[]).await;
+    two.into_iter().chain([history, publisher]).for_each(terminate);
+    says(&weir, 10, &["verify"], 0, &["all equal"]).await;
 }

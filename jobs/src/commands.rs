@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-    /// Scheduled jobs, to list and to run now: verify, rebuild-read-models
+    /// Scheduled jobs, to list and to run now: verify, rebuild-read-models, rebuild-metrics
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     /// The settings: what they are, where they come from, whether they are right

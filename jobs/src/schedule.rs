@@ -17,7 +17,7 @@ use weir_kafka::KafkaOptions;
 use weir_model::project::Units;
 use weir_postgres::job_runs::{Outcome, RunningJob};
 use weir_postgres::{Database, read_models};
-use weir_verify::{Asked, Stores};
+use weir_verify::{Asked, Stores, Subject};
 
 use crate::data_dir::DataDir;
 use crate::instance::Attached;
@@ -35,15 +35,18 @@ pub(crate) enum Job {
     Verify,
     /// The read models anew from all that their lane has read, beside those that serve
     RebuildReadModels,
+    /// The counters and histograms anew, likewise
+    RebuildMetrics,
 }
 
 impl Job {
-    pub(crate) const ALL: [Self; 2] = [Self::Verify, Self::RebuildReadModels];
+    pub(crate) const ALL: [Self; 3] = [Self::Verify, Self::RebuildReadModels, Self::RebuildMetrics];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Verify => "verify",
             Self::RebuildReadModels => "rebuild-read-models",
+            Self::RebuildMetrics => "rebuild-metrics",
         }
     }
 }
@@ -111,7 +114,8 @@ impl Runner {
     async fn work(&self, job: Job) -> Result<(Outcome, String), BoxError> {
         match job {
             Job::Verify => self.verify().await,
-            Job::RebuildReadModels => self.rebuild().await,
+            Job::RebuildReadModels => self.rebuild(Subject::ReadModels).await,
+            Job::RebuildMetrics => self.rebuild(Subject::Metrics).await,
         }
     }
 
@@ -149,9 +153,9 @@ impl Runner {
         })
     }
 
-    async fn rebuild(&self) -> Result<(Outcome, String), BoxError> {
+    async fn rebuild(&self, subject: Subject) -> Result<(Outcome, String), BoxError> {
         let spill = self.dir.spill()?;
-        let done = Box::pin(weir_verify::rebuild_read_models(self.stores(), self.units, &spill)).await?;
+        let done = Box::pin(weir_verify::rebuild(self.stores(), subject, self.units, &spill)).await?;
         let tables: Vec<_> = done.different.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
         let words =
             if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };

@@ -81,6 +81,36 @@ async fn a_schema_that_was_altered_by_hand() {
     up.terminate();
 }
 
+/// A constraint that someone added refuses two records for what they hold: those two are dead letters, and everything else goes on.
+#[tokio::test]
+async fn records_that_a_constraint_forbids() {
+    let (fixture, facts) = fixture("clickhouse_constraint", 500);
+    let server = ClickHouse::start();
+    let weir = weir(server.settings());
+    weir.ok(&["clickhouse", "migrate"]);
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    let users: Vec<String> = facts.progress.keys().take(2).map(|user| format!("'{user}'")).collect();
+    let theirs = format!("event_type != 'UserRegistered' OR user_id NOT IN ({})", users.join(", "));
+    server.sql(&format!("ALTER TABLE weir.events_raw ADD CONSTRAINT theirs CHECK assumeNotNull({theirs})")).await;
+    let up = weir.up();
+    caught_up(&up).await;
+    let letters = weir.json(&["dead-letters", "list"]);
+    let of_lane = letters.as_array().unwrap().iter().filter(|letter| letter["lane"] == "clickhouse");
+    let reasons: Vec<&str> = of_lane.filter_map(|letter| letter["reason"].as_str()).collect();
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("theirs")), "{letters}");
+    assert_eq!(server.sql("SELECT count() FROM weir.events").await, (facts.total() - 2).to_string());
+    weir.verify();
+    // Tried again while nothing has changed, and after it has.
+    weir.ok(&["dead-letters", "redrive"]);
+    weir.until("SELECT count(*) = 2 FROM dead_letters WHERE state = 'dead' AND attempts > 3").await;
+    server.sql("ALTER TABLE weir.events_raw DROP CONSTRAINT theirs").await;
+    weir.ok(&["dead-letters", "redrive"]);
+    weir.until("SELECT count(*) = 0 FROM dead_letters").await;
+    holds(&server, &weir, &facts).await;
+    up.terminate();
+    weir.verify();
+}
+
 #[tokio::test]
 async fn a_table_that_is_dropped_while_the_lane_runs() {
     let (fixture, facts) = fixture("clickhouse_dropped", 500);

@@ -259,7 +259,7 @@ impl Weir {
     pub async fn until(&self, sql: &str) {
         let started = Instant::now();
         loop {
-            if self.path().join("secrets.json").exists()
+            if (self.postgres.is_some() || self.path().join("secrets.json").exists())
                 && let Ok(client) = try_connect(&self.owner_url()).await
                 && client.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
             {

@@ -7,7 +7,7 @@ use serde_json::json;
 use weir_engine::{BoxError, Partition};
 use weir_kafka::TopicLog;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
-use weir_verify::{CLICKHOUSE, LANES};
+use weir_verify::{CLICKHOUSE, HISTORY, LANES};
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
@@ -21,7 +21,8 @@ pub(crate) enum LedgerCommand {
         lane: Option<String>,
     },
     /// Decide where a lane goes on in a partition that it cannot read from where it stands: records that were removed before
-    /// it read them, or a topic that was made anew. Forward only; clickhouse also back, to fill its table anew
+    /// it read them, or a topic that was made anew. Forward only; clickhouse also back, to fill its table anew, and history where
+    /// its table was moved aside
     Reset(Reset),
 }
 
@@ -66,11 +67,12 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         resets.push((partition.clone(), offset_in(reset, partition, *range)?));
     }
     // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
-    if reset.lane == "history" {
-        weir_history::reset(&attached.history, &reset.lane, &resets).await?;
-    }
-    for (partition, offset) in resets {
-        Ledger::reset(&attached.database, &reset.lane, &partition, offset, reset.lane == CLICKHOUSE).await?;
+    let may_go_back = match reset.lane.as_str() {
+        HISTORY => weir_history::reset(&attached.history, &reset.lane, &resets).await?,
+        lane => vec![lane == CLICKHOUSE; resets.len()],
+    };
+    for ((partition, offset), may_go_back) in resets.into_iter().zip(may_go_back) {
+        Ledger::reset(&attached.database, &reset.lane, &partition, offset, may_go_back).await?;
         complain(&format!("{} goes on at {offset} of {partition}", reset.lane));
     }
     Ok(())
@@ -82,7 +84,7 @@ async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition
         let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
         return Ok(log.ranges().clone());
     }
-    if reset.lane != CLICKHOUSE {
+    if ![CLICKHOUSE, HISTORY].contains(&reset.lane.as_str()) {
         return Err(format!(
             "nothing is ever removed from the event store: {} can read it from where it stands",
             reset.lane

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use weir_engine::{BoxError, Partition};
+use weir_engine::{BoxError, PUBLISHER, Partition};
 use weir_kafka::{KafkaOptions, Progress, TopicLog};
 use weir_model::event::topic_for;
+use weir_postgres::parts::{self, Part};
 use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
 use weir_query::History;
+use weir_verify::reach::trouble;
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows};
@@ -42,14 +44,21 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
         event.position, event.stream, event.version, event.event_type, event.schema_version, event.tenant
     );
     row("event store", "stored", Some(event.recorded_at.to_string()), detail);
+    let told = parts::list(&**attached.database.get().await?).await?;
     let mut places = vec![(EventStoreSource::partition(&attached.database).await?, event.position.0)];
     if let Some(kafka) = attached.settings.kafka.options() {
-        let (state, detail, found) = in_topics(&kafka, &places[0].0, &event).await?;
+        let (state, mut detail, found) = in_topics(&kafka, &places[0].0, &event).await?;
+        if state == "waiting" {
+            detail.push_str(&standing(PUBLISHER, &told));
+        }
         row("topics", state, None, detail);
         places.extend(found);
     }
     for (partition, offset) in &places {
-        for (lane, state, at, detail) in lanes(attached, partition, *offset).await? {
+        for (lane, state, at, mut detail) in lanes(attached, partition, *offset).await? {
+            if state == "waiting" {
+                detail.push_str(&standing(&lane, &told));
+            }
             row(&format!("ledger of {lane}"), state, at, detail);
         }
     }
@@ -73,6 +82,16 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
         }
     }
     Ok(rows)
+}
+
+/// What a part that an event waits for is doing, as its processes tell.
+fn standing(name: &str, told: &[Part]) -> String {
+    let rows: Vec<&Part> = told.iter().filter(|part| part.part == name).collect();
+    match (trouble(name, &rows), rows.first()) {
+        (Some(words), _) => format!("; {words}"),
+        (None, Some(part)) => format!("; {name} is {} in {}:{} since {}", part.phase, part.host, part.pid, part.since),
+        (None, None) => String::new(),
+    }
 }
 
 type LaneState = (String, &'static str, Option<String>, String);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weir_engine::BoxError;
-use weir_verify::{Asked, Report, Stores};
+use weir_verify::{Asked, CLICKHOUSE, HISTORY, METRICS, READ_MODELS, Report, Stores};
 
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain};
@@ -44,6 +44,12 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
     for difference in &report.differences {
         complain(&format!("different: {difference}"));
     }
+    let mut lanes: Vec<&str> =
+        report.comparisons.iter().filter(|c| !c.is_equal()).map(|comparison| comparison.lane).collect();
+    lanes.dedup();
+    for lane in lanes {
+        complain(&format!("to mend {lane}: {}", mend(lane)));
+    }
     for note in &report.notes {
         complain(&format!("note: {note}"));
     }
@@ -61,6 +67,20 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
     };
     complain(&format!("{verdict}; compared {}", cuts.join(", ")));
     Ok(report.is_equal())
+}
+
+/// What makes a sink equal again, whoever changed it. The runbook of WeirVerifyMismatch has the steps before and after.
+fn mend(lane: &str) -> &'static str {
+    match lane {
+        READ_MODELS => "`weir jobs run rebuild-read-models` makes them anew while they serve",
+        METRICS => "`weir jobs run rebuild-metrics` counts anew while they serve",
+        CLICKHOUSE => "`weir ledger reset clickhouse --topic TOPIC --to earliest --yes` inserts every record again",
+        HISTORY => {
+            "with its lane stopped, move its table aside, and `weir ledger reset history --topic TOPIC --to earliest --yes` has it \
+             written anew"
+        }
+        _ => "see what was written to the topics or to the table `events`, and by whom",
+    }
 }
 
 fn table(report: &Report) -> Rows {

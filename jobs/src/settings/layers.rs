@@ -91,7 +91,8 @@ impl Layers {
             // A shell's variables have no hyphens.
             let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(|key| {
                 let key = key.as_str().to_ascii_lowercase().replace("__", ".");
-                key.replace("rebuild_read_models", "rebuild-read-models").replace("read_models", "read-models").into()
+                let words = ["rebuild_read_models", "rebuild_metrics", "read_models"];
+                words.iter().fold(key, |key, word| key.replace(word, &word.replace('_', "-"))).into()
             });
             figment = figment.merge(named(ENVIRONMENT, &env)?);
         }

@@ -24,6 +24,13 @@ impl ClickHouseError {
         matches!(self.code, Some(60 | 81))
     }
 
+    /// Whether it is what the rows hold that was refused, by a constraint or a view of someone's own: waiting alone mends nothing.
+    pub(crate) fn is_about_data(&self) -> bool {
+        // CANNOT_PARSE_*, ARGUMENT_OUT_OF_BOUND, INCORRECT_DATA, TOO_LARGE_*, ILLEGAL_DIVISION, TOO_DEEP_RECURSION,
+        // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE, FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, DECIMAL_OVERFLOW, VIOLATED_CONSTRAINT.
+        matches!(self.code, Some(6 | 38 | 41 | 69 | 72 | 117 | 128 | 131 | 153 | 306 | 321 | 395 | 407 | 469))
+    }
+
     pub(crate) fn of(action: &'static str, error: &Error) -> Self {
         let reason = words(error);
         let code = code(&reason);

@@ -7,6 +7,7 @@ mod rollups;
 mod rows;
 mod schema;
 mod server;
+mod sift;
 mod sink;
 mod verify;
 

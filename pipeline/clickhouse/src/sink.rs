@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use weir_engine::retry::chain;
 use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, failpoint};
 use weir_model::Position;
+use weir_postgres::dead_letters::Refused;
 use weir_postgres::repeats::Memory;
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
 
@@ -22,6 +24,7 @@ use crate::error::ClickHouseError;
 use crate::rollups;
 use crate::rows::Rows;
 use crate::server::{ClickHouse, literal};
+use crate::sift;
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -43,7 +46,7 @@ fn retry(error: impl Into<BoxError>) -> SinkError {
 }
 
 impl From<ClickHouseError> for SinkError {
-    /// Whatever ClickHouse refuses, someone may mend: the lane waits, and the others go on.
+    /// Whatever ClickHouse refuses besides single records, someone may mend: the lane waits, and the others go on.
     fn from(error: ClickHouseError) -> Self {
         Self::Retry(error.into())
     }
@@ -68,9 +71,10 @@ impl ClickHouseSink {
         Ok(())
     }
 
-    async fn insert(&mut self, events: &[&Located], others: &[&LocatedOther]) -> Result<(), SinkError> {
+    /// Gives what ClickHouse refuses for what it holds.
+    async fn insert(&mut self, events: &[&Located], others: &[&LocatedOther]) -> Result<Vec<Refused>, SinkError> {
         if events.is_empty() && others.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.refuse_expired(events)?;
         let minutes = minutes(events, others);
@@ -78,13 +82,21 @@ impl ClickHouseSink {
         failpoint::hit("clickhouse.before_insert");
         self.keep_distance().await;
         let inserted = self.server.insert(rows.pieces()).await;
-        self.looked_at(inserted)?;
-        failpoint::hit("clickhouse.after_answer");
         drop(rows);
+        let sifted = match inserted {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) if error.is_about_data() => {
+                tracing::warn!(error = chain(&error), "the records that ClickHouse refuses are looked for");
+                Box::pin(sift::insert(&self.server, events, others, &self.policy.delays)).await
+            }
+            Err(error) => Err(error),
+        };
+        let refused = self.looked_at(sifted)?;
+        failpoint::hit("clickhouse.after_answer");
         let computed = rollups::recompute(&self.server, &minutes).await;
         self.looked_at(computed)?;
         failpoint::hit("clickhouse.after_rollups");
-        Ok(())
+        Ok(refused)
     }
 
     /// A table or database that is gone is made again, and whoever claims next finds it empty.
@@ -233,9 +245,14 @@ impl ClickHouseSink {
                 Ok(batch) => {
                     let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
                     let (events, others) = apart::without(&batch, &repeats);
-                    self.insert(&events, &others).await?;
+                    let refused = self.insert(&events, &others).await?;
                     failpoint::hit("clickhouse.after_redrive");
-                    dead_letters::resolve(&**client, letter.id).await?;
+                    match refused.first() {
+                        Some(Refused { reason, .. }) => {
+                            apart::fail_again(&self.database, &self.ledger, &letter, reason, &self.policy).await?;
+                        }
+                        None => dead_letters::resolve(&**client, letter.id).await?,
+                    }
                 }
                 Err(error) => {
                     let reason = error.to_string();
@@ -284,7 +301,8 @@ impl Sink for ClickHouseSink {
         self.expect_table().await?;
         let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
         let (events, others) = apart::without(batch, &repeats);
-        self.insert(&events, &others).await?;
+        let refused = self.insert(&events, &others).await?;
+        apart::refuse(&self.database, &self.ledger, &refused, &partitions, &self.policy).await?;
         failpoint::hit("clickhouse.before_ledger");
         let client = self.database.get().await?;
         self.ledger.advance(&**client, &spans).await?;

@@ -6,16 +6,17 @@ use weir_engine::Partition;
 use crate::sink::commit;
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, transaction_id};
 
-/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Never back. Lanes may run,
-/// and commit in between: then it begins again.
-pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), HistoryError> {
+/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Back only where history holds
+/// nothing of a partition, as when its table was moved aside; whether that is so is given for each. Lanes may run, and commit in
+/// between: then it begins again.
+pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<Vec<bool>, HistoryError> {
     const TRIES: usize = 20;
     let mut tries = 0;
     loop {
         match reset_once(root, lane, to).await {
             Err(Reset::Conflict(_)) if tries < TRIES => tries += 1,
             Err(Reset::Conflict(error) | Reset::Refused(error)) => return Err(error),
-            Ok(()) => return Ok(()),
+            Ok(empty) => return Ok(empty),
         }
     }
 }
@@ -25,10 +26,10 @@ enum Reset {
     Refused(HistoryError),
 }
 
-async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<(), Reset> {
+async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<Vec<bool>, Reset> {
     const ACTION: &str = "resetting history";
     let mut table = HistoryTable::open_or_create(root).await.map_err(Reset::Refused)?;
-    let mut transactions = Vec::new();
+    let (mut transactions, mut empty) = (Vec::new(), Vec::new());
     for (partition, offset) in to {
         let id = transaction_id(lane, partition);
         let stands_at = table.transaction(&id).await.map_err(Reset::Refused)?;
@@ -37,8 +38,10 @@ async fn reset_once(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> 
                 "history holds what comes after {offset} of {partition} already: it goes forward only, or would hold it twice"
             ))));
         }
+        empty.push(stands_at.is_none());
         transactions.push(Transaction::new(&id, *offset));
     }
     let version = commit(&mut table, &[], transactions).await.map_err(Reset::Conflict)?;
-    table.sync(&[], version).await.map_err(Reset::Refused)
+    table.sync(&[], version).await.map_err(Reset::Refused)?;
+    Ok(empty)
 }

@@ -6,7 +6,7 @@ use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, SinkEr
 use weir_model::wire::{self, DecodeError, Decoded};
 
 use crate::database::Database;
-use crate::dead_letters::{self, DeadLetter, RecordPolicy};
+use crate::dead_letters::{self, DeadLetter, RecordPolicy, Refused};
 use crate::error::During;
 use crate::ledger::Ledger;
 use crate::repeats::{self, Candidate, Places};
@@ -31,6 +31,25 @@ pub async fn keep(
     let repeats = repeats::notice(&*transaction, ledger.lane(), candidates).await?;
     transaction.commit().await.during(ACTION)?;
     Ok(repeats)
+}
+
+/// Keeps events that the sink refused for what they hold as dead letters, if the partitions are still ours.
+pub async fn refuse(
+    database: &Database,
+    ledger: &Ledger,
+    refused: &[Refused],
+    partitions: &[&Partition],
+    policy: &RecordPolicy,
+) -> Result<(), SinkError> {
+    const ACTION: &str = "keeping dead letters";
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let mut client = database.get().await?;
+    let transaction = client.transaction().await.during(ACTION)?;
+    ledger.hold(&*transaction, partitions).await?;
+    dead_letters::insert_refused(&*transaction, ledger.lane(), refused, policy).await?;
+    Ok(transaction.commit().await.during(ACTION)?)
 }
 
 /// Drops dead letters of a batch that was never committed: this process may be able to decode what the last one could not,

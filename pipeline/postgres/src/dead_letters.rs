@@ -20,6 +20,11 @@ use crate::ledger::{Ledger, columns, partition_of};
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
 use crate::repeats::{self, Candidate};
 
+mod refused;
+
+pub use refused::Refused;
+pub(crate) use refused::insert_refused;
+
 /// What a lane does about records that it cannot just apply.
 #[derive(Debug, Clone)]
 pub struct RecordPolicy {

@@ -61,7 +61,7 @@ impl MetricTotals {
         }
     }
 
-    async fn add_to(&self, transaction: &Transaction<'_>) -> Result<(), DbError> {
+    pub(crate) async fn add_to(&self, transaction: &Transaction<'_>) -> Result<(), DbError> {
         const ACTION: &str = "adding to the metrics";
         const COUNT: &str = "INSERT INTO metric_counters AS m (name, label, value) \
              SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[]) \

@@ -1,4 +1,4 @@
-//! The read models anew, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
+//! The tables of a lane in Postgres anew, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
 //! `weir_verify`, which knows every source.
 //!
 //! 1. [`Scratch::begin`]: a scratch schema gets tables like those that serve, and is filled with whole rows.
@@ -19,14 +19,39 @@ use crate::database::Database;
 use crate::dead_letters;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Ledger, LedgerRow};
+use crate::metric_totals::MetricTotals;
 use crate::projection::Projection as _;
 use crate::read_models::{self, LAYOUT, ReadModelsProjection};
 use crate::repeats;
 
-const ACTION: &str = "rebuilding the read models";
+const ACTION: &str = "rebuilding a lane's tables";
 
-/// The lane that is rebuilt.
-pub const LANE: &str = "read-models";
+/// What is rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// What the lane `read-models` keeps.
+    ReadModels,
+    /// What the lane `metrics` keeps.
+    Metrics,
+}
+
+impl Subject {
+    /// The lane that keeps it.
+    #[must_use]
+    pub fn lane(self) -> &'static str {
+        match self {
+            Self::ReadModels => "read-models",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    fn tables(self) -> Vec<&'static str> {
+        match self {
+            Self::ReadModels => ReadModel::ALL.into_iter().map(ReadModel::table).chain(["learner_learning_paths"]).collect(),
+            Self::Metrics => vec!["metric_counters", "metric_histogram_buckets"],
+        }
+    }
+}
 
 /// Where the second copy is.
 const SCHEMA: &str = "weir_rebuild";
@@ -65,6 +90,7 @@ pub struct Stand {
 
 /// The second copy.
 pub struct Scratch {
+    subject: Subject,
     /// Holds the lock; in a transaction from [`Scratch::hold`] on.
     client: ClientWrapper,
     /// Looks into [`SCHEMA`] first.
@@ -77,7 +103,7 @@ fn permanent(reason: impl std::fmt::Display) -> DbError {
 
 impl Scratch {
     /// Makes the second copy, empty; `None` while another process rebuilds. What an earlier rebuild left is removed.
-    pub async fn begin(database: &Database) -> Result<Option<Self>, DbError> {
+    pub async fn begin(database: &Database, subject: Subject) -> Result<Option<Self>, DbError> {
         // Of its own: with this rebuild the connection ends, and with it the lock and what was not committed.
         let client = deadpool_postgres::Object::take(database.get().await?);
         let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
@@ -86,7 +112,7 @@ impl Scratch {
         if !lock.try_get::<_, bool>(0).during(ACTION)? {
             return Ok(None);
         }
-        let scratch = Self { client, database: database.through(SCHEMA)? };
+        let scratch = Self { subject, client, database: database.through(SCHEMA)? };
         scratch.clear().await?;
         Ok(Some(scratch))
     }
@@ -94,7 +120,8 @@ impl Scratch {
     /// Empties the second copy.
     pub async fn clear(&self) -> Result<(), DbError> {
         // Unlogged: a crash loses the second copy, and the next rebuild begins anew anyway.
-        let tables = tables()
+        let tables = self.subject.tables().into_iter();
+        let tables = tables
             .map(|table| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"))
             .collect::<Vec<_>>();
         let sql = format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; {}", tables.join("; "));
@@ -112,9 +139,9 @@ impl Scratch {
 
     async fn read_stand(&self) -> Result<Stand, DbError> {
         let mut ledger = Ledger::rows(&*self.client).await?;
-        ledger.retain(|row| row.lane == LANE);
-        let dead = dead_letters::offsets(&*self.client, LANE).await?;
-        let repeats = repeats::left_out(&*self.client, LANE).await?;
+        ledger.retain(|row| row.lane == self.subject.lane());
+        let dead = dead_letters::offsets(&*self.client, self.subject.lane()).await?;
+        let repeats = repeats::left_out(&*self.client, self.subject.lane()).await?;
         Ok(Stand { ledger, dead, repeats })
     }
 
@@ -128,6 +155,14 @@ impl Scratch {
             transaction.commit().await.during(ACTION)?;
         }
         Ok(())
+    }
+
+    /// Adds counts to those of the second copy.
+    pub async fn add(&self, totals: &MetricTotals) -> Result<(), DbError> {
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        totals.add_to(&transaction).await?;
+        transaction.commit().await.during(ACTION)
     }
 
     /// Applies events as the lane does.
@@ -146,7 +181,7 @@ impl Scratch {
     pub async fn hold(&self) -> Result<Stand, DbError> {
         self.client.batch_execute("BEGIN; SET LOCAL lock_timeout = '60s'").await.during(ACTION)?;
         const SQL: &str = "SELECT 1 FROM ledger WHERE lane = $1 ORDER BY source, topic, partition FOR UPDATE";
-        self.client.query(SQL, &[&LANE]).await.during(ACTION)?;
+        self.client.query(SQL, &[&self.subject.lane()]).await.during(ACTION)?;
         self.read_stand().await
     }
 
@@ -158,14 +193,16 @@ impl Scratch {
     /// Counts what differs, makes the serving copy like the second one, and lets the lane go on.
     pub async fn take_over(self) -> Result<Rebuilt, DbError> {
         let mut rebuilt = Rebuilt::default();
-        for table in tables() {
+        for table in self.subject.tables() {
             let different = self.merge(table).await?;
             if different > 0 {
                 rebuilt.different.insert(table.to_owned(), different);
             }
         }
         const BUILT: &str = "UPDATE read_models_layout SET layout = $1, built_at = now()";
-        self.client.execute(BUILT, &[&LAYOUT]).await.during(ACTION)?;
+        if self.subject == Subject::ReadModels {
+            self.client.execute(BUILT, &[&LAYOUT]).await.during(ACTION)?;
+        }
         failpoint::hit("rebuild.before_commit");
         self.client.batch_execute("COMMIT").await.during(ACTION)?;
         failpoint::hit("rebuild.after_commit");
@@ -215,9 +252,4 @@ fn permanent_apply(error: crate::projection::ApplyError) -> DbError {
         crate::projection::ApplyError::Db(error) => error,
         refused @ crate::projection::ApplyError::Refused(_) => permanent(weir_engine::retry::chain(&refused)),
     }
-}
-
-/// The tables of the read models.
-fn tables() -> impl Iterator<Item = &'static str> {
-    ReadModel::ALL.into_iter().map(ReadModel::table).chain(["learner_learning_paths"])
 }

@@ -179,7 +179,8 @@ impl Expected {
         let partition = &sources.event_store;
         let of_lane: HashMap<&str, &Cut> =
             LANES.iter().filter_map(|lane| Some((*lane, cuts.get(&(lane, partition.clone()))?))).collect();
-        let mut from = starts.get(&(READ_MODELS, partition.clone())).map_or(0, |cut| cut.below);
+        let of_partition = starts.iter().filter(|((_, start), _)| start == partition);
+        let mut from = of_partition.map(|(_, cut)| cut.below).min().unwrap_or(0);
         while from < self.publishing.end {
             let records = reference_page(database, partition, from, PAGE).await?;
             let Some(last) = records.last() else { break };

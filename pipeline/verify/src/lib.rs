@@ -18,7 +18,8 @@ pub mod reach;
 mod rebuild;
 
 pub use reach::Unreached;
-pub use rebuild::{RebuildError, rebuild_read_models};
+pub use rebuild::{RebuildError, rebuild};
+pub use weir_postgres::rebuild::Subject;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -46,8 +47,10 @@ pub const LANES: [&str; 4] = [READ_MODELS, METRICS, HISTORY, CLICKHOUSE];
 pub(crate) const COLUMNAR: [&str; 2] = [HISTORY, CLICKHOUSE];
 /// The lane that keeps the read models.
 pub const READ_MODELS: &str = "read-models";
-pub(crate) const METRICS: &str = "metrics";
-pub(crate) const HISTORY: &str = "history";
+/// The lane of counters and histograms.
+pub const METRICS: &str = "metrics";
+/// The lane that writes history.
+pub const HISTORY: &str = "history";
 /// The lane to which a record that comes again changes nothing.
 pub const CLICKHOUSE: &str = "clickhouse";
 /// The topics, in the lanes' column.

@@ -1,5 +1,5 @@
-//! The read models made anew from whatever their lane has read: the event store, the topics, and history for what topics hold no
-//! longer. The same reader and the same folds as the comparison's, so a rebuild is what `weir verify` expects.
+//! What a lane keeps in Postgres made anew from whatever it has read: the event store, the topics, and history for what topics hold
+//! no longer. The same reader and the same folds as the comparison's, so a rebuild is what `weir verify` expects.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use weir_engine::{BoxError, Partition};
 use weir_history::HistoryTable;
 use weir_model::project::{FoldedRow, Units};
 use weir_postgres::DbError;
-use weir_postgres::rebuild::{Rebuilt, Scratch, Stand};
+use weir_postgres::rebuild::{Rebuilt, Scratch, Stand, Subject};
 
 use crate::expected::{Expected, Walk};
 use crate::fold::{Folded, fold_sorted};
 use crate::lost::Lost;
-use crate::{Cut, Cuts, HISTORY, READ_MODELS, Sources, Stores, VerifyError};
+use crate::{Cut, Cuts, HISTORY, Sources, Stores, VerifyError};
 
 /// How often it begins again when the lane's dead letters, or the topics' beginnings, changed meanwhile.
 const ATTEMPTS_MAX: usize = 5;
@@ -24,7 +24,7 @@ const QUEUE_MAX: usize = 1000;
 /// Rows written together.
 const ROWS_MAX: usize = 2000;
 
-/// Why the read models were not rebuilt. Nothing was changed.
+/// Why nothing was rebuilt. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     /// Reading failed.
@@ -34,21 +34,27 @@ pub enum RebuildError {
     #[error(transparent)]
     Db(#[from] DbError),
     /// Another process is at it.
-    #[error("another process rebuilds the read models already")]
+    #[error("another process rebuilds something already")]
     Busy,
     /// Something that they were made of cannot be read.
-    #[error("the read models cannot be rebuilt, and nothing was changed: {0}")]
+    #[error("it cannot be rebuilt, and nothing was changed: {0}")]
     Refused(String),
 }
 
-/// Rebuilds the read models while they serve. `spill` takes the sort's temporary files.
-pub async fn rebuild_read_models(stores: Stores<'_>, units: Units, spill: &Path) -> Result<Rebuilt, RebuildError> {
-    let scratch = Scratch::begin(stores.database).await?.ok_or(RebuildError::Busy)?;
+/// Rebuilds read models or metrics while they serve. `spill` takes the sort's temporary files.
+pub async fn rebuild(
+    stores: Stores<'_>,
+    subject: Subject,
+    units: Units,
+    spill: &Path,
+) -> Result<Rebuilt, RebuildError> {
+    let scratch = Scratch::begin(stores.database, subject).await?.ok_or(RebuildError::Busy)?;
+    let work = Rebuild { stores, subject, scratch: &scratch, units };
     for _ in 0..ATTEMPTS_MAX {
         let before = scratch.stand().await?;
-        fill(stores, &scratch, &before, units, spill).await?;
+        work.fill(&before, spill).await?;
         let after = scratch.hold().await?;
-        match follow(stores, &scratch, &before, &after, units).await {
+        match work.follow(&before, &after).await {
             Ok(true) => return Ok(scratch.take_over().await?),
             Ok(false) => {}
             Err(error) => {
@@ -62,49 +68,123 @@ pub async fn rebuild_read_models(stores: Stores<'_>, units: Units, spill: &Path)
     Err(RebuildError::Refused("dead letters or topics change faster than they are read; try again".to_owned()))
 }
 
-/// What the lane holds, in the words of the comparison.
-fn cuts(stand: &Stand) -> Cuts {
-    let cut = |row: &weir_postgres::LedgerRow| {
-        let dead = stand.dead.get(&row.partition).cloned().unwrap_or_default();
-        Cut::of(row, dead, stand.repeats.get(&row.partition).cloned().unwrap_or_default())
-    };
-    stand.ledger.iter().map(|row| ((READ_MODELS, row.partition.clone()), cut(row))).collect()
+/// One rebuild under way.
+struct Rebuild<'a> {
+    stores: Stores<'a>,
+    subject: Subject,
+    scratch: &'a Scratch,
+    units: Units,
 }
 
-/// Everything that the lane has read, into the second copy.
-async fn fill(
-    stores: Stores<'_>,
-    scratch: &Scratch,
-    stand: &Stand,
-    units: Units,
-    spill: &Path,
-) -> Result<(), RebuildError> {
-    let cuts = cuts(stand);
-    let (sources, lost, table) = sources(stores, &cuts).await?;
-    let (sender, held) = mpsc::channel(QUEUE_MAX);
-    let (rows, folded) = mpsc::channel::<FoldedRow>(QUEUE_MAX);
-    let path = spill.to_owned();
-    let folding = tokio::task::spawn_blocking(move || {
-        let mut refused = Vec::new();
-        fold_sorted(held, units, path, |folded| match folded {
-            Folded::Row(_, row) => rows.blocking_send(*row).is_ok(),
-            Folded::Refused(words) => {
-                refused.push(words);
-                true
+impl Rebuild<'_> {
+    /// What the lane holds, in the words of the comparison.
+    fn cuts(&self, stand: &Stand) -> Cuts {
+        let cut = |row: &weir_postgres::LedgerRow| {
+            let dead = stand.dead.get(&row.partition).cloned().unwrap_or_default();
+            Cut::of(row, dead, stand.repeats.get(&row.partition).cloned().unwrap_or_default())
+        };
+        stand.ledger.iter().map(|row| ((self.subject.lane(), row.partition.clone()), cut(row))).collect()
+    }
+
+    /// Everything that the lane has read, into the second copy.
+    async fn fill(&self, stand: &Stand, spill: &Path) -> Result<(), RebuildError> {
+        let cuts = self.cuts(stand);
+        let (sources, lost, table) = sources(self.stores, &cuts).await?;
+        let (starts, units, database) = (Cuts::new(), self.units, self.stores.database);
+        let (sources, lost, table) = (&sources, &lost, table.as_ref());
+        let walk = Walk { database, sources, cuts: &cuts, starts: &starts, lost, table, units };
+        match self.subject {
+            Subject::ReadModels => self.fill_read_models(walk, spill).await,
+            Subject::Metrics => self.count(walk).await,
+        }
+    }
+
+    async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<(), RebuildError> {
+        let (units, path) = (self.units, spill.to_owned());
+        let (sender, held) = mpsc::channel(QUEUE_MAX);
+        let (rows, folded) = mpsc::channel::<FoldedRow>(QUEUE_MAX);
+        let folding = tokio::task::spawn_blocking(move || {
+            let mut refused = Vec::new();
+            fold_sorted(held, units, path, |folded| match folded {
+                Folded::Row(_, row) => rows.blocking_send(*row).is_ok(),
+                Folded::Refused(words) => {
+                    refused.push(words);
+                    true
+                }
+            })?;
+            Ok::<_, std::io::Error>(refused)
+        });
+        let walking = Expected::walk(walk, sender);
+        let (walked, written) = tokio::join!(Box::pin(walking), write(self.scratch, folded));
+        walked?;
+        written?;
+        let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
+        let refused = folding.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))?;
+        if refused.is_empty() { Ok(()) } else { Err(RebuildError::Refused(refused.join("; "))) }
+    }
+
+    /// Counts do not depend on the order, so nothing has to be sorted.
+    async fn count(&self, walk: Walk<'_>) -> Result<(), RebuildError> {
+        let (sender, held) = mpsc::channel(1);
+        let (expected, _) = Box::pin(Expected::walk(walk, sender)).await?;
+        drop(held);
+        Ok(self.scratch.add(&expected.metrics).await?)
+    }
+
+    /// What the lane did while it was read, which stands still now. `false`: what was read is no longer so.
+    async fn follow(&self, before: &Stand, after: &Stand) -> Result<bool, RebuildError> {
+        let (starts, ends) = (self.cuts(before), self.cuts(after));
+        for (key, start) in &starts {
+            // A dead letter that was resolved meanwhile is in the serving copy alone.
+            let Some(end) = ends.get(key) else { return Ok(false) };
+            if start.dead.iter().any(|offset| *offset < start.below && !end.dead.contains(offset))
+                || end.below < start.below
+            {
+                return Ok(false);
             }
-        })?;
-        Ok::<_, std::io::Error>(refused)
-    });
-    let starts = Cuts::new();
-    let (sources, cuts, lost, table) = (&sources, &cuts, &lost, table.as_ref());
-    let walk = Walk { database: stores.database, sources, cuts, starts: &starts, lost, table, units };
-    let walking = Expected::walk(walk, sender);
-    let (walked, written) = tokio::join!(Box::pin(walking), write(scratch, folded));
-    walked?;
-    written?;
-    let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
-    let refused = folding.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))?;
-    if refused.is_empty() { Ok(()) } else { Err(RebuildError::Refused(refused.join("; "))) }
+        }
+        let moved = ends.iter().any(|(key, end)| starts.get(key).map_or(0, |start| start.below) < end.below);
+        if !moved {
+            return Ok(true);
+        }
+        let (mut sources, lost, _) = sources(self.stores, &ends).await?;
+        // The publisher's part is not read again.
+        sources.published = 0;
+        let is_lost = |((lane, partition), end): (&(&str, Partition), &Cut)| {
+            let start = starts.get(&(lane, partition.clone())).map_or(0, |start| start.below);
+            start < end.below && lost.holds(partition, start)
+        };
+        if ends.iter().any(is_lost) {
+            return Ok(false);
+        }
+        // What topics lost before was read; from here on everything is there.
+        let nothing = Lost::default();
+        let (sources, cuts, lost) = (&sources, &ends, &nothing);
+        let (database, units) = (self.stores.database, self.units);
+        let walk = Walk { database, sources, cuts, starts: &starts, lost, table: None, units };
+        match self.subject {
+            Subject::ReadModels => self.apply(walk).await?,
+            Subject::Metrics => self.count(walk).await?,
+        }
+        Ok(true)
+    }
+
+    async fn apply(&self, walk: Walk<'_>) -> Result<(), RebuildError> {
+        let (sender, mut held) = mpsc::channel(QUEUE_MAX);
+        let walking = Expected::walk(walk, sender);
+        let applying = async {
+            let mut some = Vec::new();
+            while held.recv_many(&mut some, ROWS_MAX).await > 0 {
+                let events: Vec<_> = some.drain(..).map(|held| held.located()).collect();
+                self.scratch.apply(&events, self.units).await?;
+            }
+            Ok::<_, DbError>(())
+        };
+        let (walked, applied) = tokio::join!(Box::pin(walking), applying);
+        walked?;
+        applied?;
+        Ok(())
+    }
 }
 
 async fn write(scratch: &Scratch, mut folded: mpsc::Receiver<FoldedRow>) -> Result<(), DbError> {
@@ -113,58 +193,6 @@ async fn write(scratch: &Scratch, mut folded: mpsc::Receiver<FoldedRow>) -> Resu
         scratch.write(std::mem::take(&mut rows)).await?;
     }
     Ok(())
-}
-
-/// What the lane did while it was read, which stands still now. `false`: what was read is no longer so.
-async fn follow(
-    stores: Stores<'_>,
-    scratch: &Scratch,
-    before: &Stand,
-    after: &Stand,
-    units: Units,
-) -> Result<bool, RebuildError> {
-    let (starts, ends) = (cuts(before), cuts(after));
-    for (key, start) in &starts {
-        // A dead letter that was resolved meanwhile is in the serving copy alone.
-        let Some(end) = ends.get(key) else { return Ok(false) };
-        if start.dead.iter().any(|offset| *offset < start.below && !end.dead.contains(offset))
-            || end.below < start.below
-        {
-            return Ok(false);
-        }
-    }
-    let moved = ends.iter().any(|(key, end)| starts.get(key).map_or(0, |start| start.below) < end.below);
-    if !moved {
-        return Ok(true);
-    }
-    let (mut sources, lost, _) = sources(stores, &ends).await?;
-    // The publisher's part is not read again.
-    sources.published = 0;
-    let is_lost = |((lane, partition), end): (&(&str, Partition), &Cut)| {
-        let start = starts.get(&(lane, partition.clone())).map_or(0, |start| start.below);
-        start < end.below && lost.holds(partition, start)
-    };
-    if ends.iter().any(is_lost) {
-        return Ok(false);
-    }
-    let (sender, mut held) = mpsc::channel(QUEUE_MAX);
-    // What topics lost before was read; from here on everything is there.
-    let nothing = Lost::default();
-    let (sources, cuts, lost) = (&sources, &ends, &nothing);
-    let walk = Walk { database: stores.database, sources, cuts, starts: &starts, lost, table: None, units };
-    let walking = Expected::walk(walk, sender);
-    let applying = async {
-        let mut some = Vec::new();
-        while held.recv_many(&mut some, ROWS_MAX).await > 0 {
-            let events: Vec<_> = some.drain(..).map(|held| held.located()).collect();
-            scratch.apply(&events, units).await?;
-        }
-        Ok::<_, DbError>(())
-    };
-    let (walked, applied) = tokio::join!(Box::pin(walking), applying);
-    walked?;
-    applied?;
-    Ok(true)
 }
 
 /// Opens what the lane has read. Refuses what cannot be had.

@@ -1,0 +1,111 @@
+//! What ClickHouse refuses for what it holds (a constraint that someone added, a materialized view that fails on it) is found record by
+//! record: the lane goes on without it, and it becomes a dead letter.
+
+use std::time::Duration;
+
+use weir_engine::{Located, LocatedOther, Record};
+use weir_postgres::dead_letters::Refused;
+
+use crate::error::ClickHouseError;
+use crate::rows::Rows;
+use crate::server::{ClickHouse, literal};
+
+/// An event of a known type, or of another.
+#[derive(Clone, Copy)]
+enum Item<'a> {
+    Event(&'a Located),
+    Other(&'a LocatedOther),
+}
+
+impl<'a> Item<'a> {
+    fn record(self) -> &'a Record {
+        match self {
+            Self::Event(located) => &located.record,
+            Self::Other(located) => &located.record,
+        }
+    }
+
+    fn event_type(self) -> &'a str {
+        match self {
+            Self::Event(located) => located.event.event_type.as_str(),
+            Self::Other(located) => &located.event.event_type,
+        }
+    }
+}
+
+/// Inserts by halves what was refused as a whole, and gives what is refused alone, each time it is tried after these waits.
+pub(crate) async fn insert(
+    server: &ClickHouse,
+    events: &[&Located],
+    others: &[&LocatedOther],
+    delays: &[Duration],
+) -> Result<Vec<Refused>, ClickHouseError> {
+    let events = events.iter().map(|located| Item::Event(located));
+    let items: Vec<Item<'_>> = events.chain(others.iter().map(|located| Item::Other(located))).collect();
+    let (mut open, mut refused) = (vec![&items[..]], Vec::new());
+    while let Some(some) = open.pop() {
+        match insert_items(server, some).await {
+            Ok(()) => {}
+            Err(error) if !error.is_about_data() => return Err(error),
+            Err(error) => match some {
+                [one] => refused.extend(alone(server, *one, error, delays).await?),
+                some => {
+                    let (left, right) = some.split_at(some.len() / 2);
+                    open.extend([right, left]);
+                }
+            },
+        }
+    }
+    Ok(refused)
+}
+
+async fn insert_items(server: &ClickHouse, items: &[Item<'_>]) -> Result<(), ClickHouseError> {
+    let (mut events, mut others) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Event(located) => events.push(*located),
+            Item::Other(located) => others.push(*located),
+        }
+    }
+    server.insert(Rows::of(&events, &others).pieces()).await
+}
+
+/// One that was refused, after it was tried again: whoever altered the table may be about to mend it.
+async fn alone(
+    server: &ClickHouse,
+    item: Item<'_>,
+    mut error: ClickHouseError,
+    delays: &[Duration],
+) -> Result<Option<Refused>, ClickHouseError> {
+    for delay in delays {
+        tokio::time::sleep(*delay).await;
+        match insert_items(server, &[item]).await {
+            Ok(()) => return Ok(None),
+            Err(again) if !again.is_about_data() => return Err(again),
+            Err(again) => error = again,
+        }
+    }
+    // A view that fails on a row may fail after the table took it.
+    if holds(server, item.record()).await? {
+        return Ok(None);
+    }
+    Ok(Some(Refused {
+        record: item.record().clone(),
+        event_type: item.event_type().to_owned(),
+        reason: error.to_string(),
+        attempts: i32::try_from(delays.len()).unwrap_or(i32::MAX).saturating_add(1),
+    }))
+}
+
+async fn holds(server: &ClickHouse, record: &Record) -> Result<bool, ClickHouseError> {
+    let partition = &record.partition;
+    let sql = format!(
+        "SELECT 1 FROM {}.events_raw WHERE source = {} AND topic = {} AND `partition` = {} AND `offset` = {} LIMIT 1",
+        server.database(),
+        literal(&partition.source),
+        literal(&partition.topic),
+        partition.number,
+        record.offset
+    );
+    Ok(!server.rows("looking for a record in ClickHouse", &sql).await?.is_empty())
+}

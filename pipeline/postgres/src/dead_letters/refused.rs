@@ -1,0 +1,42 @@
+//! Events that a sink outside Postgres refused for what they hold.
+
+use tokio_postgres::GenericClient;
+use weir_engine::{Record, SinkError};
+
+use super::{NewDeadLetter, RecordPolicy, check_cap, insert};
+
+/// An event that a sink refuses for what it holds.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Where it is, and its bytes.
+    pub record: Record,
+    /// Its type's name.
+    pub event_type: String,
+    /// The sink's words.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: i32,
+}
+
+/// Keeps events that a sink refused. None of them holds up what comes after it: the sink's rows do not depend on each other.
+pub(crate) async fn insert_refused(
+    client: &impl GenericClient,
+    lane: &str,
+    refused: &[Refused],
+    policy: &RecordPolicy,
+) -> Result<(), SinkError> {
+    for Refused { record, event_type, reason, attempts } in refused {
+        tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
+        let letter = NewDeadLetter {
+            record,
+            state: "dead",
+            event_type: Some(event_type),
+            reason,
+            attempts: *attempts,
+            retry_after: None,
+            ordered: false,
+        };
+        insert(client, lane, letter).await?;
+    }
+    check_cap(client, lane, policy).await
+}

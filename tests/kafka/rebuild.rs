@@ -1,0 +1,134 @@
+//! The read models made anew where their lane reads topics: from the event store's part, the topics, and history for what topics hold
+//! no longer.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use weir_model::EventType;
+use weir_model::wire::samples;
+use weir_tests::{Facts, Fixture, Kafka, Weir, seed};
+
+use super::{ROWS, Stream, apply_topics, kcat, session_of, sessions_are, until};
+
+const TAMPER: &str = "UPDATE assessment_read_model SET score = score + 1 WHERE key IN (SELECT min(key) FROM assessment_read_model); \
+     DELETE FROM user_read_model WHERE id = (SELECT min(id) FROM user_read_model); \
+     UPDATE assessment_results SET attempts = attempts + 1 WHERE id = (SELECT min(id) FROM assessment_results); \
+     UPDATE learner_progress_read_model SET sessions = sessions + 1 WHERE user_id = (SELECT max(user_id) FROM learner_progress_read_model)";
+
+/// What the migration to this layout leaves behind, of read models that it found.
+const OUTDATED: &str = "TRUNCATE assessment_read_model, assessment_results, content_read_model, task_read_model; \
+     UPDATE learner_progress_read_model SET assessments_taken = 0, assessments_passed = 0; \
+     UPDATE read_models_layout SET layout = 1";
+
+fn attempt_of(id: &str, user: &str, score: u32) -> Value {
+    let mut data = samples::one(EventType::AssessmentCompleted);
+    (data["assessmentId"], data["userId"]) = (json!("theirs"), json!(user));
+    (data["score"], data["passed"]) = (json!(score), json!(score > 40));
+    json!({"eventId": id, "eventType": "AssessmentCompleted", "version": "1.0.0", "source": "lms",
+        "timestamp": data["timestamp"], "data": data})
+}
+
+fn produce(stream: &Stream, partition: &str, events: &[Value]) {
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    kcat(&stream.kafka, &["-P", "-t", "learning_events", "-p", partition], &lines.join("\n"));
+}
+
+/// A command of a user who forgot that this directory reads topics.
+fn without_brokers(data: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(weir_tests::binary()).args(args).arg("--data-dir").arg(data).output().unwrap();
+    (output.status.code(), [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
+}
+
+/// A directory that read the event store itself, then topics, with other services' records, repeats and a dead letter among them.
+async fn switched() -> Stream {
+    let kafka = Kafka::start();
+    let embedded = Weir::new();
+    let fixture = Fixture::new(ROWS, seed("kafka::rebuild"));
+    let facts = Facts::of_input(fixture.path());
+    embedded.ok(&["import", "oulad", fixture.arg()]);
+    embedded.ok(&["up", "--until-caught-up"]);
+    let weir = embedded.with(&format!("kafka.brokers={}", kafka.brokers()));
+    apply_topics(&weir);
+    weir.ok(&["source", "switch", "kafka"]);
+    let stream = Stream { kafka, weir, fixture, facts };
+    let theirs: Vec<Value> = (0..30).map(|n| session_of(&format!("theirs-{n}"))).collect();
+    produce(&stream, "3", &theirs);
+    produce(&stream, "4", &theirs[..5]);
+    produce(&stream, "5", &[attempt_of("a-1", "ann", 30), attempt_of("a-2", "ann", 90), json!({"no": "event"})]);
+    // Another of the same learner and assessment, elsewhere.
+    produce(&stream, "6", &[attempt_of("a-3", "ann", 60), attempt_of("a-1", "ann", 30)]);
+    stream
+}
+
+async fn results_are(weir: &Weir, expected: (i64, i64)) {
+    until(weir, 60, async || {
+        let sql = "SELECT coalesce(max(attempts), 0), coalesce(max(passes), 0) FROM assessment_results WHERE assessment_id = 'theirs'";
+        let row = weir.owner().await.query_one(sql, &[]).await.unwrap();
+        let found = (row.get(0), row.get(1));
+        if found == expected { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_models_are_rebuilt_on_a_switched_directory() {
+    let stream = switched().await;
+    let weir = &stream.weir;
+    let sessions = stream.facts.events["LearningSessionStarted"] + 30;
+    let rebuild = || weir.ok(&["jobs", "run", "rebuild-read-models"]);
+    let recount = || weir.ok(&["jobs", "run", "rebuild-metrics"]);
+    let up = weir.up();
+    sessions_are(weir, sessions).await;
+    results_are(weir, (3, 2)).await;
+    weir.owner().await.batch_execute(TAMPER).await.unwrap();
+    assert_eq!(weir.verify_fails().len(), 4);
+
+    // Without the brokers that it needs nothing is touched.
+    let counted = "SELECT count(*) FROM assessment_read_model";
+    let before: i64 = weir.owner().await.query_one(counted, &[]).await.unwrap().get(0);
+    let (code, words) = without_brokers(&weir.path(), &["jobs", "run", "rebuild-read-models"]);
+    assert!(code == Some(1) && words.contains("nothing was changed") && words.contains("kafka.brokers"), "{words}");
+    assert_eq!(weir.owner().await.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), before);
+    assert_eq!(weir.verify_fails().len(), 4);
+
+    // While records keep coming.
+    let more: Vec<Value> = (0..200).map(|n| session_of(&format!("more-{n}"))).collect();
+    produce(&stream, "7", &more[..100]);
+    let said = rebuild();
+    assert!(said.contains("1 rows of user_read_model") && said.contains("1 rows of assessment_results"), "{said}");
+    produce(&stream, "8", &more[100..]);
+    sessions_are(weir, sessions + 200).await;
+    results_are(weir, (3, 2)).await;
+    weir.verify();
+    assert!(rebuild().contains("nothing differed"));
+    let miscounted = "UPDATE metric_counters SET value = value + 1 WHERE label = 'UserRegistered' OR name LIKE 'learning%'";
+    weir.owner().await.batch_execute(miscounted).await.unwrap();
+    assert_eq!(weir.verify_fails().len(), 2);
+    assert!(recount().contains("2 rows of metric_counters"));
+    weir.verify();
+
+    // What the topics hold no longer is in history.
+    let file = weir.path().with_extension("trim.json");
+    let of = |partition: i32| json!({"topic": "learning_events", "partition": partition, "offset": -1});
+    let partitions: Vec<Value> = (0..12).map(of).collect();
+    std::fs::write(&file, json!({"partitions": partitions, "version": 1}).to_string()).unwrap();
+    stream.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file.to_str().unwrap()]);
+    assert!(rebuild().contains("nothing differed") && recount().contains("nothing differed"));
+    up.terminate();
+    weir.verify();
+
+    // A new version finds another layout.
+    let lanes = weir.start(&["run", "history"]);
+    weir.until("SELECT true").await;
+    weir.owner().await.batch_execute(OUTDATED).await.unwrap();
+    super::terminate(lanes);
+    let up = weir.up();
+    weir.until("SELECT layout > 1 FROM read_models_layout").await;
+    produce(&stream, "9", &[session_of("last")]);
+    sessions_are(weir, sessions + 201).await;
+    results_are(weir, (3, 2)).await;
+    weir.verify();
+    up.terminate();
+    weir.verify();
+}
