@@ -210,6 +210,7 @@ impl Screen {
             format!(
                 "query  {weir} sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
             ),
+            format!("ask    {weir} ask attempts_by_assessment --data-dir {dir}     who takes what, how often, and passes when"),
             format!(
                 "check  {weir} verify --data-dir {dir}{flags}     metrics {api}/metrics     Ctrl-C drains and ends"
             ),
@@ -217,7 +218,7 @@ impl Screen {
         let lines = std::io::stderr().is_terminal().then(|| {
             let screen = MultiProgress::new();
             let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bars = (0..10).map(|_| screen.add(ProgressBar::new_spinner().with_style(style.clone()))).collect();
+            let bars = (0..11).map(|_| screen.add(ProgressBar::new_spinner().with_style(style.clone()))).collect();
             (screen, bars)
         });
         if lines.is_none() {
