@@ -281,9 +281,11 @@ fn millis(text: &str) -> i64 {
 
 fn model(question: &str, events: &[Stored]) -> Rows {
     match question {
-        "active_learners_per_day" | "registrations_per_day" | "learners_at_risk" | "results_by_learning_path" | "attempts_by_assessment" => {
-            learning(question, events)
-        }
+        "active_learners_per_day"
+        | "registrations_per_day"
+        | "learners_at_risk"
+        | "results_by_learning_path"
+        | "attempts_by_assessment" => learning(question, events),
         _ => platform(question, events),
     }
 }

@@ -145,7 +145,10 @@ fn find(dir: &Path) -> Option<PathBuf> {
 /// A command's exit code and all that it says.
 fn said(weir: &Weir, args: &[&str]) -> (Option<i32>, String) {
     let output = weir.run(args);
-    (output.status.code(), [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
+    (
+        output.status.code(),
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat(),
+    )
 }
 
 async fn says(weir: &Weir, seconds: u64, args: &[&str], code: i32, words: &[&str]) -> String {
@@ -189,7 +192,8 @@ async fn a_lane_a_publisher_a_process_or_an_owner_that_is_gone() {
     kill(publisher);
     signal(&two[1], Signal::STOP);
     weir.ok(&["import", "oulad", fixture.arg(), "--tenant", "another"]);
-    let silent = ["| history     | killed", "| publisher   | killed", "| read-models | running", "read-models: ", "metrics: "];
+    let silent =
+        ["| history     | killed", "| publisher   | killed", "| read-models | running", "read-models: ", "metrics: "];
     let words = says(&weir, 60, &["status"], 1, &silent).await;
     let told: Vec<&str> = words.lines().filter(|line| line.contains("has said nothing for")).collect();
     assert_eq!(told.len(), 4, "history, the publisher, and two lanes in a process that hangs: {words}");

@@ -106,7 +106,11 @@ async fn in_history(weir: &Weir, count: usize) {
         let history = weir.json(&["sql", "SELECT count(*) AS n FROM assessment_completed"])[0]["n"].clone();
         let counted = "SELECT coalesce(sum(value), 0)::bigint FROM metric_counters WHERE label = 'AssessmentCompleted'";
         let counted: i64 = weir.owner().await.query_one(counted, &[]).await.unwrap().get(0);
-        if history == json!(count) && counted == i64::try_from(count).unwrap() { Ok(()) } else { Err((history, counted)) }
+        if history == json!(count) && counted == i64::try_from(count).unwrap() {
+            Ok(())
+        } else {
+            Err((history, counted))
+        }
     })
     .await;
 }
@@ -118,9 +122,12 @@ async fn ranks_hold(weir: &Weir, count: usize) {
     assert_eq!(rows.len(), count, "each attempt is a row of its own");
     let mut before: Option<(String, i64, (String, String))> = None;
     for row in rows {
-        let (take, attempt, place): (String, i64, (String, String)) = (row.get(0), row.get(1), (row.get(2), row.get(3)));
+        let (take, attempt, place): (String, i64, (String, String)) =
+            (row.get(0), row.get(1), (row.get(2), row.get(3)));
         match &before {
-            Some((earlier, number, at)) if *earlier == take => assert!(attempt == number + 1 && place > *at, "{take} {attempt}"),
+            Some((earlier, number, at)) if *earlier == take => {
+                assert!(attempt == number + 1 && place > *at, "{take} {attempt}")
+            }
             _ => assert_eq!(attempt, 1, "{take}"),
         }
         before = Some((take, attempt, place));

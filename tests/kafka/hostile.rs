@@ -47,9 +47,10 @@ impl Sender {
     fn send(&mut self, raw: Raw) {
         self.sent += 1;
         let mut record = BaseRecord::<[u8], [u8]>::to("learning_events").partition(self.sent % 12);
-        let headers = raw.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: value.as_deref() })
-        });
+        let headers = raw
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
         record = record.headers(headers);
         if let Some(key) = &raw.key {
             record = record.key(key);
@@ -136,7 +137,9 @@ fn odd_values(sender: &mut Sender) {
     sender.send(assessment(&"\u{10ffff}".repeat(200), |_| ()));
     sender.send(assessment("integers", |data| data["answers"] = json!([{"at": 18_446_744_073_709_551_615_u64}])));
     for (n, number) in ["1e400", "-1e400", "123456789012345678901234567890", "0.1e-4000"].into_iter().enumerate() {
-        let text = String::from_utf8(assessment(&format!("n-{n}"), |data| data["extraneous"] = json!("NUMBER")).value.unwrap());
+        let text = String::from_utf8(
+            assessment(&format!("n-{n}"), |data| data["extraneous"] = json!("NUMBER")).value.unwrap(),
+        );
         let value = text.unwrap().replace("\"NUMBER\"", number).into_bytes();
         sender.send(Raw { value: Some(value), ..Raw::default() });
     }
@@ -205,7 +208,11 @@ async fn no_key_header_or_value_stops_anything() {
         let last = "SELECT count() FROM weir.events WHERE session_id LIKE 'last-%'";
         let inserted = server.sql(last).await;
         // Of the odd values a lane may take some: what it has beyond is no loss.
-        if found.iter().all(|found| *found >= expected) && inserted == "12" { Ok(()) } else { Err((found, inserted, expected)) }
+        if found.iter().all(|found| *found >= expected) && inserted == "12" {
+            Ok(())
+        } else {
+            Err((found, inserted, expected))
+        }
     })
     .await;
     readers_go_on(&up, &weir, &server).await;

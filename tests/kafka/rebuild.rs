@@ -37,7 +37,10 @@ fn produce(stream: &Stream, partition: &str, events: &[Value]) {
 /// A command of a user who forgot that this directory reads topics.
 fn without_brokers(data: &Path, args: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(weir_tests::binary()).args(args).arg("--data-dir").arg(data).output().unwrap();
-    (output.status.code(), [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
+    (
+        output.status.code(),
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat(),
+    )
 }
 
 /// A directory that read the event store itself, then topics, with other services' records, repeats and a dead letter among them.
@@ -102,7 +105,8 @@ async fn read_models_are_rebuilt_on_a_switched_directory() {
     results_are(weir, (3, 2)).await;
     weir.verify();
     assert!(rebuild().contains("nothing differed"));
-    let miscounted = "UPDATE metric_counters SET value = value + 1 WHERE label = 'UserRegistered' OR name LIKE 'learning%'";
+    let miscounted =
+        "UPDATE metric_counters SET value = value + 1 WHERE label = 'UserRegistered' OR name LIKE 'learning%'";
     weir.owner().await.batch_execute(miscounted).await.unwrap();
     assert_eq!(weir.verify_fails().len(), 2);
     assert!(recount().contains("2 rows of metric_counters"));

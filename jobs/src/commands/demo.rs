@@ -210,7 +210,9 @@ impl Screen {
             format!(
                 "query  {weir} sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"
             ),
-            format!("ask    {weir} ask attempts_by_assessment --data-dir {dir}     who takes what, how often, and passes when"),
+            format!(
+                "ask    {weir} ask attempts_by_assessment --data-dir {dir}     who takes what, how often, and passes when"
+            ),
             format!(
                 "check  {weir} verify --data-dir {dir}{flags}     metrics {api}/metrics     Ctrl-C drains and ends"
             ),

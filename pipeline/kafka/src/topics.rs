@@ -222,8 +222,10 @@ impl Topics {
             let Some(change) = open.iter().find(|change| change.obstacle.is_none()) else { return Ok(()) };
             if Instant::now() >= until {
                 let (what, is) = (&change.what, &change.is);
-                let words =
-                    format!("{}: the brokers left {what} at {is}; may this user alter the topic's configuration?", spec.name);
+                let words = format!(
+                    "{}: the brokers left {what} at {is}; may this user alter the topic's configuration?",
+                    spec.name
+                );
                 return Err(KafkaError::unavailable(ACTION, words));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

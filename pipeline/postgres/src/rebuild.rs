@@ -47,7 +47,9 @@ impl Subject {
 
     fn tables(self) -> Vec<&'static str> {
         match self {
-            Self::ReadModels => ReadModel::ALL.into_iter().map(ReadModel::table).chain(["learner_learning_paths"]).collect(),
+            Self::ReadModels => {
+                ReadModel::ALL.into_iter().map(ReadModel::table).chain(["learner_learning_paths"]).collect()
+            }
             Self::Metrics => vec!["metric_counters", "metric_histogram_buckets"],
         }
     }
