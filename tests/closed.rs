@@ -354,3 +354,48 @@ async fn clients_that_never_read_lock_nobody_out() {
     up.terminate();
     assert!(started.elapsed() < Duration::from_secs(20), "a stop took {:?}", started.elapsed());
 }
+
+/// Names that are not what they look like are refused where they are given, and an input that is not there empties nothing.
+#[tokio::test]
+async fn names_are_what_they_look_like_and_a_missing_input_empties_nothing() {
+    let weir = Weir::new();
+    for tenant in [" acme", "acme ", "ac\u{202e}me", "ac\nme"] {
+        let output = weir.run(&["token", "create", "--tenant", tenant]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && words.contains("that nobody sees"), "{words}");
+        assert!(!words.contains('\u{202e}'), "{words}");
+    }
+    let rejects = weir.path().with_extension("rejects");
+    fs::write(&rejects, "of an earlier import").unwrap();
+    let output = weir.run(&["import", "oulad", "/nonexistent", "--rejects", rejects.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read_to_string(&rejects).unwrap(), "of an earlier import");
+    // What a client names does not steer the terminal of who looks at it.
+    let up = weir.up();
+    let token = up.token("default", "command,read");
+    let mut data = samples::one(EventType::LearningSessionStarted);
+    data["moduleId"] = json!("\u{1b}]0;mine\u{7}=1+1");
+    let post = Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api)).bearer_auth(token);
+    assert_eq!(post.json(&data).send().await.unwrap().status(), 201);
+    up.caught_up().await;
+    let file = weir.path().with_extension("csv");
+    fs::write(&file, "a\n1\n").unwrap();
+    let path = file.display();
+    for forbidden in [
+        format!("COPY (SELECT 1) TO '{path}.parquet'"),
+        format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{path}'"),
+        format!("EXPLAIN ANALYZE COPY (SELECT 1) TO '{path}.parquet'"),
+        "SET datafusion.execution.batch_size = 1".to_owned(),
+        "CREATE TABLE t AS SELECT 1".to_owned(),
+        "DROP VIEW events".to_owned(),
+        format!("SELECT * FROM '{path}'"),
+    ] {
+        assert_eq!(weir.run(&["sql", &forbidden]).status.code(), Some(1), "{forbidden}");
+    }
+    assert!(!PathBuf::from(format!("{path}.parquet")).exists());
+    for format in ["table", "csv"] {
+        let shown = weir.ok(&["sql", "SELECT module_id FROM learning_session_started", "--format", format]);
+        assert!(!shown.contains('\u{1b}') && shown.contains("u{1b}"), "{shown}");
+    }
+    up.terminate();
+}

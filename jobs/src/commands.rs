@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use weir_engine::BoxError;
+use weir_model::TenantId;
 
 use crate::data_dir;
 use crate::instance::Place;
@@ -181,4 +182,15 @@ pub(crate) async fn told_to_stop() -> std::io::Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// A tenant that someone names here. Records may name others, which are taken as they are.
+fn new_tenant(name: String) -> Result<TenantId, BoxError> {
+    if !output::is_plain_name(&name) {
+        return Err(format!(
+            "the tenant {name:?} has a space at an end, or a character that nobody sees; name it by what one can read"
+        )
+        .into());
+    }
+    Ok(TenantId::new(name)?)
 }

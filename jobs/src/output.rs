@@ -118,6 +118,11 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_steering)
 }
 
+/// Whether a name is what it looks like: no space around it, and nothing that steers a screen.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    name.trim() == name && !name.contains(is_steering)
+}
+
 /// A line of data.
 pub(crate) fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
@@ -141,6 +146,9 @@ mod tests {
         assert_eq!(visible("a\u{202e}b"), "a\\u{202e}b");
         assert!(matches!(visible("plain text"), Cow::Borrowed(_)));
         assert_eq!(cell(&json!("two\nlines\u{1b}[2J")), "two\nlines\\u{1b}[2J");
+        for (name, is_plain) in [("Schule Süd", true), (" acme", false), ("acme\n", false), ("ac\u{202e}me", false)] {
+            assert_eq!(is_plain_name(name), is_plain, "{name:?}");
+        }
         assert_eq!(cell(&json!("=1+1")), "=1+1");
         make_csv_safe();
         assert_eq!(
