@@ -245,10 +245,9 @@ async fn the_worst_bodies_cost_little() {
         assert_eq!(start_session(&up, &other, &format!("beside-{n}")).await, 201);
     }
     for sender in senders {
-        // An answer may come before all was sent, which some clients take for an error.
-        if let Ok(status) = sender.await.unwrap() {
-            assert!([400, 413, 429, 503].contains(&status), "{status}");
-        }
+        // Whoever is refused is told so, though it was still sending.
+        let status = sender.await.unwrap().unwrap();
+        assert!([400, 413, 429, 503].contains(&status), "{status}");
     }
     assert!(resident(&up) < 400, "{} MiB", resident(&up));
     // And what is taken at most is shown page by page without growing much.
@@ -325,7 +324,7 @@ async fn clients_that_never_read_lock_nobody_out() {
     let address = up.api.trim_start_matches("http://").to_owned();
     let requests = "GET /v1/openapi.json HTTP/1.1\r\nHost: weir\r\n\r\n".repeat(200);
     let mut greedy = Vec::new();
-    for _ in 0..90 {
+    for _ in 0..60 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
         drop(tokio::time::timeout(Duration::from_millis(200), stream.write_all(requests.as_bytes())).await);
         greedy.push(stream);
@@ -334,7 +333,7 @@ async fn clients_that_never_read_lock_nobody_out() {
     let started = Instant::now();
     let mut open = greedy.len();
     while open > 0 {
-        assert!(started.elapsed() < Duration::from_secs(40), "{open} are still open");
+        assert!(started.elapsed() < Duration::from_secs(90), "{open} are still open");
         tokio::time::sleep(Duration::from_millis(500)).await;
         open = 0;
         for stream in &mut greedy {

@@ -3,7 +3,9 @@
 //! Text comes first: its size, what it holds of the budget, how many values are in it. Only then is it built, and that apart from the
 //! threads that serve others.
 
-use axum::body::{Body, Bytes};
+use std::time::Duration;
+
+use axum::body::{BodyDataStream, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request};
 use axum::http::header;
@@ -36,11 +38,16 @@ pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
 ) -> Result<(T, Share), Problem> {
     let mut share = api.limits.budget.open(tenant);
     let said = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if said.is_some_and(|said: usize| said > bounds.bytes) {
-        return Err(Problem::too_large(bounds.bytes));
-    }
-    let reading = tokio::time::timeout(api.limits.body_timeout, read(request.into_body(), bounds.bytes, &mut share));
-    let text = reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))??;
+    let mut chunks = request.into_body().into_data_stream();
+    let reading = tokio::time::timeout(api.limits.body_timeout, read(&mut chunks, said, bounds.bytes, &mut share));
+    let text = match reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))? {
+        Ok(text) => text,
+        Err(problem) => {
+            drop(share);
+            pass_over(&mut chunks).await;
+            return Err(problem);
+        }
+    };
     if text.len() <= SMALL {
         return parse(&text, bounds.values, share);
     }
@@ -48,8 +55,33 @@ pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
     parsing.await.map_err(|e| Problem::malformed(e.to_string()))?
 }
 
-async fn read(body: Body, max: usize, share: &mut Share) -> Result<Bytes, Problem> {
-    let mut chunks = body.into_data_stream();
+/// What is refused is read to its end all the same, and dropped: a connection that closes while the client still sends is reset, and then
+/// nobody reads the answer.
+async fn pass_over(chunks: &mut BodyDataStream) {
+    const BYTES_MAX: usize = 64 << 20;
+    const TIME_MAX: Duration = Duration::from_secs(5);
+    let passing = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            passed += chunk.len();
+            if passed > BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Who is slower gets no answer.
+    drop(tokio::time::timeout(TIME_MAX, passing).await);
+}
+
+async fn read(
+    chunks: &mut BodyDataStream,
+    said: Option<usize>,
+    max: usize,
+    share: &mut Share,
+) -> Result<Bytes, Problem> {
+    if said.is_some_and(|said| said > max) {
+        return Err(Problem::too_large(max));
+    }
     let mut text = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|e| Problem::malformed(format!("the body cannot be read: {e}")))?;

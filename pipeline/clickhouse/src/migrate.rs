@@ -358,7 +358,10 @@ mod tests {
     fn a_cluster_makes_replicated_tables_behind_a_distributed_one() {
         let alone: Vec<String> = MIGRATIONS.iter().flat_map(|(n, _, sql)| server(None).statements(*n, sql)).collect();
         assert!(
-            alone.iter().all(|s| !s.contains("CLUSTER") && !s.contains("Replicated") && !s.contains("{")),
+            // An empty object in JSON is no placeholder.
+            alone
+                .iter()
+                .all(|s| !s.contains("CLUSTER") && !s.contains("Replicated") && !s.replace("'{}'", "").contains('{')),
             "{alone:#?}"
         );
         assert!(alone[0].starts_with("CREATE TABLE IF NOT EXISTS `o\\`dd`.events_raw"), "{}", alone[0]);
