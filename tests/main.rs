@@ -7,7 +7,6 @@
 mod acknowledged;
 mod api;
 mod clickhouse;
-mod closed;
 mod configuring;
 mod crash;
 mod dashboards;
