@@ -181,7 +181,7 @@ async fn postgres_is_killed_under_a_running_instance() {
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert!(weir.kill_postgres(), "the server runs again after each kill");
         let started = std::time::Instant::now();
-        while tokio_postgres::connect(&up.postgres(), tokio_postgres::NoTls).await.is_err() {
+        while weir_tests::weir::try_connect(&up.postgres()).await.is_err() {
             assert!(started.elapsed() < Duration::from_secs(90), "{}", weir.log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

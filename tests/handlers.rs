@@ -38,13 +38,7 @@ async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() 
     let up = weir.up();
     // No key on the table: a second call would leave a second row.
     weir.owner().await.batch_execute("CREATE TABLE congratulations (learner text, assessment text)").await.unwrap();
-    let secrets: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(weir.path().join("secrets.json")).unwrap()).unwrap();
-    let url = format!(
-        "postgres://weir:{}@127.0.0.1:{}/postgres",
-        secrets["owner_password"].as_str().unwrap(),
-        secrets["port"]
-    );
+    let url = weir.owner_url();
     let second = Duration::from_secs(1);
     let options = DatabaseOptions {
         url,

@@ -187,7 +187,7 @@ async fn a_tenant_that_asks_too_often_is_told_so_and_the_others_are_not() {
 #[tokio::test]
 async fn slow_clients_hold_neither_the_append_lock_nor_the_server() {
     let weir =
-        Weir::new().with("api.body_timeout_ms=3000").with("api.header_timeout_ms=3000").with("api.connections_max=300");
+        Weir::new().with("api.body_timeout_ms=3000").with("api.header_timeout_ms=3000").with("api.connections_max=600");
     let up = weir.up();
     let tenant = Tenant::new(&up, "default", "command,read");
     let address = up.api.trim_start_matches("http://").to_owned();

@@ -7,6 +7,7 @@
 mod acknowledged;
 mod api;
 mod clickhouse;
+mod closed;
 mod configuring;
 mod crash;
 mod dashboards;

@@ -24,11 +24,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use weir_engine::BoxError;
+use weir_model::TenantId;
 
 use crate::data_dir;
 use crate::instance::Place;
 use crate::logging::LogFormat;
-use crate::output::Format;
+use crate::output::{self, Format};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, a difference that `verify` found, or something that `status` finds not to be well (stderr says which); \
     2 a wrong command line; 130 told to stop twice; 137 killed.";
@@ -49,6 +50,9 @@ pub(crate) struct Cli {
     /// How data is printed
     #[arg(long, global = true, value_enum, default_value = "table")]
     format: Format,
+    /// With --format csv: cells that begin with = + - @ get an apostrophe, so that no spreadsheet runs them
+    #[arg(long, global = true)]
+    csv_safe: bool,
     /// How log lines are printed, on stderr
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -126,6 +130,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
     let data_dir = cli.data_dir.unwrap_or_else(|| data_dir::default_path(default));
     let place = Place { data_dir, config: cli.config, set: cli.set };
     let format = cli.format;
+    if cli.csv_safe {
+        output::make_csv_safe();
+    }
     match cli.command {
         Command::Up(args) => Box::pin(up::run(&place, args)).await,
         Command::Run(args) => Box::pin(run::run(&place, args)).await,
@@ -175,4 +182,15 @@ pub(crate) async fn told_to_stop() -> std::io::Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// A tenant that someone names here. Records may name others, which are taken as they are.
+fn new_tenant(name: String) -> Result<TenantId, BoxError> {
+    if !output::is_plain_name(&name) {
+        return Err(format!(
+            "the tenant {name:?} has a space at an end, or a character that nobody sees; name it by what one can read"
+        )
+        .into());
+    }
+    Ok(TenantId::new(name)?)
 }

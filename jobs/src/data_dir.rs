@@ -4,21 +4,28 @@
 //! weir-data.json   marks the directory as ours, with the layout's number
 //! running.json     addresses of the running instance
 //! *.lock           instance (up or demo: one), users (everyone who needs the server), server (starting and stopping it)
-//! secrets.json     passwords of the embedded server, readable by the owner only
+//! secrets.json     passwords of the embedded server
 //! postgres/        its files
 //! history/         the Delta table
 //! spill/           temporary files of sorts
 //! ```
+//!
+//! All of it is its user's alone: directories 0700, files 0600, or readable by the group that `files.group` names.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use crate::access::{self, AccessError};
+use crate::output::complain;
 
 /// The layout that this build reads and writes.
 const FORMAT: u32 = 1;
@@ -57,6 +64,14 @@ pub(crate) enum DataDirError {
     /// Two instances.
     #[error("{path} is in use: {holder}; stop that instance first, or choose another --data-dir")]
     InUse { path: PathBuf, holder: String },
+    /// Others may have put something into it.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Somebody holds a lock and does not let go.
+    #[error(
+        "{path} was held for {} s by {holder}; see what it does, and end it by its number if it hangs", LOCK_PATIENCE.as_secs()
+    )]
+    Held { path: PathBuf, holder: String },
     /// The file system.
     #[error("{action} {path} failed")]
     Io { action: &'static str, path: PathBuf, source: io::Error },
@@ -67,6 +82,12 @@ pub(crate) enum DataDirError {
 pub(crate) struct DataDir {
     path: PathBuf,
 }
+
+/// Longer than a server takes to start or to stop.
+const LOCK_PATIENCE: Duration = Duration::from_secs(150);
+
+/// When a lock is waited for so long, it is said for whom.
+const LOCK_WORDS: Duration = Duration::from_secs(2);
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     move |source| DataDirError::Io { action, path: path.to_owned(), source }
@@ -87,6 +108,8 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         fs::create_dir_all(path).map_err(io_error("making", path))?;
         let path = path.canonicalize().map_err(io_error("opening", path))?;
+        let is_empty = fs::read_dir(&path).map_err(io_error("reading", &path))?.next().is_none();
+        access::claim(&path, is_empty)?;
         let marker = path.join(MARKER);
         let corrupt = |reason: String| DataDirError::Corrupt { path: marker.clone(), reason };
         match fs::read_to_string(&marker) {
@@ -105,7 +128,7 @@ impl DataDir {
                 if let Some(first) = entries.map(|entry| entry.file_name()).find(|name| !ours(name)) {
                     return Err(DataDirError::Foreign { path, first: first.to_string_lossy().into_owned() });
                 }
-                write_durably(&marker, &Marker { format: FORMAT }, 0o644)?;
+                write_durably(&marker, &Marker { format: FORMAT })?;
             }
             Err(error) => return Err(io_error("reading", &marker)(error)),
         }
@@ -139,6 +162,15 @@ impl DataDir {
         Ok(path)
     }
 
+    /// Lets a group read history, and nothing else; with none, nobody.
+    pub(crate) fn share(&self, group: Option<&str>) -> Result<(), DataDirError> {
+        let history = self.join("history");
+        if group.is_some() {
+            fs::create_dir_all(&history).map_err(io_error("making", &history))?;
+        }
+        Ok(access::share(&self.path, &history, group)?)
+    }
+
     /// Where history lives unless the settings say otherwise.
     pub(crate) fn history(&self) -> Result<Url, DataDirError> {
         let path = self.join("history");
@@ -149,8 +181,34 @@ impl DataDir {
 
     fn lock_file(&self, name: &str) -> Result<File, DataDirError> {
         let path = self.join(name);
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        file.map_err(io_error("opening", &path))
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600).custom_flags(NOFOLLOW);
+        options.open(&path).map_err(io_error("opening", &path))
+    }
+
+    /// Waits for a lock as long as it may take, and says for whom.
+    async fn lock(
+        &self,
+        name: &str,
+        try_lock: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<File, DataDirError> {
+        let (mut file, started, path) = (self.lock_file(name)?, Instant::now(), self.join(name));
+        let mut said = false;
+        loop {
+            match try_lock(&file) {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(error)) => return Err(io_error("locking", &path)(error)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if started.elapsed() > LOCK_PATIENCE {
+                return Err(DataDirError::Held { path, holder: holder(&mut file) });
+            }
+            if !said && started.elapsed() > LOCK_WORDS {
+                complain(&format!("waiting for {}, held by {}", path.display(), holder(&mut file)));
+                said = true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The right to run lanes here; held until dropped.
@@ -176,29 +234,28 @@ impl DataDir {
     }
 
     /// Held, shared, by everyone who needs the embedded server: the last one stops it.
-    pub(crate) fn lock_users(&self) -> Result<File, DataDirError> {
-        let file = self.lock_file("users.lock")?;
-        file.lock_shared().map_err(io_error("locking", &self.path))?;
-        Ok(file)
+    pub(crate) async fn lock_users(&self) -> Result<File, DataDirError> {
+        self.lock("users.lock", File::try_lock_shared).await
     }
 
-    /// Whether anyone needs the embedded server now. Under the server lock the answer stays true.
-    pub(crate) fn has_users(&self) -> Result<bool, DataDirError> {
-        let file = self.lock_file("users.lock")?;
-        Ok(matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    /// The same alone, if nobody needs the embedded server; nobody comes to need it while this is held.
+    pub(crate) fn lock_users_alone(&self) -> Result<Option<File>, DataDirError> {
+        let mut file = self.lock_file("users.lock")?;
+        match file.try_lock() {
+            Ok(()) => {
+                sign(&mut file);
+                Ok(Some(file))
+            }
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(io_error("locking", &self.path)(error)),
+        }
     }
 
-    /// Held while the embedded server is started or stopped.
+    /// Held while the embedded server is started.
     pub(crate) async fn lock_server(&self) -> Result<File, DataDirError> {
-        let dir = self.clone();
-        let locking = move || {
-            let file = dir.lock_file("server.lock")?;
-            file.lock().map_err(io_error("locking", &dir.path))?;
-            Ok(file)
-        };
-        // Whoever has it may hold it for as long as a server takes to start.
-        let stopped = |e: tokio::task::JoinError| io_error("locking", &self.path)(io::Error::other(e));
-        tokio::task::spawn_blocking(locking).await.map_err(stopped)?
+        let mut file = self.lock("server.lock", File::try_lock).await?;
+        sign(&mut file);
+        Ok(file)
     }
 
     /// What the running instance said of itself; `None` when none runs, or it has not said yet.
@@ -207,7 +264,7 @@ impl DataDir {
     }
 
     pub(crate) fn set_running(&self, running: &Running) -> Result<(), DataDirError> {
-        write_durably(&self.join(RUNNING), running, 0o644)
+        write_durably(&self.join(RUNNING), running)
     }
 
     pub(crate) fn clear_running(&self) {
@@ -217,23 +274,48 @@ impl DataDir {
     }
 }
 
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
+/// Notes who holds a lock, for those who wait.
+fn sign(file: &mut File) {
+    let signed = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+    if let Err(error) = signed {
+        tracing::debug!(%error, "a lock is not signed");
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(20).read_to_string(&mut text));
+    match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
 /// Whole or not at all, whatever dies.
-pub(crate) fn write_durably(path: &Path, value: &impl Serialize, mode: u32) -> Result<(), DataDirError> {
+pub(crate) fn write_durably(path: &Path, value: &impl Serialize) -> Result<(), DataDirError> {
     let bytes = serde_json::to_vec_pretty(value).map_err(|e| io_error("writing", path)(e.into()))?;
-    write_bytes(path, &bytes, mode)
+    write_bytes(path, &bytes, |_| Ok(()))
 }
 
-/// [`write_durably`] of something that only its owner may read, from the first byte on.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    write_bytes(path, bytes, 0o600)
-}
-
-fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataDirError> {
+/// [`write_durably`] of bytes. `prepare` gets the new file before anyone can find it by its name.
+pub(crate) fn write_bytes(
+    path: &Path,
+    bytes: &[u8],
+    prepare: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), DataDirError> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
     let new = PathBuf::from(new);
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
+        // Of a start that was killed, or planted: never written through.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).custom_flags(NOFOLLOW).open(&new)?;
+        prepare(&file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)?;

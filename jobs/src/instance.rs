@@ -63,6 +63,7 @@ impl Place {
     pub(crate) fn open(&self) -> Result<(DataDir, Settings), BoxError> {
         let dir = DataDir::open(&self.data_dir)?;
         let settings = Settings::read(dir.path(), self.config.as_deref(), &self.set)?;
+        dir.share(settings.files.group())?;
         Ok((dir, settings))
     }
 
@@ -99,7 +100,7 @@ impl Attached {
     pub(crate) async fn new(dir: DataDir, settings: Settings, patience: Patience) -> Result<Self, BoxError> {
         let (mut server, url) = if settings.postgres.url.is_empty() {
             let server = Server::start(&dir, &settings.postgres.bin_dir).await?;
-            let url = server.owner_url();
+            let url = server.owner_url()?;
             (Some(server), url)
         } else {
             (None, settings.postgres.url.clone())

@@ -1,8 +1,12 @@
 //! Logs go to stderr, data to stdout.
 
+use std::io::{self, Write};
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+
+use crate::output::visible;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,9 +25,27 @@ pub(crate) fn start(format: LogFormat, quiet: bool) {
     const QUIET: &str = "warn,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=error,\
         tokio_postgres=error,deadpool.postgres=error";
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| if quiet { QUIET } else { LOUD }.to_owned());
-    let builder = fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let builder = fmt().with_env_filter(EnvFilter::new(filter));
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.with_ansi(false).with_writer(|| OneLine(io::stderr())).init(),
+        LogFormat::Json => builder.with_writer(io::stderr).json().flatten_event(true).init(),
+    }
+}
+
+/// An event is one line, whatever is in it: a name with a line break could pass for an event of ours, and one with an escape sequence
+/// steers the terminal. So there are no colours either.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    /// Each event comes as a whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        self.0.write_all(format!("{}{end}", visible(line)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

@@ -1,5 +1,6 @@
 //! `weir`: a learning platform's event stream, measured exactly once.
 
+mod access;
 mod commands;
 mod data_dir;
 mod instance;
@@ -21,6 +22,7 @@ use weir_engine::retry::chain;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    access::keep_private();
     let cli = commands::Cli::parse();
     logging::start(cli.log_format, cli.command.is_quiet());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -3,11 +3,18 @@
 //! Postgres refuses to run as root, so under root it runs as the user `postgres` (else `nobody`), who may not be able to
 //! enter the directories above the data directory. It gets its own directory as an open file and addresses it as
 //! `/proc/self/fd/N`, which needs no path.
+//!
+//! weir reaches it by a socket within the cluster's directory, where nobody else can put one, and works as a role that is no superuser.
+//! TCP is for readers alone.
+
+mod cluster;
+mod roles;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,13 +22,27 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
 use tokio_postgres::NoTls;
 
-use crate::data_dir::{DataDir, DataDirError, write_durably, write_secret};
+use crate::access::{self, AccessError};
+use crate::data_dir::{DataDir, DataDirError, write_bytes, write_durably};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
+
+/// Made by initdb; sets the others up, and does nothing else.
+const SUPERUSER: &str = "weir";
+
+/// Whom weir works as.
+const OWNER: &str = "weir_owner";
+
+/// For people and dashboards.
+const READER: &str = "weir_dashboard";
+
+/// Of a socket's address Linux takes so many bytes (`sockaddr_un`); the file's name is among them.
+const SOCKET_DIR_MAX: usize = 85;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +62,9 @@ pub(crate) enum ServerError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Programs that others may have written.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The file system, or starting a process.
     #[error("{action} failed")]
     Io { action: &'static str, source: io::Error },
@@ -54,7 +78,11 @@ fn io_error(action: &'static str) -> impl FnOnce(io::Error) -> ServerError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Secrets {
     port: u16,
+    /// The superuser's.
     owner_password: String,
+    /// [`OWNER`]'s; directories of earlier versions have none yet.
+    #[serde(default)]
+    worker_password: String,
     reader_password: String,
 }
 
@@ -71,10 +99,18 @@ impl Server {
     /// Starts the server, or adopts one that runs already.
     pub(crate) async fn start(dir: &DataDir, bin_dir: &str) -> Result<Self, ServerError> {
         let bin = if bin_dir.is_empty() { find_binaries()? } else { PathBuf::from(bin_dir) };
+        for program in [bin.clone(), bin.join("postgres"), bin.join("initdb")] {
+            if program.exists() {
+                access::check(&program)?;
+            }
+        }
+        if let Some(server) = Self::adopt(dir, &bin).await? {
+            return Ok(server);
+        }
         let starting = dir.lock_server().await?;
         // Whoever uses it already keeps on asking at the port that it had.
-        let may_move = !dir.has_users()?;
-        let users = dir.lock_users()?;
+        let may_move = dir.lock_users_alone()?.is_some();
+        let users = dir.lock_users().await?;
         let secrets = secrets(dir)?;
         let mut server = Self { dir: dir.clone(), bin, secrets, users: Some(users), child: None };
         if !server.cluster().join("PG_VERSION").exists() {
@@ -87,23 +123,54 @@ impl Server {
             inherit(rustix::io::FdFlags::CLOEXEC)?;
         }
         server.ensure_running(may_move).await?;
-        server.ensure_reader().await?;
+        roles::set_up(&server.url_of(SUPERUSER, &server.secrets.owner_password)?, &server.secrets).await?;
         drop(starting);
         Ok(server)
     }
 
+    /// Where it runs already nothing has to be started, so nobody is waited for.
+    async fn adopt(dir: &DataDir, bin: &Path) -> Result<Option<Self>, ServerError> {
+        let users = dir.lock_users().await?;
+        let Some(secrets) = known_secrets(dir)? else { return Ok(None) };
+        let server = Self { dir: dir.clone(), bin: bin.to_owned(), secrets, users: Some(users), child: None };
+        let is_ready = server.answers(OWNER, &server.secrets.worker_password).await;
+        Ok(is_ready.then_some(server))
+    }
+
     /// For everything that weir does itself.
-    pub(crate) fn owner_url(&self) -> String {
-        self.url("weir", &self.secrets.owner_password)
+    pub(crate) fn owner_url(&self) -> Result<String, ServerError> {
+        self.url_of(OWNER, &self.secrets.worker_password)
     }
 
-    /// For people and dashboards: may read, nothing else.
+    /// For people and dashboards: may read, nothing else. A client that knows channel binding gives its password to nobody who does not
+    /// have it already.
     pub(crate) fn reader_url(&self) -> String {
-        self.url("weir_dashboard", &self.secrets.reader_password)
+        let Secrets { port, reader_password, .. } = &self.secrets;
+        format!(
+            "postgres://{READER}:{reader_password}@127.0.0.1:{port}/postgres?sslmode=require&channel_binding=require"
+        )
     }
 
-    fn url(&self, user: &str, password: &str) -> String {
-        format!("postgres://{user}:{password}@127.0.0.1:{}/postgres", self.secrets.port)
+    fn url_of(&self, role: &str, password: &str) -> Result<String, ServerError> {
+        let dir = percent_encoded(&self.socket_dir()?);
+        Ok(format!("postgres://{role}:{password}@{dir}:{}/postgres?sslmode=disable", self.secrets.port))
+    }
+
+    /// Where the socket is, as a path that is short enough.
+    fn socket_dir(&self) -> Result<PathBuf, ServerError> {
+        let cluster = self.cluster();
+        if cluster.as_os_str().len() <= SOCKET_DIR_MAX {
+            return Ok(cluster);
+        }
+        static OPENED: std::sync::OnceLock<File> = std::sync::OnceLock::new();
+        let opened = match OPENED.get() {
+            Some(opened) => opened,
+            None => {
+                let opened = File::open(&cluster).map_err(io_error("opening the cluster"))?;
+                OPENED.get_or_init(|| opened)
+            }
+        };
+        Ok(PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())))
     }
 
     fn cluster(&self) -> PathBuf {
@@ -132,13 +199,11 @@ impl Server {
         fs::set_permissions(&new, fs::Permissions::from_mode(0o700))
             .map_err(io_error("making the cluster's directory"))?;
         let password = new.with_extension("password");
-        write_secret(&password, self.secrets.owner_password.as_bytes())?;
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = unprivileged_user()?;
-            chown(&password, Some(uid), Some(gid)).map_err(io_error("writing the password"))?;
-        }
+        let owner = cluster_user()?;
+        let give = |file: &File| owner.map_or(Ok(()), |(uid, gid)| fchown(file, Some(uid), Some(gid)));
+        write_bytes(&password, self.secrets.owner_password.as_bytes(), give)?;
         let mut command = self.command("initdb", &new)?;
-        command.args(["-U", "weir", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--pwfile=/dev/stdin"]);
+        command.args(["-U", SUPERUSER, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--pwfile=/dev/stdin"]);
         command.stdin(File::open(&password).map_err(io_error("reading the password"))?);
         let output = command.output().map_err(io_error("running initdb"))?;
         fs::remove_file(&password).map_err(io_error("removing the password"))?;
@@ -154,11 +219,10 @@ impl Server {
     fn command(&self, program: &str, cluster: &Path) -> Result<Command, ServerError> {
         let mut command = Command::new(self.bin.join(program));
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
-        if !rustix::process::geteuid().is_root() {
+        let Some((uid, gid)) = cluster_user()? else {
             command.arg("-D").arg(cluster);
             return Ok(command);
-        }
-        let (uid, gid) = unprivileged_user()?;
+        };
         chown(cluster, Some(uid), Some(gid)).map_err(io_error("giving the cluster to its user"))?;
         let opened = File::open(cluster).map_err(io_error("opening the cluster"))?;
         rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty())
@@ -169,27 +233,39 @@ impl Server {
         Ok(command)
     }
 
-    /// Whether our own server answers. A copy of this data directory may run its server on the same port, with the same
-    /// password: only the process number in the server's own files tells them apart.
-    async fn answers(&self) -> bool {
-        let Some(pid) = self.pid() else { return false };
+    /// Whether our own server answers a role: at the socket in our cluster's directory, from a process of the cluster's user.
+    async fn answers(&self, role: &str, password: &str) -> bool {
+        let (Some(_), Ok(url)) = (self.pid(), self.url_of(role, password)) else { return false };
+        if password.is_empty() || !self.peer_is_ours().await {
+            return false;
+        }
         let asked = async {
-            let (client, connection) = tokio_postgres::connect(&self.owner_url(), NoTls).await?;
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
             let driving = tokio::spawn(connection);
-            let row = client.query_one("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)", &[]).await;
+            let answer = client.batch_execute("SELECT 1").await;
             driving.abort();
-            row?.try_get::<_, String>(0)
+            answer
         };
-        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
-        matches!(answer, Ok(Ok(theirs)) if theirs.trim() == pid.as_raw_nonzero().to_string())
+        matches!(tokio::time::timeout(Duration::from_secs(5), asked).await, Ok(Ok(())))
+    }
+
+    /// Whether who listens at the socket is the cluster's user.
+    async fn peer_is_ours(&self) -> bool {
+        let asked = async {
+            let dir = self.socket_dir().map_err(io::Error::other)?;
+            let stream = UnixStream::connect(dir.join(format!(".s.PGSQL.{}", self.secrets.port))).await?;
+            Ok::<_, io::Error>(stream.peer_cred()?.uid() == fs::metadata(self.cluster())?.uid())
+        };
+        asked.await.unwrap_or(false)
     }
 
     /// Under the server lock: if it does not answer, start it. Only where nobody uses it may it take another port: all others
     /// connect to the one that it had, and whoever took that is not asked to be our database.
     async fn ensure_running(&mut self, may_move: bool) -> Result<(), ServerError> {
-        if self.answers().await {
+        if self.answers_superuser().await {
             return Ok(());
         }
+        cluster::prepare(&self.cluster(), cluster_user()?)?;
         let log_path = self.dir.join("postgres.log");
         let started = Instant::now();
         let mut moved = false;
@@ -210,7 +286,7 @@ impl Server {
                     .map_err(io_error("opening the server's log"))?;
                 self.child = Some(self.spawn(log)?);
             }
-            if self.answers().await {
+            if self.answers_superuser().await {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
@@ -218,11 +294,16 @@ impl Server {
         Err(ServerError::DoesNotStart { tail: log_tail(&log_path), log: log_path })
     }
 
+    async fn answers_superuser(&self) -> bool {
+        self.answers(SUPERUSER, &self.secrets.owner_password).await
+    }
+
     fn spawn(&self, log: File) -> Result<Child, ServerError> {
         let mut command = self.command("postgres", &self.cluster())?;
         command
             .args(["-p", &self.secrets.port.to_string()])
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=."])
+            .args(["-c", "unix_socket_permissions=0700", "-c", "password_encryption=scram-sha-256", "-c", "ssl=on"])
             .args(["-c", "max_connections=200", "-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB"])
             .args(["-c", "wal_compression=on", "-c", "jit=off"])
             // Ctrl-C in our terminal is for us: the server stops when its last user says so.
@@ -235,33 +316,19 @@ impl Server {
 
     fn move_port(&mut self) -> Result<(), ServerError> {
         self.secrets.port = free_port()?;
-        Ok(write_durably(&self.dir.join("secrets.json"), &self.secrets, 0o600)?)
+        // Whoever listens at the old one may have been told it.
+        self.secrets.reader_password = password();
+        Ok(write_durably(&self.dir.join("secrets.json"), &self.secrets)?)
     }
 
-    /// The role behind [`Self::reader_url`].
-    async fn ensure_reader(&self) -> Result<(), ServerError> {
-        let failed = |e: tokio_postgres::Error| io_error("making the reader's role")(io::Error::other(e));
-        let (client, connection) = tokio_postgres::connect(&self.owner_url(), NoTls).await.map_err(failed)?;
-        let driving = tokio::spawn(connection);
-        // The password is ours and hexadecimal, so it can stand in the statement, where parameters cannot.
-        let sql = format!(
-            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'weir_reader') THEN CREATE ROLE weir_reader NOLOGIN; END IF; \
-             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'weir_dashboard') THEN \
-               CREATE ROLE weir_dashboard LOGIN IN ROLE weir_reader PASSWORD '{}'; \
-               ALTER ROLE weir_dashboard SET default_transaction_read_only = on; END IF; END $$",
-            self.secrets.reader_password
-        );
-        let done = client.batch_execute(&sql).await.map_err(failed);
-        drop(client);
-        drop(driving.await);
-        done
-    }
-
-    /// The server's process, if it lives.
+    /// The server's process, if it lives: a number in a file that a killed one left may be a stranger's by now.
     fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.cluster().join("postmaster.pid")).ok()?;
         let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
-        rustix::process::test_kill_process(pid).is_ok().then_some(pid)
+        // Postgres works in its data directory.
+        let works_in = fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()?;
+        let cluster = fs::metadata(self.cluster()).ok()?;
+        ((works_in.dev(), works_in.ino()) == (cluster.dev(), cluster.ino())).then_some(pid)
     }
 
     /// Restarts the server whenever it has died, until dropped.
@@ -286,12 +353,9 @@ impl Server {
 
     /// Stops the server, unless others use it.
     pub(crate) async fn stop(mut self) -> Result<(), ServerError> {
-        let _stopping = self.dir.lock_server().await?;
-        // Ours must go before the others can be asked for.
+        // Ours must go before the others can be asked for; while nobody has theirs, nobody comes to use it.
         self.users = None;
-        if self.dir.has_users()? {
-            return Ok(());
-        }
+        let Some(_alone) = self.dir.lock_users_alone()? else { return Ok(()) };
         let Some(pid) = self.pid() else { return Ok(()) };
         let failed = |e: rustix::io::Errno| io_error("stopping postgres")(e.into());
         rustix::process::kill_process(pid, Signal::INT).map_err(failed)?;
@@ -310,25 +374,51 @@ impl Server {
     }
 }
 
-fn secrets(dir: &DataDir) -> Result<Secrets, ServerError> {
+fn known_secrets(dir: &DataDir) -> Result<Option<Secrets>, ServerError> {
     let path = dir.join("secrets.json");
     match fs::read_to_string(&path) {
         Ok(text) => {
             let corrupt = |e: serde_json::Error| DataDirError::Corrupt { path: path.clone(), reason: e.to_string() };
-            Ok(serde_json::from_str(&text).map_err(corrupt)?)
+            Ok(Some(serde_json::from_str(&text).map_err(corrupt)?))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if dir.join("postgres").exists() {
-                let reason = "it is missing, and with it the passwords of the cluster beside it".to_owned();
-                return Err(DataDirError::Corrupt { path, reason }.into());
-            }
-            let password = || format!("{:032x}", rand::random::<u128>());
-            let secrets = Secrets { port: free_port()?, owner_password: password(), reader_password: password() };
-            write_durably(&path, &secrets, 0o600)?;
-            Ok(secrets)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("reading secrets.json")(error)),
     }
+}
+
+/// Under the server lock: makes what is missing.
+fn secrets(dir: &DataDir) -> Result<Secrets, ServerError> {
+    let path = dir.join("secrets.json");
+    let known = known_secrets(dir)?;
+    if known.is_none() && dir.join("postgres").exists() {
+        let reason = "it is missing, and with it the passwords of the cluster beside it".to_owned();
+        return Err(DataDirError::Corrupt { path, reason }.into());
+    }
+    let secrets = match known {
+        Some(known) if !known.worker_password.is_empty() => return Ok(known),
+        Some(known) => Secrets { worker_password: password(), ..known },
+        None => Secrets {
+            port: free_port()?,
+            owner_password: password(),
+            worker_password: password(),
+            reader_password: password(),
+        },
+    };
+    write_durably(&path, &secrets)?;
+    Ok(secrets)
+}
+
+fn password() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// A path as a URL's host.
+fn percent_encoded(path: &Path) -> String {
+    let byte = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(*byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    path.as_os_str().as_bytes().iter().map(byte).collect()
 }
 
 /// Rather none of those that the system gives to outgoing connections: one of them could take it while the server is down.
@@ -361,6 +451,11 @@ fn find_binaries() -> Result<PathBuf, ServerError> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).find(complete).ok_or(ServerError::NotInstalled)
+}
+
+/// User and group that the cluster belongs to, where they are not our own.
+fn cluster_user() -> Result<Option<(u32, u32)>, ServerError> {
+    rustix::process::geteuid().is_root().then(unprivileged_user).transpose()
 }
 
 fn unprivileged_user() -> Result<(u32, u32), ServerError> {

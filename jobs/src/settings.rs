@@ -30,6 +30,7 @@ pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
 pub(crate) struct Settings {
     pub(crate) api: Api,
     pub(crate) postgres: Postgres,
+    pub(crate) files: Files,
     pub(crate) history: History,
     pub(crate) clickhouse: clickhouse::Settings,
     pub(crate) kafka: kafka::Kafka,
@@ -53,6 +54,7 @@ pub(crate) struct Api {
     connections_max: usize,
     header_timeout_ms: u64,
     body_timeout_ms: u64,
+    bodies_bytes_max: usize,
 }
 
 impl Api {
@@ -62,6 +64,7 @@ impl Api {
             self.connections_max.max(1),
             Duration::from_millis(self.header_timeout_ms),
             Duration::from_millis(self.body_timeout_ms),
+            self.bodies_bytes_max,
         )
     }
 }
@@ -86,6 +89,19 @@ impl Postgres {
 
     pub(crate) fn lock_timeout(&self) -> Duration {
         Duration::from_millis(self.lock_timeout_ms)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Files {
+    group: String,
+}
+
+impl Files {
+    /// Who may read history besides the data directory's user.
+    pub(crate) fn group(&self) -> Option<&str> {
+        (!self.group.is_empty()).then_some(&self.group)
     }
 }
 

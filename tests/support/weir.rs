@@ -278,11 +278,9 @@ impl Weir {
         }
         let secrets: Value =
             serde_json::from_str(&fs::read_to_string(self.path().join("secrets.json")).unwrap()).unwrap();
-        format!(
-            "postgres://weir:{}@127.0.0.1:{}/postgres",
-            secrets["owner_password"].as_str().unwrap(),
-            secrets["port"]
-        )
+        // Its socket is in the cluster's directory.
+        let dir = self.path().join("postgres").display().to_string().replace('/', "%2F");
+        format!("postgres://weir:{}@{dir}:{}/postgres", secrets["owner_password"].as_str().unwrap(), secrets["port"])
     }
 }
 
@@ -331,6 +329,12 @@ impl Up<'_> {
         let output = self.weir.run(&["status", "--format", "json"]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"))
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// The read-only Postgres URL that `weir status` gives.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use weir_engine::BoxError;
 
+use super::new_tenant;
 use crate::instance::Place;
 use crate::oulad::{self, Summary};
 use crate::output::{Format, Rows, complain};
@@ -30,7 +31,7 @@ pub(crate) enum Import {
 
 pub(crate) async fn run(place: &Place, import: Import, format: Format) -> Result<ExitCode, BoxError> {
     let Import::Oulad { dir, rejects, strict, tenant } = import;
-    let tenant = weir_model::TenantId::new(tenant)?;
+    let tenant = new_tenant(tenant)?;
     let mut attached = place.attach().await?;
     let mut server = attached.server.take();
     let supervised = async {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use weir_engine::BoxError;
-use weir_model::TenantId;
 use weir_postgres::tokens::{self, Scope};
 
+use super::new_tenant;
 use crate::instance::{Attached, Place};
 use crate::output::{Format, Rows, complain, say};
 
@@ -44,7 +44,7 @@ async fn work(attached: &Attached, command: Token, format: Format) -> Result<Exi
     let client = attached.database.get().await?;
     match command {
         Token::Create { tenant, name, scopes } => {
-            let token = tokens::create(&**client, &TenantId::new(tenant)?, &name, &scopes).await?;
+            let token = tokens::create(&**client, &new_tenant(tenant)?, &name, &scopes).await?;
             match format {
                 Format::Json => say(&json!({"token": token}).to_string())?,
                 Format::Table | Format::Csv => say(&token)?,

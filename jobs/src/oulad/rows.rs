@@ -91,9 +91,17 @@ pub(crate) struct Reader {
 /// Why a row is not imported.
 type Reason = String;
 
+/// Files that are held in memory, and those that are not.
+const SMALL: [&str; 3] = ["courses", "assessments", "studentInfo"];
+const LARGE: [&str; 3] = ["studentRegistration", "studentVle", "studentAssessment"];
+
 impl Reader {
     /// Reads the small files.
     pub(crate) fn open(dir: &Path, rejects: Option<&Path>) -> Result<Self, BoxError> {
+        // What is not there must not empty the file of an earlier import's rejects.
+        for name in SMALL.into_iter().chain(LARGE) {
+            open(dir, name)?;
+        }
         let mut writer = rejects.map(csv::Writer::from_path).transpose()?;
         if let Some(writer) = &mut writer {
             writer.write_record(["file", "line", "reason"])?;
@@ -107,16 +115,17 @@ impl Reader {
             rejects: writer,
             rejected: 0,
         };
-        reader.each("courses", Self::course)?;
-        reader.each("assessments", Self::assessment)?;
-        reader.each("studentInfo", Self::person)?;
+        let [courses, assessments, people] = SMALL;
+        reader.each(courses, Self::course)?;
+        reader.each(assessments, Self::assessment)?;
+        reader.each(people, Self::person)?;
         Ok(reader)
     }
 
     /// Every row of the large files, and the results, in no order.
     pub(crate) fn rows(&mut self) -> Result<impl Iterator<Item = Row>, BoxError> {
         let mut files = Vec::new();
-        for name in ["studentRegistration", "studentVle", "studentAssessment"] {
+        for name in LARGE {
             files.push(open(&self.dir, name)?);
         }
         let results = std::mem::take(&mut self.results);

@@ -7,6 +7,7 @@ use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Value};
 
 use super::{DEFAULTS, Settings, references};
+use crate::access::{self, AccessError};
 use crate::schedule;
 
 /// Environment variables of ours that are no settings.
@@ -36,6 +37,9 @@ pub(crate) enum SettingsError {
     /// A file that is named but cannot be read.
     #[error("the configuration file {path} cannot be read")]
     File { path: String, source: std::io::Error },
+    /// A file that others may have written.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A flag of another form.
     #[error("`--set {given}`: write key=value, for example --set lanes.history.flush_interval_ms=500")]
     Flag { given: String },
@@ -83,6 +87,9 @@ impl Layers {
         let file = file.or_else(|| own.is_file().then_some(own.as_path()));
         if let Some(path) = file {
             let name = path.display().to_string();
+            if path.exists() {
+                access::check(path)?;
+            }
             let text =
                 std::fs::read_to_string(path).map_err(|source| SettingsError::File { path: name.clone(), source })?;
             figment = figment.merge(named(&name, &Toml::string(&text))?);

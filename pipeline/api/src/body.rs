@@ -1,25 +1,107 @@
 //! What a request holds, with our own words about what is wrong.
+//!
+//! Text comes first: its size, what it holds of the budget, how many values are in it. Only then is it built, and that apart from the
+//! threads that serve others.
 
-use axum::body::Bytes;
+use std::time::Duration;
+
+use axum::body::{BodyDataStream, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, Path, Request};
-use axum::http::StatusCode;
+use axum::extract::{Path, Request};
+use axum::http::header;
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use weir_model::TenantId;
 
-use crate::{Api, Problem};
+use crate::budget::{Share, VALUE_COST};
+use crate::{Api, Problem, values};
 
-/// The body, of at most so many bytes as its route has, as JSON of a type. Read after the token was checked, so that strangers cannot fill our memory.
-pub(crate) async fn json<T: DeserializeOwned>(api: &Api, request: Request, max: usize) -> Result<T, Problem> {
-    let reading = tokio::time::timeout(api.limits.body_timeout, Bytes::from_request(request, &()));
-    let bytes =
-        reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))?.map_err(|rejection| match rejection
-            .status()
-        {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(max),
-            _ => Problem::malformed(rejection.body_text()),
-        })?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Problem::malformed(format!("the body is no JSON of the right form: {e}")))
+/// Texts of this size are read where they are: less than a hand-over costs.
+const SMALL: usize = 16 << 10;
+
+/// What a route takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes of text.
+    pub(crate) bytes: usize,
+    /// Values in it.
+    pub(crate) values: usize,
+}
+
+/// The body as JSON of a type, and its share of the budget, to be held for as long as the value lives. Read after the token was checked,
+/// so that strangers cannot fill our memory.
+pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
+    api: &Api,
+    tenant: &TenantId,
+    request: Request,
+    bounds: Bounds,
+) -> Result<(T, Share), Problem> {
+    let mut share = api.limits.budget.open(tenant);
+    let said = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut chunks = request.into_body().into_data_stream();
+    let reading = tokio::time::timeout(api.limits.body_timeout, read(&mut chunks, said, bounds.bytes, &mut share));
+    let text = match reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))? {
+        Ok(text) => text,
+        Err(problem) => {
+            drop(share);
+            pass_over(&mut chunks).await;
+            return Err(problem);
+        }
+    };
+    if text.len() <= SMALL {
+        return parse(&text, bounds.values, share);
+    }
+    let parsing = tokio::task::spawn_blocking(move || parse(&text, bounds.values, share));
+    parsing.await.map_err(|e| Problem::malformed(e.to_string()))?
+}
+
+/// What is refused is read to its end all the same, and dropped: a connection that closes while the client still sends is reset, and then
+/// nobody reads the answer.
+async fn pass_over(chunks: &mut BodyDataStream) {
+    const BYTES_MAX: usize = 64 << 20;
+    const TIME_MAX: Duration = Duration::from_secs(5);
+    let passing = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            passed += chunk.len();
+            if passed > BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Who is slower gets no answer.
+    drop(tokio::time::timeout(TIME_MAX, passing).await);
+}
+
+async fn read(
+    chunks: &mut BodyDataStream,
+    said: Option<usize>,
+    max: usize,
+    share: &mut Share,
+) -> Result<Bytes, Problem> {
+    if said.is_some_and(|said| said > max) {
+        return Err(Problem::too_large(max));
+    }
+    let mut text = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|e| Problem::malformed(format!("the body cannot be read: {e}")))?;
+        if text.len() + chunk.len() > max {
+            return Err(Problem::too_large(max));
+        }
+        share.grow(chunk.len())?;
+        text.extend_from_slice(&chunk);
+    }
+    Ok(text.into())
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8], values_max: usize, mut share: Share) -> Result<(T, Share), Problem> {
+    let wrong = |e: serde_json::Error| Problem::malformed(format!("the body is no JSON of the right form: {e}"));
+    let values = values::count(text).map_err(wrong)?;
+    if values > values_max {
+        return Err(Problem::too_many_values(values, values_max));
+    }
+    share.grow(values * VALUE_COST)?;
+    Ok((serde_json::from_slice(text).map_err(wrong)?, share))
 }
 
 /// A part of the address.

@@ -10,13 +10,19 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::Instrument;
+use weir_model::contract::door::VALUES_MAX;
 use weir_model::decide::{CommandType, STATE_VERSION};
 use weir_model::{ByteString, Object, StreamId};
 use weir_postgres::tokens::Scope;
 use weir_postgres::{Answer, Caller, CommandError, CommandRequest, Snapshot, StreamAppend};
 
 use crate::auth::{authenticate, caller, expected};
-use crate::{APPEND_BODY_MAX, APPEND_EVENTS_MAX, Api, BODY_MAX, Problem, body};
+use crate::body::{self, Bounds};
+use crate::{APPEND_BODY_MAX, APPEND_EVENTS_MAX, APPEND_VALUES_MAX, Api, BODY_MAX, Problem};
+
+const COMMAND: Bounds = Bounds { bytes: BODY_MAX, values: VALUES_MAX };
+
+const APPEND: Bounds = Bounds { bytes: APPEND_BODY_MAX, values: APPEND_VALUES_MAX };
 
 /// Runs one command. The body is the data of the event asked for; `timestamp` may be left out and is then now.
 pub(crate) async fn command(
@@ -27,7 +33,7 @@ pub(crate) async fn command(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let command: CommandType = body::path(name)?.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
-    let data: Object = body::json(&api, request, BODY_MAX).await?;
+    let (data, _share): (Object, _) = body::json(&api, &principal.tenant, request, COMMAND).await?;
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
     let span = span(&caller, command.as_str());
     let correlation_id = caller.metadata.correlation_id.clone();
@@ -59,7 +65,7 @@ pub(crate) async fn append(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: AppendBody = body::json(&api, request, APPEND_BODY_MAX).await?;
+    let (body, _share): (AppendBody, _) = body::json(&api, &principal.tenant, request, APPEND).await?;
     if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
         return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
     }
@@ -139,7 +145,7 @@ pub(crate) async fn create_snapshot(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let body: SnapshotBody = body::json(&api, request, BODY_MAX).await?;
+    let (body, _share): (SnapshotBody, _) = body::json(&api, &principal.tenant, request, COMMAND).await?;
     if body.version < 1 {
         return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
     }

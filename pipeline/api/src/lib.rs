@@ -3,6 +3,7 @@
 
 mod auth;
 mod body;
+mod budget;
 mod commands;
 mod health;
 mod limits;
@@ -11,11 +12,11 @@ mod openapi;
 mod problem;
 mod reads;
 mod serve;
+mod values;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use weir_engine::StatusBoard;
@@ -33,6 +34,9 @@ pub const BODY_MAX: usize = 1 << 20;
 
 /// The body of an append at most.
 pub const APPEND_BODY_MAX: usize = 16 << 20;
+
+/// Values in the body of an append at most.
+pub const APPEND_VALUES_MAX: usize = 50_000;
 
 /// Events in one append at most.
 pub const APPEND_EVENTS_MAX: usize = 1000;
@@ -64,7 +68,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/commands/{command}", post(commands::command))
-        .route("/v1/streams/{stream}/events", post(commands::append).layer(DefaultBodyLimit::max(APPEND_BODY_MAX)))
+        .route("/v1/streams/{stream}/events", post(commands::append))
         .route("/v1/streams/{stream}", get(reads::stream))
         .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
         .route("/v1/events", get(reads::events))
@@ -76,6 +80,5 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(|| async { Problem::not_found("there is nothing at this address; see the README for the routes") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Arc::new(api))
 }

@@ -1,6 +1,7 @@
 //! What one tenant and one client may use, so that nobody can use up what the others need.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -8,6 +9,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use weir_model::TenantId;
 
 use crate::Problem;
+use crate::budget::Budget;
 
 /// The limits, and how far each tenant is from its own.
 pub struct Limits {
@@ -15,8 +17,11 @@ pub struct Limits {
     pub connections_max: usize,
     /// A client has this long to send a request's head, and to be idle between two.
     pub header_timeout: Duration,
-    /// A client has this long to send a request's body.
+    /// A client has this long to send a request's body, and to take the next piece of an answer.
     pub body_timeout: Duration,
+    /// Connections of one address at once; more are closed.
+    pub connections_of_address_max: usize,
+    pub(crate) budget: Arc<Budget>,
     rates: DefaultKeyedRateLimiter<TenantId>,
     clock: DefaultClock,
 }
@@ -29,9 +34,18 @@ impl Limits {
         connections_max: usize,
         header_timeout: Duration,
         body_timeout: Duration,
+        bodies_bytes_max: usize,
     ) -> Self {
         let rates = RateLimiter::keyed(Quota::per_second(requests_per_second));
-        Self { connections_max, header_timeout, body_timeout, rates, clock: DefaultClock::default() }
+        Self {
+            connections_max,
+            header_timeout,
+            body_timeout,
+            connections_of_address_max: connections_max.div_ceil(2),
+            budget: Budget::new(bodies_bytes_max),
+            rates,
+            clock: DefaultClock::default(),
+        }
     }
 
     /// Counts a request of a tenant.

@@ -1,7 +1,11 @@
 //! `GET /v1/openapi.json`: the HTTP side as an OpenAPI 3.1 document. The contracts are in it as they are, since OpenAPI 3.1
 //! takes JSON Schema 2020-12; what is said beside them is held against the running server by an outside tester.
 
-use axum::Json;
+use std::sync::OnceLock;
+
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use weir_model::contract::{self, CONTRACT_FILES};
 use weir_model::decide::CommandType;
@@ -11,8 +15,11 @@ use weir_postgres::read_models::shown::{Shown, is_flag};
 use crate::models::{LIMIT_MAX, Named, ROUTES};
 use crate::{APPEND_EVENTS_MAX, BODY_MAX};
 
-pub(crate) async fn document() -> Json<Value> {
-    Json(openapi())
+/// Made once: strangers may ask for it as often as they like.
+pub(crate) async fn document() -> Response {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    let text = TEXT.get_or_init(|| openapi().to_string().into());
+    ([(header::CONTENT_TYPE, "application/json")], text.clone()).into_response()
 }
 
 /// The document.

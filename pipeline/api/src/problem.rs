@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weir_engine::retry::chain;
 use weir_model::Violation;
-use weir_model::contract::door::DATA_MAX;
+use weir_model::contract::door::{DATA_MAX, VALUES_MAX};
 use weir_postgres::{AppendError, CommandError, DbError, ErrorKind};
 
 /// An error answer.
@@ -58,6 +58,34 @@ impl Problem {
     pub(crate) fn too_large(max: usize) -> Self {
         let detail = format!("a body may have at most {max} bytes here");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    pub(crate) fn too_many_values(values: usize, max: usize) -> Self {
+        let detail = format!("a body may hold at most {max} values here; this one has {values}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-values", "Too many values", detail)
+            .with("values", values.into())
+            .with("maxValues", max.into())
+    }
+
+    pub(crate) fn too_costly(max: usize) -> Self {
+        let detail = format!(
+            "this request needs more memory than one may have ({max} bytes, half of api.bodies_bytes_max); send less at once"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    pub(crate) fn tenant_busy() -> Self {
+        let detail =
+            "this tenant's requests hold its share of api.bodies_bytes_max; send fewer or smaller ones at once";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests", detail);
+        problem.retry_after = Some(1);
+        problem
+    }
+
+    pub(crate) fn busy() -> Self {
+        let mut problem = Self::unavailable("requests hold all of api.bodies_bytes_max; try again");
+        problem.title = "Too much at once";
+        problem
     }
 
     pub(crate) fn too_slow(limit: Duration) -> Self {
@@ -155,6 +183,11 @@ impl From<CommandError> for Problem {
                 if let Some(index) = index {
                     problem = problem.with("pointer", format!("#/events/{index}/data").into());
                 }
+                problem
+            }
+            CommandError::TooManyValues { values, .. } => {
+                let mut problem = Self::too_many_values(values, VALUES_MAX);
+                problem.detail = detail;
                 problem
             }
             CommandError::WrongStream { index, reason } => {

@@ -7,11 +7,11 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::{Principal, Scope};
-use weir_postgres::{DbError, Ledger, Page, inspect};
+use weir_postgres::{DbError, Ledger, Page, RecordedEvent, inspect};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem, body};
@@ -65,8 +65,15 @@ fn not_negative(name: &str, asked: Option<i64>) -> Result<i64, Problem> {
     }
 }
 
-fn page(page: &Page) -> Json<Value> {
-    Json(json!({"events": page.events, "more": page.more}))
+/// Written as it was read: no event's data becomes a tree on the way.
+#[derive(Serialize)]
+pub(crate) struct Events {
+    events: Vec<RecordedEvent>,
+    more: bool,
+}
+
+fn page(page: Page) -> Json<Events> {
+    Json(Events { events: page.events, more: page.more })
 }
 
 /// `GET /v1/streams/{stream}?after_version=0&limit=100`
@@ -75,7 +82,7 @@ pub(crate) async fn stream(
     stream: Result<Path<String>, PathRejection>,
     query: Params<StreamQuery>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Events>, Problem> {
     let principal = authenticate(&api, &headers, Scope::Read).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
     let query = params(query)?;
@@ -87,7 +94,7 @@ pub(crate) async fn stream(
     if found.events.is_empty() && (after == 0 || !exists().await?) {
         return Err(Problem::not_found(format!("there is no stream {stream}")));
     }
-    Ok(page(&found))
+    Ok(page(found))
 }
 
 /// `GET /v1/events?after=0&type=TaskAssigned&limit=100`
@@ -95,7 +102,7 @@ pub(crate) async fn events(
     State(api): State<Arc<Api>>,
     query: Params<EventsQuery>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Events>, Problem> {
     let principal = authenticate(&api, &headers, Scope::Read).await?;
     let query = params(query)?;
     let (after, limit) = (Position(not_negative("after", query.after)?), limit(query.limit)?);
@@ -106,7 +113,7 @@ pub(crate) async fn events(
             api.store.get_events_by_type(&principal.tenant, event_type.as_str(), after, limit).await?
         }
     };
-    Ok(page(&events))
+    Ok(page(events))
 }
 
 /// `GET /v1/streams/{stream}/snapshot`

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tracing::Instrument as _;
 use uuid::Uuid;
-use weir_model::contract::door::{self, DATA_MAX, Refusal};
+use weir_model::contract::door::{self, DATA_MAX, Refusal, VALUES_MAX};
 use weir_model::contract::{self, ContractViolation};
 use weir_model::decide::{CommandType, NewEvent, Rejection, Rules, STATE_VERSION, stream_of};
 use weir_model::event::Metadata;
@@ -125,6 +125,14 @@ pub enum CommandError {
         /// As it would be stored.
         bytes: usize,
     },
+    /// The data holds more values than anybody who reads it should have to build.
+    #[error("{}the data holds {values} values; at most {VALUES_MAX} are taken", which(*index))]
+    TooManyValues {
+        /// Which event of an append, from 0; `None` for a command.
+        index: Option<usize>,
+        /// So many.
+        values: usize,
+    },
     /// The id is none, or not that of the stream.
     #[error("{}{reason}", which(*index))]
     WrongStream {
@@ -169,6 +177,7 @@ impl CommandError {
             Self::Db(error) => error.kind() == ErrorKind::Unavailable,
             Self::Contract { .. }
             | Self::TooLarge { .. }
+            | Self::TooManyValues { .. }
             | Self::WrongStream { .. }
             | Self::Rejected(_)
             | Self::Conflict { .. }
@@ -298,6 +307,7 @@ impl CommandService {
             .map_err(|violation| CommandError::Contract { index, violation })?;
         door::check(event_type, &accepted.data).map_err(|refusal| match refusal {
             Refusal::TooLarge { bytes } => CommandError::TooLarge { index, bytes },
+            Refusal::TooManyValues { values } => CommandError::TooManyValues { index, values },
             Refusal::Violations(violations) => {
                 let version = accepted.version.clone();
                 CommandError::Contract { index, violation: ContractViolation { event_type, version, violations } }

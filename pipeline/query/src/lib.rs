@@ -10,6 +10,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use weir_history::{HistoryError, HistoryRoot, HistoryTable};
 use weir_model::{EventType, OTHER_EVENT};
@@ -78,9 +79,10 @@ impl History {
         Ok(Self { context })
     }
 
-    /// Runs a query to its end.
+    /// Runs a query to its end. Queries only: nothing that writes a file, reads another one, or changes a setting.
     pub async fn sql(&self, query: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
-        let frame = self.context.sql(query).await?;
+        let only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let frame = self.context.sql_with_options(query, only).await?;
         let schema = frame.schema().inner().clone();
         Ok((schema, frame.collect().await?))
     }

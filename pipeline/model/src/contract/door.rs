@@ -10,6 +10,10 @@ use crate::{Object, profile};
 /// Bytes of an event's data as every later step has it (see [`stored_size`]).
 pub const DATA_MAX: usize = 1 << 20;
 
+/// Values of an event's data: objects, lists and what is in them. A tree of them costs far more memory than their text, and everybody
+/// who reads the event builds one.
+pub const VALUES_MAX: usize = 10_000;
+
 /// Why new data is not taken, though its contract is fulfilled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -17,6 +21,11 @@ pub enum Refusal {
     TooLarge {
         /// As it would be stored.
         bytes: usize,
+    },
+    /// More than [`VALUES_MAX`].
+    TooManyValues {
+        /// So many.
+        values: usize,
     },
     /// Rules of its type.
     Violations(Vec<Violation>),
@@ -27,6 +36,10 @@ pub fn check(event_type: EventType, data: &Object) -> Result<(), Refusal> {
     let bytes = stored_size(data);
     if bytes > DATA_MAX {
         return Err(Refusal::TooLarge { bytes });
+    }
+    let values = data.values().map(count).sum::<usize>();
+    if values > VALUES_MAX {
+        return Err(Refusal::TooManyValues { values });
     }
     let violations = match event_type {
         EventType::UserProfileUpdated => profile::violations(data),
@@ -41,6 +54,14 @@ pub fn check(event_type: EventType, data: &Object) -> Result<(), Refusal> {
         | EventType::TaskCompleted => Vec::new(),
     };
     if violations.is_empty() { Ok(()) } else { Err(Refusal::Violations(violations)) }
+}
+
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Object(object) => 1 + object.values().map(count).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
+    }
 }
 
 /// Bytes of data as the text that is stored, published and written: Postgres' own of a jsonb, with a space after each comma and
