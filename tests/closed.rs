@@ -1,5 +1,10 @@
 //! Does a stranger, a neighbour on the same machine, or another tenant get anything, or stop anything?
 
+mod front;
+mod malformed;
+mod routes;
+mod told;
+
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -322,7 +327,7 @@ async fn clients_that_never_read_lock_nobody_out() {
     let weir = Weir::new().with("api.body_timeout_ms=4000").with("api.connections_max=200");
     let up = weir.up();
     let address = up.api.trim_start_matches("http://").to_owned();
-    let requests = "GET /v1/openapi.json HTTP/1.1\r\nHost: weir\r\n\r\n".repeat(200);
+    let requests = "GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
     let mut greedy = Vec::new();
     for _ in 0..60 {
         let mut stream = TcpStream::connect(&address).await.unwrap();

@@ -202,8 +202,9 @@ async fn a_lane_beyond_its_cap_stops_alone_and_a_redrive_brings_it_back() {
     for n in 0..6 {
         send(&up, &token, "UpdateUserProfile", "bad", &n.to_string()).await;
     }
+    let admin = up.token("default", "admin");
     let ready = || async {
-        let response = Client::new().get(format!("{}/readyz", up.api)).send().await.unwrap();
+        let response = Client::new().get(format!("{}/readyz", up.api)).bearer_auth(&admin).send().await.unwrap();
         (response.status().as_u16(), response.json::<Value>().await.unwrap())
     };
     let started = std::time::Instant::now();

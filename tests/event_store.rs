@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use weir_engine::StatusBoard;
 use weir_model::event::Metadata;
 use weir_model::{ByteString, EventType, Position, StreamId, TenantId, Timestamp};
 use weir_postgres::{
@@ -60,7 +61,9 @@ async fn thirty_two_writers_on_twenty_hot_streams_and_a_reader_that_misses_nothi
     let database = open(&weir).await;
     let stop = CancellationToken::new();
     // Two appenders, as two processes would have.
-    let commits = [0, 1].map(|_| GroupCommit::start(database.clone(), GroupCommitLimits::default(), stop.clone()));
+    let commits = [0, 1].map(|_| {
+        GroupCommit::start(database.clone(), GroupCommitLimits::default(), StatusBoard::default(), stop.clone())
+    });
     let store = EventStore::new(database.clone());
     let reading = tokio::spawn(async move {
         let (mut seen, mut at) = (Vec::new(), Position(0));
@@ -100,8 +103,12 @@ async fn thirty_two_writers_on_twenty_hot_streams_and_a_reader_that_misses_nothi
 async fn one_command_that_postgres_cannot_hold_does_not_fail_the_others() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits =
-        Arc::new(GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new()));
+    let commits = Arc::new(GroupCommit::start(
+        open(&weir).await,
+        GroupCommitLimits::default(),
+        StatusBoard::default(),
+        CancellationToken::new(),
+    ));
     // U+0000 passes no contract; here it is put past them, to see what Postgres does with it.
     let sent = (0..100).map(|n| {
         let (commits, data) = (commits.clone(), if n == 57 { r#"{"x":"\u0000"}"# } else { DATA });
@@ -123,7 +130,12 @@ async fn one_command_that_postgres_cannot_hold_does_not_fail_the_others() {
 async fn a_repeat_gets_the_first_answer_before_its_version_is_looked_at() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    let commits = GroupCommit::start(
+        open(&weir).await,
+        GroupCommitLimits::default(),
+        StatusBoard::default(),
+        CancellationToken::new(),
+    );
     let (user, id) = (stream("u"), Uuid::now_v7());
     let once = append(&user, Expected::None, id, DATA, 3);
     let Ok(Appended::Stored { version: 3, first, last, recorded_at, repeated: false }) =
@@ -168,7 +180,7 @@ async fn twenty_parallel_appends_that_expect_anything_are_all_stored() {
     let up = weir.up();
     // Seven commits: what one left is what the next finds.
     let limits = GroupCommitLimits { commands_max: 3, ..GroupCommitLimits::default() };
-    let commits = GroupCommit::start(open(&weir).await, limits, CancellationToken::new());
+    let commits = GroupCommit::start(open(&weir).await, limits, StatusBoard::default(), CancellationToken::new());
     let answers = futures_of(&commits, |_| append(&stream("w"), Expected::Any, Uuid::now_v7(), DATA, 1)).await;
     let mut versions: Vec<i64> = answers
         .iter()
@@ -187,7 +199,12 @@ async fn twenty_parallel_appends_that_expect_anything_are_all_stored() {
 async fn the_expected_version_matrix() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    let commits = GroupCommit::start(
+        open(&weir).await,
+        GroupCommitLimits::default(),
+        StatusBoard::default(),
+        CancellationToken::new(),
+    );
     for (case, version) in [0_i64, 1, 3].into_iter().enumerate() {
         let expectations =
             [Expected::Any, Expected::None, Expected::Exists].into_iter().chain((0..5).map(Expected::Exact));
@@ -222,7 +239,12 @@ async fn the_expected_version_matrix() {
 async fn the_idempotency_matrix() {
     let weir = Weir::new();
     let up = weir.up();
-    let commits = GroupCommit::start(open(&weir).await, GroupCommitLimits::default(), CancellationToken::new());
+    let commits = GroupCommit::start(
+        open(&weir).await,
+        GroupCommitLimits::default(),
+        StatusBoard::default(),
+        CancellationToken::new(),
+    );
     for (n, first) in [Expected::Any, Expected::None, Expected::Exact(0)].into_iter().enumerate() {
         let (stream, id) = (stream(format!("i{n}")), Uuid::now_v7());
         let command = append(&stream, first, id, DATA, 4);

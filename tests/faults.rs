@@ -53,11 +53,24 @@ async fn sessions_are(weir: &Weir, expected: i64) {
     assert_eq!(rows, json!([{"n": expected, "ids": expected}]));
 }
 
-/// Waits until a lane says what troubles it.
-pub(crate) async fn trouble_of(up: &Up<'_>, lane: &str, words: &str) {
+/// Waits until a lane says that it waits: all that can be said to anybody while nobody can tell whose token is whose.
+pub(crate) async fn waits(up: &Up<'_>, lane: &str) {
     let started = Instant::now();
     loop {
         let ready: Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();
+        if ready["lanes"][lane]["phase"] == "waiting" {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{ready}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until a lane says what troubles it.
+pub(crate) async fn trouble_of(up: &Up<'_>, lane: &str, words: &str) {
+    let (started, token) = (Instant::now(), up.token("default", "admin"));
+    loop {
+        let ready = up.readiness(&token).await;
         if ready["lanes"][lane]["trouble"].as_str().is_some_and(|trouble| trouble.contains(words)) {
             return;
         }

@@ -349,9 +349,9 @@ async fn a_used_data_directory_moves_over_and_no_number_changes() {
     // Without the switch each event would come a second time: the lanes refuse, and say what to do.
     apply_topics(&weir);
     let up = weir.up();
-    let started = Instant::now();
+    let (started, token) = (Instant::now(), up.token("default", "admin"));
     loop {
-        let ready: serde_json::Value = reqwest::get(format!("{}/readyz", up.api)).await.unwrap().json().await.unwrap();
+        let ready = up.readiness(&token).await;
         let trouble = ready["lanes"]["history"]["trouble"].as_str().unwrap_or_default().to_owned();
         if trouble.contains("weir source switch kafka") {
             break;

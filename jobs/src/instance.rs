@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use weir_api::Front;
 use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::{Backoff, chain};
 use weir_engine::{BoxError, LaneError, LanePhase, PUBLISHER, Sink, Source, StatusBoard, run_lane};
@@ -117,9 +118,10 @@ impl Attached {
         Ok(Self { dir, settings, database, history, server })
     }
 
-    /// The command side, with an appender of its own.
-    pub(crate) fn commands(&self, stop: &CancellationToken) -> CommandService {
-        let commits = GroupCommit::start(self.database.clone(), self.settings.group_commit(), stop.clone());
+    /// The command side, with an appender of its own that says on the board how it is.
+    pub(crate) fn commands(&self, board: &StatusBoard, stop: &CancellationToken) -> CommandService {
+        let (limits, board) = (self.settings.group_commit(), board.clone());
+        let commits = GroupCommit::start(self.database.clone(), limits, board, stop.clone());
         let store = EventStore::new(self.database.clone());
         CommandService::new(store, commits, Arc::new(SystemClock), self.settings.rules())
     }
@@ -196,9 +198,9 @@ impl Instance {
         dir.clear_running();
         let mut attached = Attached::new(dir, settings, Patience::Some).await?;
         let (stop, stop_appending) = (CancellationToken::new(), CancellationToken::new());
-        let commands = attached.commands(&stop_appending);
         let board = StatusBoard::default();
-        let (listener, api) = listen("api.listen", &attached.settings.api.listen).await?;
+        let commands = attached.commands(&board, &stop_appending);
+        let (listening, api) = listen("api.listen", &attached.settings.api.listen, &attached.settings).await?;
         let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
         // Before the lanes, or what they count first is counted nowhere.
         let handlers = handlers(&attached, commands.clone(), board.clone())?;
@@ -208,7 +210,7 @@ impl Instance {
             start_publisher(&attached, &mut lanes, &board, &stop)?;
         }
         let telling = Telling::start(&attached.database, process, &board).await?;
-        let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
+        let http = tokio::spawn(listening.serve(handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
         Scheduler::start(&attached, stop.clone());
@@ -320,15 +322,38 @@ pub(crate) fn handlers(
     })
 }
 
-/// Listens at an address of the settings; gives the URL, too.
-pub(crate) async fn listen(setting: &str, address: &str) -> Result<(TcpListener, String), BoxError> {
+/// Where this process listens.
+pub(crate) struct Listening {
+    listener: TcpListener,
+    front: Front,
+}
+
+impl Listening {
+    /// Answers until told to stop.
+    pub(crate) async fn serve(self, api: weir_api::Api, stop: CancellationToken) -> std::io::Result<()> {
+        weir_api::serve(self.listener, self.front, api, stop).await
+    }
+}
+
+/// Listens at an address, the value of a setting; gives the URL, too.
+pub(crate) async fn listen(setting: &str, address: &str, settings: &Settings) -> Result<(Listening, String), BoxError> {
     let listener = TcpListener::bind(address).await.map_err(|e| {
         format!(
             "{setting} = {address}: {e}; another address goes with --set {setting}=127.0.0.1:0, which takes a free port"
         )
     })?;
-    let url = format!("http://{}", listener.local_addr()?);
-    Ok((listener, url))
+    let (front, local) = (settings.api.front()?, listener.local_addr()?);
+    let is_plain = front.tls.is_none() && front.proxies.is_empty();
+    if is_plain && !local.ip().is_loopback() && !settings.api.plaintext_beyond_loopback {
+        return Err(format!(
+            "{setting} = {address} is reached from beyond this machine, and tokens would go there in clear: set api.tls.certificate and \
+             api.tls.key, or api.trusted_proxies where a proxy with TLS is in front, or api.plaintext_beyond_loopback = true where the \
+             network itself is trusted"
+        )
+        .into());
+    }
+    let scheme = if front.tls.is_some() { "https" } else { "http" };
+    Ok((Listening { listener, front }, format!("{scheme}://{local}")))
 }
 
 /// Starts lanes by name, on topics where brokers are set, else on the event store. `owner` is this process in the ledger.

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::output::visible;
 
@@ -17,14 +17,20 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// `WEIR_LOG` chooses what is logged, in the syntax of tracing's EnvFilter.
+/// `WEIR_LOG` chooses what is logged: a level for weir itself, or anything in the syntax of tracing's EnvFilter.
 pub(crate) fn start(format: LogFormat, quiet: bool) {
     // Libraries report each lost connection once for each of its users; our own lines say what it means.
     const LOUD: &str = "info,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=warn,\
         tokio_postgres=error,deadpool.postgres=error";
     const QUIET: &str = "warn,deltalake_core=error,buoyant_kernel=error,delta_kernel=error,refinery_core=error,\
         tokio_postgres=error,deadpool.postgres=error";
-    let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| if quiet { QUIET } else { LOUD }.to_owned());
+    let usual = if quiet { QUIET } else { LOUD };
+    let filter = match std::env::var("WEIR_LOG") {
+        // A level alone is for our own words: what libraries trace is a flood, and holds what was sent to servers, passwords too.
+        Ok(level) if level.parse::<LevelFilter>().is_ok() => format!("{usual},weir={level}"),
+        Ok(filter) => filter,
+        Err(_) => usual.to_owned(),
+    };
     let builder = fmt().with_env_filter(EnvFilter::new(filter));
     match format {
         LogFormat::Text => builder.with_ansi(false).with_writer(|| OneLine(io::stderr())).init(),

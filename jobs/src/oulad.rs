@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, StatusBoard};
 use weir_model::decide::CommandType;
 use weir_model::event::Metadata;
 use weir_model::{EventType, TenantId, Timestamp};
@@ -119,7 +119,7 @@ pub(crate) async fn import(
     });
     let stop = CancellationToken::new();
     let mut importer = Importer {
-        commands: attached.commands(&stop),
+        commands: attached.commands(&StatusBoard::default(), &stop),
         tenant,
         ordinals: (i64::MIN, HashMap::new()),
         pending: Vec::with_capacity(BATCH),

@@ -268,11 +268,11 @@ impl Server {
         cluster::prepare(&self.cluster(), cluster_user()?)?;
         let log_path = self.dir.join("postgres.log");
         let started = Instant::now();
-        let mut moved = false;
+        let (mut tried, mut moved) = (false, false);
         while started.elapsed() < START_TIMEOUT {
             if self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None))) {
                 // A server that was killed may leave processes behind that hold its memory for a moment: try again.
-                if self.child.is_some() {
+                if tried {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     if may_move && !moved && log_tail(&log_path).contains("Address already in use") {
                         self.move_port()?;
@@ -285,6 +285,7 @@ impl Server {
                     .open(&log_path)
                     .map_err(io_error("opening the server's log"))?;
                 self.child = Some(self.spawn(log)?);
+                tried = true;
             }
             if self.answers_superuser().await {
                 return Ok(());
@@ -340,7 +341,8 @@ impl Server {
                 continue;
             }
             tracing::warn!("the embedded Postgres server died; starting it again");
-            self.child = None;
+            // Our child may be on its way out and not there to be waited for yet. It must be waited for all the same: to Postgres a process
+            // that nobody waited for is one that runs.
             let restarted = match self.dir.lock_server().await {
                 Ok(_starting) => self.ensure_running(false).await,
                 Err(error) => Err(error.into()),

@@ -11,16 +11,24 @@ pub(crate) use schema::schema;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
+use weir_api::{Front, Tls, TlsError};
 use weir_engine::{BatchLimits, PUBLISHER};
 use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
 use weir_verify::{CLICKHOUSE, LANES};
+
+/// An address stands for itself alone.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
 
 /// Every setting with its default.
 pub(crate) const DEFAULTS: &str = include_str!("../default.toml");
@@ -50,6 +58,10 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Api {
     pub(crate) listen: String,
+    pub(crate) plaintext_beyond_loopback: bool,
+    trusted_proxies: Vec<String>,
+    hosts: Vec<String>,
+    tls: TlsFiles,
     requests_per_second: NonZeroU32,
     connections_max: usize,
     header_timeout_ms: u64,
@@ -57,7 +69,36 @@ pub(crate) struct Api {
     bodies_bytes_max: usize,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
 impl Api {
+    /// Proxies, names and the certificate, which is read.
+    pub(crate) fn front(&self) -> Result<Front, TlsError> {
+        let TlsFiles { certificate, key } = &self.tls;
+        let tls = match certificate.as_os_str().is_empty() {
+            true => None,
+            false => Some(Tls::read(certificate, key)?),
+        };
+        // Both were looked at when the settings were read.
+        let proxies = self.trusted_proxies.iter().filter_map(|text| network(text)).collect();
+        Ok(Front { tls, proxies, hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect() })
+    }
+
+    /// The first entry that is no address or network, and what to do about it.
+    fn meaningless(&self) -> Option<(&'static str, String)> {
+        let TlsFiles { certificate, key } = &self.tls;
+        if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
+            return Some(("api.tls", "certificate and key go together: set both, or neither".to_owned()));
+        }
+        let wrong = self.trusted_proxies.iter().find(|text| network(text).is_none())?;
+        Some(("api.trusted_proxies", format!("`{wrong}` is no address or network, such as 10.0.0.7 or 10.0.0.0/8")))
+    }
+
     pub(crate) fn limits(&self) -> weir_api::Limits {
         weir_api::Limits::new(
             self.requests_per_second,

@@ -7,6 +7,7 @@ use rand::RngExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use weir_engine::StatusBoard;
 use weir_model::decide::Rules;
 use weir_model::wire::samples;
 use weir_model::{EventType, Metadata, StreamId, SystemClock, TenantId};
@@ -25,7 +26,7 @@ const TURNS: usize = 5;
 
 pub(crate) fn service(database: &Database) -> CommandService {
     let limits = GroupCommitLimits::default();
-    let commits = GroupCommit::start(database.clone(), limits, CancellationToken::new());
+    let commits = GroupCommit::start(database.clone(), limits, StatusBoard::default(), CancellationToken::new());
     CommandService::new(EventStore::new(database.clone()), commits, Arc::new(SystemClock), Rules::default())
 }
 

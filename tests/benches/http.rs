@@ -80,7 +80,7 @@ pub(crate) fn run() {
             parts: Vec::new(),
             layout: weir_api::Layout::default(),
         };
-        tokio::spawn(weir_api::serve(listener, handlers, CancellationToken::new()));
+        tokio::spawn(weir_api::serve(listener, weir_api::Front::default(), handlers, CancellationToken::new()));
         (service, api, token)
     });
     let mut slowest = Vec::new();

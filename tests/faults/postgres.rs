@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use weir_tests::postgres::url_at;
 use weir_tests::{Postgres, Proxy, Weir};
 
-use super::{sessions_are, start_session_at_last, trouble_of};
+use super::{sessions_are, start_session_at_last, waits};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_commit_replies() {
@@ -58,7 +58,7 @@ async fn postgres_is_slow() {
     proxy.go_away();
     proxy.come_back();
     let (connecting, ()) = tokio::join!(start_session_at_last(&up, &token, "connecting"), async {
-        trouble_of(&up, "read-models", "failed").await;
+        waits(&up, "read-models").await;
         tokio::time::sleep(Duration::from_secs(12)).await;
         proxy.delay(Duration::ZERO);
     });
@@ -84,7 +84,7 @@ async fn postgres_is_gone_for_a_minute() {
     }
     proxy.go_away();
     let gone = Instant::now();
-    trouble_of(&up, "read-models", "failed").await;
+    waits(&up, "read-models").await;
     let ready = reqwest::get(format!("{}/readyz", up.api)).await.unwrap();
     assert_eq!(ready.status(), 503);
     let post = reqwest::Client::new().post(format!("{}/v1/commands/StartLearningSession", up.api));

@@ -24,8 +24,9 @@ fn produce(stream: &Stream, partition: i32, ids: impl Iterator<Item = String>) {
 
 /// What the lanes say that they do not read, once each of them says something.
 async fn refusals(stream: &Stream, api: &str, words: &str) {
+    let token = stream.weir.token("default", "admin");
     until(&stream.weir, 60, async || {
-        let ready: Value = reqwest::get(format!("{api}/readyz")).await.unwrap().json().await.unwrap();
+        let ready = weir_tests::weir::readiness(api, &token).await;
         let says = |lane: &str| ready["lanes"][lane]["trouble"].as_str().is_some_and(|trouble| trouble.contains(words));
         if ["read-models", "metrics", "history"].into_iter().all(says) { Ok(()) } else { Err(ready.to_string()) }
     })

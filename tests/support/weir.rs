@@ -189,6 +189,13 @@ impl Weir {
         }
     }
 
+    /// A bearer token.
+    #[must_use]
+    pub fn token(&self, tenant: &str, scopes: &str) -> String {
+        let made = self.json(&["token", "create", "--tenant", tenant, "--scopes", scopes]);
+        made["token"].as_str().unwrap().to_owned()
+    }
+
     /// Starts a command whose log goes to a file beside the data directory.
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Child {
@@ -284,6 +291,12 @@ impl Weir {
     }
 }
 
+/// What `/readyz` of an address says to an admin.
+pub async fn readiness(api: &str, admin: &str) -> Value {
+    let get = reqwest::Client::new().get(format!("{api}/readyz")).bearer_auth(admin);
+    get.send().await.unwrap().json().await.unwrap()
+}
+
 /// A connection that lives as long as its client.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     try_connect(url).await.unwrap()
@@ -346,8 +359,12 @@ impl Up<'_> {
     /// A bearer token.
     #[must_use]
     pub fn token(&self, tenant: &str, scopes: &str) -> String {
-        let made = self.weir.json(&["token", "create", "--tenant", tenant, "--scopes", scopes]);
-        made["token"].as_str().unwrap().to_owned()
+        self.weir.token(tenant, scopes)
+    }
+
+    /// What `/readyz` says to an admin.
+    pub async fn readiness(&self, admin: &str) -> Value {
+        readiness(&self.api, admin).await
     }
 
     /// Waits until every lane has applied everything.

@@ -238,7 +238,7 @@ impl Screen {
             return;
         }
         self.shown = Instant::now();
-        let lanes = instance.board.read();
+        let lanes = instance.board.lanes();
         let offsets: Vec<i64> = lanes.values().map(|lane| lane.next_offset).collect();
         while self.seen.front().is_some_and(|(at, ..)| at.elapsed() > RATE_WINDOW) {
             self.seen.pop_front();

@@ -47,10 +47,11 @@ async fn publish(attached: &Attached, stop: CancellationToken) -> Result<(), Box
     let options = attached.settings.publisher_options()?;
     let board = StatusBoard::default();
     board.announce(PUBLISHER);
-    let (listener, address) = listen("publisher.listen", &attached.settings.publisher.listen).await?;
-    let handlers = handlers(attached, attached.commands(&stop), board.clone())?;
+    let (listening, address) =
+        listen("publisher.listen", &attached.settings.publisher.listen, &attached.settings).await?;
+    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone())?;
     let telling = Telling::start(&attached.database, telling::process("publish", &address), &board).await?;
-    let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
+    let http = tokio::spawn(listening.serve(handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("{address}/metrics"), "publisher");
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
     let published = weir_kafka::publish(&options, &attached.database, &signal, &board, &stop).await;

@@ -37,13 +37,13 @@ async fn run_lanes(
     // Without brokers the lanes of `weir up` have the only source to themselves.
     attached.settings.kafka.required()?;
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
-    let (listener, address) = listen("run.listen", &attached.settings.run.listen).await?;
+    let (listening, address) = listen("run.listen", &attached.settings.run.listen, &attached.settings).await?;
     // Before the lanes, or what they count first is counted nowhere.
-    let handlers = handlers(attached, attached.commands(&stop), board.clone())?;
+    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone())?;
     let process = telling::process("run", &address);
     let mut lanes = start_lanes(attached, names, &process.id, &board, &stop).await?;
     let telling = Telling::start(&attached.database, process, &board).await?;
-    let http = tokio::spawn(weir_api::serve(listener, handlers, stop.clone()));
+    let http = tokio::spawn(listening.serve(handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("{address}/metrics"), lanes = names.join(" "), "running");
     let mut failure: Option<BoxError> = None;
     loop {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_engine::retry::chain;
-use weir_engine::{BoxError, PUBLISHER};
+use weir_engine::{BoxError, COMMANDS, PUBLISHER};
 use weir_postgres::parts::{self, Part};
 use weir_postgres::read_models;
 use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters};
@@ -202,7 +202,11 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     let pending = outdated.then(|| {
         format!("the read models are of an older layout; the lane {READ_MODELS} rebuilds them before it goes on")
     });
-    let words: Vec<String> = away.into_iter().chain(pending).collect();
+    let refusing = told.iter().filter(|part| part.part == COMMANDS && is_live(part)).filter_map(|part| {
+        let words = part.trouble.as_ref()?;
+        Some(format!("{}:{} ({}) refuses commands: {words}", part.host, part.pid, part.command))
+    });
+    let words: Vec<String> = away.into_iter().chain(pending).chain(refusing).collect();
     let well = words.is_empty() && shown.iter().all(|part| part["trouble"].is_null());
     // The server of a data directory where nothing runs stops again with this command: its address would be of no use.
     let postgres = match &attached.server {

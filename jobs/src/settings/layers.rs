@@ -123,6 +123,9 @@ impl Layers {
         if settings.api.listen.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             return meaningless("api.listen", "it is no address and port, such as 127.0.0.1:8626".to_owned());
         }
+        if let Some((key, reason)) = settings.api.meaningless() {
+            return meaningless(key, reason);
+        }
         for (key, url) in [
             ("postgres.url", &settings.postgres.url),
             ("history.url", &settings.history.url),

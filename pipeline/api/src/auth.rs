@@ -1,5 +1,7 @@
 //! Bearer tokens, and what a request says about itself.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, header};
 use uuid::Uuid;
 use weir_model::event::Metadata;
@@ -20,6 +22,19 @@ pub(crate) async fn authenticate(api: &Api, headers: &HeaderMap, scope: Scope) -
     let principal = api.tokens.authenticate(token.trim()).await?.ok_or_else(Problem::unauthorized)?;
     api.limits.take(&principal.tenant)?;
     if principal.may(scope) { Ok(principal) } else { Err(Problem::forbidden(scope.as_str())) }
+}
+
+/// How often a token is looked at again while a request goes on.
+const REVOKED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Ends when the token does: what takes longer than a moment races with it. A database that is away says nothing about tokens.
+pub(crate) async fn revoked(api: &Api, principal: &Principal) -> Problem {
+    loop {
+        tokio::time::sleep(REVOKED_WITHIN).await;
+        if matches!(api.tokens.is_valid(principal).await, Ok(false)) {
+            return Problem::unauthorized();
+        }
+    }
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {

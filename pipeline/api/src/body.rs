@@ -11,8 +11,9 @@ use axum::extract::{Path, Request};
 use axum::http::header;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use weir_model::TenantId;
+use weir_postgres::tokens::Principal;
 
+use crate::auth::revoked;
 use crate::budget::{Share, VALUE_COST};
 use crate::{Api, Problem, values};
 
@@ -32,15 +33,19 @@ pub(crate) struct Bounds {
 /// so that strangers cannot fill our memory.
 pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
     api: &Api,
-    tenant: &TenantId,
+    principal: &Principal,
     request: Request,
     bounds: Bounds,
 ) -> Result<(T, Share), Problem> {
-    let mut share = api.limits.budget.open(tenant);
+    let mut share = api.limits.budget.open(&principal.tenant);
     let said = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut chunks = request.into_body().into_data_stream();
     let reading = tokio::time::timeout(api.limits.body_timeout, read(&mut chunks, said, bounds.bytes, &mut share));
-    let text = match reading.await.map_err(|_| Problem::too_slow(api.limits.body_timeout))? {
+    let read = tokio::select! {
+        read = reading => read.map_err(|_| Problem::too_slow(api.limits.body_timeout))?,
+        problem = revoked(api, principal) => return Err(problem),
+    };
+    let text = match read {
         Ok(text) => text,
         Err(problem) => {
             drop(share);

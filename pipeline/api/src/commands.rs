@@ -33,7 +33,7 @@ pub(crate) async fn command(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let command: CommandType = body::path(name)?.parse().map_err(|e| Problem::not_found(format!("{e}")))?;
-    let (data, _share): (Object, _) = body::json(&api, &principal.tenant, request, COMMAND).await?;
+    let (data, _share): (Object, _) = body::json(&api, &principal, request, COMMAND).await?;
     let (caller, expected) = (caller(&principal, &headers)?, expected(&headers)?);
     let span = span(&caller, command.as_str());
     let correlation_id = caller.metadata.correlation_id.clone();
@@ -65,7 +65,7 @@ pub(crate) async fn append(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Command).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let (body, _share): (AppendBody, _) = body::json(&api, &principal.tenant, request, APPEND).await?;
+    let (body, _share): (AppendBody, _) = body::json(&api, &principal, request, APPEND).await?;
     if body.events.is_empty() || body.events.len() > APPEND_EVENTS_MAX {
         return Err(Problem::malformed(format!("an append holds 1 to {APPEND_EVENTS_MAX} events")));
     }
@@ -145,7 +145,7 @@ pub(crate) async fn create_snapshot(
     let headers = request.headers().clone();
     let principal = authenticate(&api, &headers, Scope::Admin).await?;
     let stream: StreamId = body::path(stream)?.parse().map_err(|e| Problem::malformed(format!("{e}")))?;
-    let (body, _share): (SnapshotBody, _) = body::json(&api, &principal.tenant, request, COMMAND).await?;
+    let (body, _share): (SnapshotBody, _) = body::json(&api, &principal, request, COMMAND).await?;
     if body.version < 1 {
         return Err(Problem::malformed(format!("a stream's versions begin at 1, not {}", body.version)));
     }

@@ -1,21 +1,24 @@
-//! Liveness, readiness, metrics. Open to whoever reaches the address: they hold no tenant's data.
+//! Liveness, readiness, metrics. Open to whoever reaches the address: they hold no tenant's data, and words about trouble, which name
+//! servers and files, are for admins.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use serde_json::json;
-use weir_engine::{LanePhase, LaneStatus, PUBLISHER};
+use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER};
 use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
+use weir_postgres::tokens::Scope;
 use weir_postgres::{dead_letters, job_runs, parts, repeats};
 
-use crate::Api;
+use crate::auth::authenticate;
+use crate::{Api, Problem};
 
 /// A lane with a lag that has not moved for this long is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
@@ -51,18 +54,35 @@ fn advancing(part: &LaneStatus) -> bool {
     }
 }
 
-/// Every part of this process, lanes and publisher, is at work and advancing.
-pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
+/// Every part of this process, lanes, publisher and command side, is at work and advancing. Strangers see which is not; who sends an
+/// admin's token sees how far each is and what it waits for.
+pub(crate) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let in_detail = match headers.contains_key(header::AUTHORIZATION) {
+        false => false,
+        true => match authenticate(&api, &headers, Scope::Admin).await {
+            Ok(_) => true,
+            // Nobody can tell whose token it is while the database is what is away.
+            Err(problem) if problem.is_unavailable() => false,
+            Err(problem) => return Err(problem),
+        },
+    };
     let mut parts = api.board.read();
     let ready = !parts.is_empty() && parts.values().all(advancing);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let shown = |part: &LaneStatus| {
-        json!({"ready": advancing(part), "phase": part.phase.as_str(), "nextOffset": part.next_offset, "lag": part.lag(),
-            "trouble": part.trouble})
+        let mut shown = json!({"ready": advancing(part), "phase": part.phase.as_str()});
+        if in_detail {
+            shown["nextOffset"] = part.next_offset.into();
+            shown["lag"] = part.lag().into();
+            shown["trouble"] = json!(part.trouble);
+        }
+        shown
     };
     let publisher = parts.remove(PUBLISHER).map(|part| shown(&part));
+    let commands = parts.remove(COMMANDS).map(|part| shown(&part));
     let lanes: serde_json::Map<_, _> = parts.iter().map(|(name, lane)| (name.clone(), shown(lane))).collect();
-    (status, Json(json!({"ready": ready, "lanes": lanes, "publisher": publisher}))).into_response()
+    Ok((status, Json(json!({"ready": ready, "lanes": lanes, "publisher": publisher, "commands": commands})))
+        .into_response())
 }
 
 /// The committed totals, the same from every process, and this process's own metrics.

@@ -5,6 +5,7 @@ mod auth;
 mod body;
 mod budget;
 mod commands;
+mod front;
 mod health;
 mod limits;
 mod models;
@@ -12,22 +13,28 @@ mod openapi;
 mod problem;
 mod reads;
 mod serve;
+mod tls;
 mod values;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use weir_engine::StatusBoard;
 use weir_postgres::tokens::Tokens;
 use weir_postgres::{CommandService, Database, EventStore};
 
+use crate::front::Addresses;
+
+pub use front::Front;
 pub use health::exporter;
 pub use limits::Limits;
 pub use models::Layout;
 pub use problem::Problem;
 pub use serve::serve;
+pub use tls::{Tls, TlsError};
 
 /// A command's body at most; one event's data in an append is held to [`weir_model::contract::door::DATA_MAX`] besides.
 pub const BODY_MAX: usize = 1 << 20;
@@ -65,8 +72,9 @@ pub struct Api {
 }
 
 /// The routes.
-pub fn router(api: Api) -> Router {
-    Router::new()
+fn router(api: Api, front: &Arc<Front>, checks_host: bool) -> Router {
+    let clients = Addresses::new(api.limits.connections_of_address_max);
+    let router = Router::new()
         .route("/v1/commands/{command}", post(commands::command))
         .route("/v1/streams/{stream}/events", post(commands::append))
         .route("/v1/streams/{stream}", get(reads::stream))
@@ -74,11 +82,27 @@ pub fn router(api: Api) -> Router {
         .route("/v1/events", get(reads::events))
         .route("/v1/lanes/{lane}", get(reads::lane))
         .merge(models::routes())
+        .merge(open_routes(front, checks_host))
+        .fallback(|| async { Problem::not_found("there is nothing at this address; see the README for the routes") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .with_state(Arc::new(api));
+    if front.proxies.is_empty() {
+        return router;
+    }
+    router.layer(from_fn_with_state((front.clone(), clients), front::limit_clients))
+}
+
+/// What needs no token.
+fn open_routes(front: &Arc<Front>, checks_host: bool) -> Router<Arc<Api>> {
+    let routes = Router::new()
         .route("/v1/openapi.json", get(openapi::document))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .fallback(|| async { Problem::not_found("there is nothing at this address; see the README for the routes") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .with_state(Arc::new(api))
+        .route("/metrics", get(health::metrics));
+    if checks_host { routes.route_layer(from_fn_with_state(front.clone(), front::check_host)) } else { routes }
+}
+
+/// What the reserve is for.
+fn health_router(api: Api, front: &Arc<Front>, checks_host: bool) -> Router {
+    open_routes(front, checks_host).fallback(|| async { Problem::full() }).with_state(Arc::new(api))
 }

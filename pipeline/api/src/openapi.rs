@@ -83,6 +83,7 @@ fn responses(good: &[(&str, &str, Value)], refusals: &[u16]) -> Value {
             408 => "The body did not arrive in time",
             409 => "A rule forbids it, or the stream is at another version",
             413 => "The body, or an event in it, is too large",
+            421 => "The server is not known under this host",
             422 => "The data breaks its contract, or the key was used for another request",
             429 => "The tenant sends too many requests",
             _ => "The event store is away, or a lane is not ready",
@@ -281,19 +282,30 @@ fn model(shown: Shown, named: Named) -> Value {
 }
 
 fn readyz() -> Value {
-    let schema = json!({"type": "object", "required": ["ready", "lanes", "publisher"], "properties": {
-        "ready": {"type": "boolean"}, "lanes": {"type": "object"}, "publisher": {"type": ["object", "null"]}}});
+    let schema = json!({"type": "object", "required": ["ready", "lanes", "publisher", "commands"], "properties": {
+        "ready": {"type": "boolean"}, "lanes": {"type": "object"}, "publisher": {"type": ["object", "null"]},
+        "commands": {"type": ["object", "null"]}}});
     let answer = json!({"application/json": {"schema": schema}});
-    json!({"summary": "Every lane of this process, and its publisher, is at work and advancing", "responses": {
-        "200": {"description": "Ready", "content": answer}, "503": {"description": "Not ready, and why", "content": answer}}})
+    let mut answers = responses(&[], &[401, 403, 421, 429]);
+    answers["200"] = json!({"description": "Ready", "content": answer});
+    answers["503"] = json!({"description": "Not ready, and which part is not", "content": answer});
+    json!({
+        "operationId": "readiness",
+        "summary": "Every lane of this process, its publisher and its command side are at work and advancing",
+        "description": "Needs no token; with one of scope `admin` each part says how far it is and what it waits for.",
+        "security": [{}, {"token": []}],
+        "responses": answers,
+    })
 }
 
 fn plain(summary: &str, schema: Value) -> Value {
-    json!({"summary": summary, "responses": responses(&[("200", summary, schema)], &[])})
+    json!({"summary": summary, "responses": responses(&[("200", summary, schema)], &[421])})
 }
 
 fn text(summary: &str, content_type: &str) -> Value {
-    json!({"summary": summary, "responses": {"200": {"description": summary, "content": {content_type: {"schema": {"type": "string"}}}}}})
+    let mut responses = responses(&[], &[421]);
+    responses["200"] = json!({"description": summary, "content": {content_type: {"schema": {"type": "string"}}}});
+    json!({"summary": summary, "responses": responses})
 }
 
 fn problem() -> Value {

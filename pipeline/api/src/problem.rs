@@ -88,6 +88,26 @@ impl Problem {
         problem
     }
 
+    pub(crate) fn address_busy() -> Self {
+        let detail = "this address has too many requests under way; send fewer at once";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests", detail);
+        problem.retry_after = Some(1);
+        problem
+    }
+
+    pub(crate) fn full() -> Self {
+        let mut problem =
+            Self::unavailable("all of api.connections_max are in use, or all that one address may hold; try again");
+        problem.title = "Too many connections";
+        problem
+    }
+
+    pub(crate) fn misdirected() -> Self {
+        let detail =
+            "this server is not known under the name that the request gives as its host; api.hosts lists names";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "host", "Unknown host", detail)
+    }
+
     pub(crate) fn too_slow(limit: Duration) -> Self {
         let detail = format!("the body did not arrive within {} s", limit.as_secs());
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Too slow", detail)
@@ -119,6 +139,11 @@ impl Problem {
             .collect();
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "contract-violation", "The data breaks its contract", detail)
             .with("errors", errors.into())
+    }
+
+    /// Whether it may pass by itself.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
     }
 
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {

@@ -1,5 +1,6 @@
 //! Reading streams, events, snapshots, and a lane's progress. A tenant sees its own; everything else does not exist.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::{Principal, Scope};
 use weir_postgres::{DbError, Ledger, Page, RecordedEvent, inspect};
 
-use crate::auth::authenticate;
+use crate::auth::{authenticate, revoked};
 use crate::{Api, Problem, body};
 
 const LIMIT_DEFAULT: i64 = 100;
@@ -163,6 +164,7 @@ pub(crate) async fn wait_for_lane(
     }
     let asked = timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
     let deadline = tokio::time::Instant::now() + asked.unwrap_or(WAIT_MAX).min(WAIT_MAX);
+    let mut revoked = pin!(revoked(api, principal));
     loop {
         let client = api.database.get().await?;
         let mut rows = Ledger::rows(&**client).await?;
@@ -172,6 +174,9 @@ pub(crate) async fn wait_for_lane(
         if reached || tokio::time::Instant::now() >= deadline {
             return Ok(reached);
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(25)) => {}
+            problem = revoked.as_mut() => return Err(problem),
+        }
     }
 }

@@ -1,75 +1,242 @@
-//! Accepts connections, as many as there may be and of one address no more than its part, and gives each request's head its time, and
-//! each piece of an answer. `axum::serve` does none of it.
+//! Accepts connections, as many as there may be and of one address no more than its part; gives each request's head its time, and each
+//! piece of an answer; keeps a reserve, so that who asks for health is answered whatever others do. `axum::serve` does none of it.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::{Api, router};
+use crate::front::{Addresses, Front, Held, Peer};
+use crate::tls::HTTP_2;
+use crate::{Api, health_router, router};
 
 /// After an error of accepting (out of file descriptors, mostly) a moment may help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Requests under way get so long to finish when the server stops.
-const DRAIN_MAX: Duration = Duration::from_secs(8);
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Connections beyond all others, for health and metrics alone: one request each, and little time for it.
+const RESERVE: usize = 32;
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Requests of one connection at once.
+const STREAMS_MAX: u32 = 32;
+
+/// Of one request, names and values.
+const HEAD_MAX: u32 = 64 << 10;
+
+/// A connection of HTTP/2 that lives is asked for a sign of it so often, ends when it gives none, and ends in any case after a while: its
+/// client opens another one and notices nothing, while one that takes no answers is rid of.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const AGE_MAX: Duration = Duration::from_secs(600);
 
 /// Serves until `stop`, then lets the requests under way finish.
-pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) -> std::io::Result<()> {
-    let permits = Arc::new(Semaphore::new(api.limits.connections_max));
-    let addresses = Addresses::new(api.limits.connections_of_address_max);
-    let write_timeout = api.limits.body_timeout;
-    let mut connections = http1::Builder::new();
-    connections.timer(TokioTimer::new()).header_read_timeout(api.limits.header_timeout);
-    let service = TowerToHyperService::new(router(api));
-    let graceful = GracefulShutdown::new();
+pub async fn serve(listener: TcpListener, front: Front, api: Api, stop: CancellationToken) -> std::io::Result<()> {
+    // Where nobody but this machine comes, a name that is not ours is a trick; elsewhere only the owner knows the names.
+    let checks_host = listener.local_addr()?.ip().is_loopback() && front.proxies.is_empty() || !front.hosts.is_empty();
+    let renewing = front.tls.clone().map(|tls| tokio::spawn(tls.renew()));
+    let front = Arc::new(front);
+    let doors = Doors::new(&api, front.clone(), checks_host, stop.clone());
+    let open = TaskTracker::new();
+    while let Some((stream, peer, place)) = next(&listener, &doors, &stop).await {
+        open.spawn(doors.clone().serve(stream, peer.ip(), place));
+    }
+    drop(listener);
+    open.close();
+    // Who never reads its answer would keep the process up.
+    if tokio::time::timeout(DRAIN_MAX, open.wait()).await.is_err() {
+        tracing::warn!("some clients did not take their answers in time");
+    }
+    if let Some(renewing) = renewing {
+        renewing.abort();
+    }
+    Ok(())
+}
+
+/// The next connection that there is a place for; `None` when told to stop.
+async fn next(
+    listener: &TcpListener,
+    doors: &Doors,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr, Place)> {
     loop {
         let permit = tokio::select! {
-            () = stop.cancelled() => break,
-            permit = permits.clone().acquire_owned() => permit,
+            biased;
+            () = stop.cancelled() => return None,
+            permit = doors.usual.clone().acquire_owned() => Some(permit.ok()?),
+            // It is taken anew once somebody has come: by then a usual place may be free.
+            permit = doors.reserve.clone().acquire_owned() => { drop(permit.ok()?); None }
         };
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return None,
             accepted = listener.accept() => accepted,
         };
-        let (stream, address) = match accepted {
-            Ok((stream, address)) => (stream, address.ip()),
+        match accepted {
+            Ok((stream, peer)) => match doors.place(peer.ip(), permit) {
+                Some(place) => return Some((stream, peer, place)),
+                None => metrics::counter!("weir_http_connections_refused_total").increment(1),
+            },
             Err(error) => {
                 tracing::warn!(%error, "no connection accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        // One address that takes all there are would lock everybody else out.
-        let Some(place) = addresses.enter(address) else {
-            metrics::counter!("weir_http_connections_refused_total").increment(1);
-            continue;
-        };
-        let stream = TokioIo::new(prepared(stream, write_timeout));
-        let connection = graceful.watch(connections.serve_connection(stream, service.clone()));
-        tokio::spawn(async move {
-            let _held = (permit, place);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
+        }
+    }
+}
+
+/// What a connection holds while it lives.
+struct Place {
+    is_reserve: bool,
+    _permit: OwnedSemaphorePermit,
+    _of_address: Option<Held>,
+}
+
+/// Everything that connections share.
+#[derive(Clone)]
+struct Doors {
+    front: Arc<Front>,
+    usual: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
+    addresses: Addresses,
+    everything: TowerToHyperService<Router>,
+    health: TowerToHyperService<Router>,
+    header_timeout: Duration,
+    write_timeout: Duration,
+    stop: CancellationToken,
+}
+
+impl Doors {
+    fn new(api: &Api, front: Arc<Front>, checks_host: bool, stop: CancellationToken) -> Self {
+        let limits = &api.limits;
+        Self {
+            usual: Arc::new(Semaphore::new(limits.connections_max)),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            addresses: Addresses::new(limits.connections_of_address_max),
+            header_timeout: limits.header_timeout,
+            write_timeout: limits.body_timeout,
+            everything: TowerToHyperService::new(router(api.clone(), &front, checks_host)),
+            health: TowerToHyperService::new(health_router(api.clone(), &front, checks_host)),
+            front,
+            stop,
+        }
+    }
+
+    /// An address that takes all there are would lock everybody else out: beyond its part it is in the reserve, or out. Proxies ask for
+    /// many.
+    fn place(&self, peer: IpAddr, usual: Option<OwnedSemaphorePermit>) -> Option<Place> {
+        let usual = usual.or_else(|| self.usual.clone().try_acquire_owned().ok());
+        let is_proxy = self.front.is_proxy(peer);
+        if let Some(permit) = usual {
+            let held = if is_proxy { None } else { self.addresses.enter(peer) };
+            if is_proxy || held.is_some() {
+                return Some(Place { is_reserve: false, _permit: permit, _of_address: held });
             }
-        });
+        }
+        let permit = self.reserve.clone().try_acquire_owned().ok()?;
+        Some(Place { is_reserve: true, _permit: permit, _of_address: None })
     }
-    drop(listener);
-    // Who never reads its answer would keep the process up.
-    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some clients did not take their answers in time");
+
+    async fn serve(self, stream: TcpStream, peer: IpAddr, place: Place) {
+        let (head, write) = match place.is_reserve {
+            true => (RESERVE_TIMEOUT, RESERVE_TIMEOUT),
+            false => (self.header_timeout, self.write_timeout),
+        };
+        let stream = prepared(stream, write);
+        let Some(tls) = &self.front.tls else {
+            return self.serve_http1(stream, peer, place, head).await;
+        };
+        let mut stream = match tokio::time::timeout(head, tls.acceptor().accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
+            Err(_) => return tracing::debug!("TLS took too long"),
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
+            stream.get_mut().0.as_mut().set_read_timeout_pinned(Some(SILENCE_MAX));
+            return self.serve_http2(stream, peer, place).await;
+        }
+        self.serve_http1(stream, peer, place, head).await;
     }
-    Ok(())
+
+    async fn serve_http1<S>(self, stream: S, peer: IpAddr, place: Place, head: Duration)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(!place.is_reserve);
+        let service = if place.is_reserve { self.health } else { self.everything };
+        let stop = self.stop;
+        drive(builder.serve_connection(TokioIo::new(stream), with_peer(service, peer)), stop.cancelled()).await;
+        drop(place);
+    }
+
+    async fn serve_http2<S>(self, stream: S, peer: IpAddr, place: Place)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEAD_MAX);
+        builder.keep_alive_interval(Some(PING_INTERVAL)).keep_alive_timeout(PING_INTERVAL);
+        let service = if place.is_reserve { self.health } else { self.everything };
+        let age = if place.is_reserve { RESERVE_TIMEOUT } else { AGE_MAX };
+        let ends = async {
+            // Whichever comes first; a sum type of no interest.
+            drop(tokio::time::timeout(age, self.stop.cancelled()).await);
+        };
+        drive(builder.serve_connection(TokioIo::new(stream), with_peer(service, peer)), ends).await;
+        drop(place);
+    }
+}
+
+/// Tells each request where it comes from.
+fn with_peer(
+    service: TowerToHyperService<Router>,
+    peer: IpAddr,
+) -> impl HttpService<Incoming, ResBody = axum::body::Body, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        service.call(request)
+    })
+}
+
+/// To the connection's end; once `ends` says so, it takes nothing new, and what is under way has its time.
+async fn drive<C>(connection: C, ends: impl Future<Output = ()>)
+where
+    C: GracefulConnection,
+    C::Error: std::fmt::Display,
+{
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = ends => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            let Ok(ended) = tokio::time::timeout(DRAIN_MAX, connection).await else { return };
+            ended
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
 }
 
 /// A client that does not take its answer ends its connection, not others'.
@@ -81,45 +248,4 @@ fn prepared(stream: TcpStream, write_timeout: Duration) -> Pin<Box<TimeoutStream
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     Box::pin(stream)
-}
-
-/// How many connections each address holds.
-#[derive(Clone)]
-struct Addresses {
-    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    max: usize,
-}
-
-/// One of an address's connections, until dropped.
-struct Held {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn new(max: usize) -> Self {
-        Self { held: Arc::default(), max }
-    }
-
-    fn enter(&self, address: IpAddr) -> Option<Held> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(address).or_default();
-        if *count >= self.max {
-            return None;
-        }
-        *count += 1;
-        Some(Held { addresses: self.clone(), address })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut held = self.addresses.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = held.get(&self.address).copied().unwrap_or(0).saturating_sub(1);
-        if left == 0 {
-            held.remove(&self.address);
-        } else {
-            held.insert(self.address, left);
-        }
-    }
 }

@@ -16,4 +16,4 @@ pub use headers::Headers;
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{BoxError, Claim, Sink, SinkError};
 pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span, Started, ordering_key};
-pub use status::{LanePhase, LaneStatus, PUBLISHER, StatusBoard};
+pub use status::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, StatusBoard};

@@ -1,4 +1,4 @@
-//! What each part of this process is doing, its lanes and its publisher: for readiness, the status command, and the demo's screen.
+//! What each part of this process is doing, its lanes, its publisher and its command side: for readiness, the status command, and the demo's screen.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 /// The publisher's name among the parts of a process; no lane has it.
 pub const PUBLISHER: &str = "publisher";
+
+/// The name of the command side among the parts of a process: what appends to the event store; no lane has it.
+pub const COMMANDS: &str = "commands";
 
 /// Where a part stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +114,11 @@ impl StatusBoard {
         }
     }
 
-    /// All lanes now, by name; the publisher is none.
+    /// All lanes now, by name; the publisher and the command side are none.
     #[must_use]
     pub fn lanes(&self) -> BTreeMap<String, LaneStatus> {
         let mut parts = self.read();
-        parts.remove(PUBLISHER);
+        parts.retain(|name, _| ![PUBLISHER, COMMANDS].contains(&name.as_str()));
         parts
     }
 

@@ -194,6 +194,13 @@ pub(crate) async fn append(
     rows.iter().map(answer).collect()
 }
 
+/// Whether commands could be stored: their order's lock can be had, and what is written reaches the disk.
+pub(crate) async fn probe(client: &Client) -> Result<(), DbError> {
+    const SQL: &str = "DO $$ BEGIN LOCK TABLE append_order IN EXCLUSIVE MODE; INSERT INTO append_order DEFAULT VALUES; \
+         DELETE FROM append_order; END $$";
+    client.batch_execute(SQL).await.during("trying whether commands can be stored")
+}
+
 fn answer(row: &tokio_postgres::Row) -> Result<Appended, DbError> {
     const ACTION: &str = "reading the event store's answer";
     let wrong = |what: String| DbError::new(ACTION, ErrorKind::Permanent, what);

@@ -7,12 +7,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_engine::failpoint;
 use weir_engine::retry::{Backoff, chain};
+use weir_engine::{COMMANDS, LanePhase, StatusBoard, failpoint};
 
 use crate::append::{self, Append, Appended, Expected};
 use crate::database::Database;
 use crate::error::{DbError, ErrorKind};
+
+/// While commands are refused, how often it is tried whether one could be stored again: whoever sends them may have been told to stay
+/// away until then.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limits of the queue and its batches (P8).
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +69,13 @@ pub struct GroupCommit {
 }
 
 impl GroupCommit {
-    /// Starts the appender; it ends when `stop` is cancelled and the queue is empty, or every handle is gone.
+    /// Starts the appender; it ends when `stop` is cancelled and the queue is empty, or every handle is gone. It says on the board whether
+    /// commands can be stored.
     #[must_use]
-    pub fn start(database: Database, limits: GroupCommitLimits, stop: CancellationToken) -> Self {
+    pub fn start(database: Database, limits: GroupCommitLimits, board: StatusBoard, stop: CancellationToken) -> Self {
         let (queue, commands) = mpsc::channel(limits.queue_max);
-        let worker = Worker { database, limits, commands, pending: VecDeque::new(), stop };
+        let mut worker = Worker { database, limits, commands, pending: VecDeque::new(), board, refuses: false, stop };
+        worker.tell(None);
         tokio::spawn(worker.run());
         Self { queue }
     }
@@ -91,6 +97,8 @@ struct Worker {
     limits: GroupCommitLimits,
     commands: mpsc::Receiver<Pending>,
     pending: VecDeque<Pending>,
+    board: StatusBoard,
+    refuses: bool,
     stop: CancellationToken,
 }
 
@@ -103,6 +111,10 @@ impl Worker {
                     () = self.stop.cancelled() => {
                         self.commands.close();
                         self.commands.recv().await
+                    }
+                    () = tokio::time::sleep(PROBE_INTERVAL), if self.refuses => {
+                        self.probe().await;
+                        continue;
                     }
                 };
                 match next {
@@ -174,7 +186,25 @@ impl Worker {
         batch
     }
 
-    async fn commit(&self, batch: Vec<Pending>) {
+    /// Says whether commands can be stored.
+    fn tell(&mut self, trouble: Option<String>) {
+        self.refuses = trouble.is_some();
+        self.board.update(COMMANDS, |status| {
+            status.phase = if trouble.is_some() { LanePhase::Waiting } else { LanePhase::Running };
+            status.trouble = trouble;
+        });
+    }
+
+    async fn probe(&mut self) {
+        let probed = async {
+            let client = self.database.get().await?;
+            append::probe(&client).await
+        };
+        let trouble = probed.await.err().map(|error| chain(&error));
+        self.tell(trouble);
+    }
+
+    async fn commit(&mut self, batch: Vec<Pending>) {
         let (commands, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
         let answers = self.append_bisecting(&commands).await;
         for (reply, answer) in replies.into_iter().zip(answers) {
@@ -184,9 +214,14 @@ impl Worker {
     }
 
     /// One command whose data Postgres cannot hold must not fail the others: halve until it stands alone.
-    async fn append_bisecting(&self, commands: &[Append]) -> Vec<Result<Appended, AppendError>> {
+    async fn append_bisecting(&mut self, commands: &[Append]) -> Vec<Result<Appended, AppendError>> {
         match self.append_retrying(commands).await {
-            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Ok(answers) => {
+                if self.refuses {
+                    self.tell(None);
+                }
+                answers.into_iter().map(Ok).collect()
+            }
             Err(error) if error.kind() == ErrorKind::Data && commands.len() > 1 => {
                 let (left, right) = commands.split_at(commands.len() / 2);
                 let mut answers = Box::pin(self.append_bisecting(left)).await;
@@ -199,6 +234,7 @@ impl Worker {
                     ErrorKind::Data => AppendError::Data { reason },
                     ErrorKind::Unavailable | ErrorKind::Permanent => {
                         tracing::warn!(commands = commands.len(), error = reason, "not appended");
+                        self.tell(Some(reason.clone()));
                         AppendError::Unavailable { reason }
                     }
                 };
@@ -208,7 +244,7 @@ impl Worker {
     }
 
     /// An unknown outcome repeats the same ids, which the event store recognises.
-    async fn append_retrying(&self, commands: &[Append]) -> Result<Vec<Appended>, DbError> {
+    async fn append_retrying(&mut self, commands: &[Append]) -> Result<Vec<Appended>, DbError> {
         let started = Instant::now();
         let mut backoff = Backoff::default();
         loop {
@@ -216,6 +252,7 @@ impl Worker {
                 Err(error)
                     if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after =>
                 {
+                    self.tell(Some(chain(&error)));
                     // Even while stopping: whoever waits for an answer gets one.
                     backoff.wait(&CancellationToken::new()).await;
                 }

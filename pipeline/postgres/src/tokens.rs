@@ -167,6 +167,13 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// Whether the token is still there, for what takes longer than a moment.
+    pub async fn is_valid(&self, principal: &Principal) -> Result<bool, DbError> {
+        Ok(self.kept.get(principal.token_id.clone()).await?.is_some())
+    }
+}
+
 const CHECKING: &str = "checking a token";
 
 /// The tokens of these ids, in their order.
