@@ -105,7 +105,7 @@ async fn the_readers_role_takes_no_lock_and_makes_nothing() {
     for (role, password) in [("weir", "owner_password"), ("weir_owner", "worker_password")] {
         let url =
             format!("postgres://{role}:{}@127.0.0.1:{}/postgres", known[password].as_str().unwrap(), known["port"]);
-        let error = weir_tests::weir::try_connect(&url).await.err().expect("refused");
+        let error = weir_tests::weir::try_connect(&url).await.expect_err("refused");
         assert!(format!("{error:?}").contains("no pg_hba.conf entry"), "{error:?}");
     }
     // weir works as somebody who is no superuser.

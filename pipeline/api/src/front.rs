@@ -45,7 +45,7 @@ impl Front {
     /// that the page's owner points there; that name is none of ours.
     fn knows(&self, host: &str) -> bool {
         let name = host_name(host).to_ascii_lowercase();
-        name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.iter().any(|known| *known == name)
+        name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name)
     }
 }
 
