@@ -57,6 +57,12 @@ fn schema_completions_and_manual_are_there() {
     assert_eq!(schema["properties"]["api"]["properties"]["listen"]["default"], "127.0.0.1:8626");
     assert!(weir.ok(&["completions", "bash"]).contains("dead-letters"));
     assert!(weir.ok(&["man"]).contains("weir"));
+    let bare = std::process::Command::new(weir_tests::binary()).output().unwrap();
+    let words = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(
+        bare.status.code() == Some(2) && words.contains("Where to begin") && words.contains("\\d lists"),
+        "{words}"
+    );
     assert!(!weir.path().exists(), "none of these touches the data directory");
 }
 

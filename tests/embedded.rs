@@ -15,8 +15,20 @@ async fn the_demo_drives_all_ten_event_types_and_ends_all_equal() {
     assert_eq!((counts.len(), counts.values().sum::<i64>()), (10, 1500), "{counts:?}");
     assert!(counts.values().all(|n| *n > 0), "{counts:?}");
     assert!(table.as_array().unwrap().iter().all(|row| row["equal"] == true), "{table}");
-    // And again on the same data directory.
-    weir.ok(&["demo", "--events", "500", "--rate", "1500"]);
+    // And again on the same data directory. What it says to try works as it is pasted.
+    let again = weir.run(&["demo", "--events", "500", "--rate", "1500"]);
+    let words = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.success(), "{words}");
+    let lines: Vec<&str> = words.lines().skip_while(|line| !line.starts_with("worth trying")).skip(1).collect();
+    assert_eq!(lines.len(), 3, "{words}");
+    for line in lines {
+        let tried = std::process::Command::new("sh").args(["-c", line]).output().unwrap();
+        assert!(
+            tried.status.success() && !tried.stdout.is_empty(),
+            "{line}: {}",
+            String::from_utf8_lossy(&tried.stderr)
+        );
+    }
     assert_eq!(history_counts(&weir.verify()).values().sum::<i64>(), 2000);
 }
 
@@ -146,6 +158,15 @@ async fn bad_sql_prints_the_position() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(words.contains("scoer") && words.contains("(line 2, column 3)"), "{words}");
+    // A name that is nearly right is taken for a slip.
+    for (query, meant) in [
+        ("SELECT * FROM evnts", "did you mean `events`"),
+        ("SELECT evnt_type FROM events", "did you mean 'events.event_type'"),
+    ] {
+        let output = weir.run(&["sql", query]);
+        let words = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        assert!(output.status.code() == Some(1) && words.contains(meant), "{words}");
+    }
     let output = weir.run(&["sql", "SELEC 1"]);
     let words = String::from_utf8_lossy(&output.stderr).to_lowercase();
     assert!(output.status.code() == Some(1) && words.contains("line: 1") && words.contains("column: 1"), "{words}");

@@ -42,6 +42,14 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Acce
 const OTHERS: u32 = 0o077;
 
 /// From here on what this process and its children make is the user's alone.
+/// Takes as many file descriptors as the system gives: connections, files and sockets are limited by settings of their own.
+pub(crate) fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What was allowed before stays allowed.
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap_or(());
+}
+
 pub(crate) fn keep_private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }

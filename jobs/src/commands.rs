@@ -34,9 +34,20 @@ use crate::output::{self, Format};
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, a difference that `verify` found, or something that `status` finds not to be well (stderr says which); \
     2 a wrong command line; 130 told to stop twice; 137 killed.";
 
+/// What to type first.
+const BEGIN: &str = "Where to begin:
+  weir demo                                everything in one process, driven by made-up learners; Ctrl-C ends it
+  weir up                                  the same without learners: event store, lanes, HTTP side
+  weir token create --scopes command,read  a token for the HTTP side; GET /v1/openapi.json says what that is
+  weir sql                                 a prompt over the history; \\d lists its tables
+  weir status                              what runs, and what is not well
+  weir verify                              does every number agree?
+
+";
+
 /// A learning platform's event stream, measured exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, about, after_help = EXIT_CODES)]
+#[command(name = "weir", version, about, after_help = format!("{BEGIN}{EXIT_CODES}"))]
 pub(crate) struct Cli {
     /// Where everything is kept [default: /var/lib/weir for root, ~/.local/share/weir for others; the demo's: weir-demo beside it]
     #[arg(long, global = true, env = "WEIR_DATA_DIR", value_name = "DIR")]

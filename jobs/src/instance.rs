@@ -319,6 +319,7 @@ pub(crate) fn handlers(
         limits: Arc::new(attached.settings.api.limits()),
         parts: attached.settings.parts().into_iter().map(str::to_owned).collect(),
         layout: weir_api::Layout::default(),
+        scraped: weir_api::Scraped::default(),
     })
 }
 
@@ -344,7 +345,7 @@ pub(crate) async fn listen(setting: &str, address: &str, settings: &Settings) ->
     })?;
     let (front, local) = (settings.api.front()?, listener.local_addr()?);
     let is_plain = front.tls.is_none() && front.proxies.is_empty();
-    if is_plain && !local.ip().is_loopback() && !settings.api.plaintext_beyond_loopback {
+    if is_plain && !local.ip().is_loopback() && !front.plaintext_beyond_loopback {
         return Err(format!(
             "{setting} = {address} is reached from beyond this machine, and tokens would go there in clear: set api.tls.certificate and \
              api.tls.key, or api.trusted_proxies where a proxy with TLS is in front, or api.plaintext_beyond_loopback = true where the \

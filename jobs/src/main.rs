@@ -23,6 +23,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     access::keep_private();
+    access::raise_open_files();
     let cli = commands::Cli::parse();
     logging::start(cli.log_format, cli.command.is_quiet());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

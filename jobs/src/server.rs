@@ -7,6 +7,7 @@
 //! weir reaches it by a socket within the cluster's directory, where nobody else can put one, and works as a role that is no superuser.
 //! TCP is for readers alone.
 
+mod child;
 mod cluster;
 mod roles;
 
@@ -17,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -27,6 +28,8 @@ use tokio_postgres::NoTls;
 
 use crate::access::{self, AccessError};
 use crate::data_dir::{DataDir, DataDirError, write_bytes, write_durably};
+
+use child::Child;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -263,6 +266,8 @@ impl Server {
     /// connect to the one that it had, and whoever took that is not asked to be our database.
     async fn ensure_running(&mut self, may_move: bool) -> Result<(), ServerError> {
         if self.answers_superuser().await {
+            // Somebody else may have started it again after ours had ended.
+            self.child = self.child.take().filter(|child| !child.has_ended());
             return Ok(());
         }
         cluster::prepare(&self.cluster(), cluster_user()?)?;
@@ -270,7 +275,7 @@ impl Server {
         let started = Instant::now();
         let (mut tried, mut moved) = (false, false);
         while started.elapsed() < START_TIMEOUT {
-            if self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None))) {
+            if self.child.as_ref().is_none_or(Child::has_ended) {
                 // A server that was killed may leave processes behind that hold its memory for a moment: try again.
                 if tried {
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -312,7 +317,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(io_error("opening the server's log"))?)
             .stderr(log);
-        command.spawn().map_err(io_error("starting postgres"))
+        Child::spawn(command).map_err(io_error("starting postgres"))
     }
 
     fn move_port(&mut self) -> Result<(), ServerError> {
@@ -327,22 +332,31 @@ impl Server {
         let text = fs::read_to_string(self.cluster().join("postmaster.pid")).ok()?;
         let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
         // Postgres works in its data directory.
-        let works_in = fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()?;
+        let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
         let cluster = fs::metadata(self.cluster()).ok()?;
-        ((works_in.dev(), works_in.ino()) == (cluster.dev(), cluster.ino())).then_some(pid)
+        let is_it = match fs::metadata(process.join("cwd")) {
+            Ok(works_in) => (works_in.dev(), works_in.ino()) == (cluster.dev(), cluster.ino()),
+            // In a container root may not look into processes of other users; that it is the cluster's user's has to do.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::metadata(&process).is_ok_and(|of| of.uid() == cluster.uid())
+            }
+            Err(_) => false,
+        };
+        is_it.then_some(pid)
     }
 
     /// Restarts the server whenever it has died, until dropped.
     pub(crate) async fn supervise(&mut self) -> ServerError {
         loop {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
-            if !ended && self.pid().is_some() {
+            let lives = match &self.child {
+                Some(child) => !child.has_ended(),
+                None => self.pid().is_some(),
+            };
+            if lives {
                 continue;
             }
             tracing::warn!("the embedded Postgres server died; starting it again");
-            // Our child may be on its way out and not there to be waited for yet. It must be waited for all the same: to Postgres a process
-            // that nobody waited for is one that runs.
             let restarted = match self.dir.lock_server().await {
                 Ok(_starting) => self.ensure_running(false).await,
                 Err(error) => Err(error.into()),
@@ -363,8 +377,8 @@ impl Server {
         rustix::process::kill_process(pid, Signal::INT).map_err(failed)?;
         let started = Instant::now();
         while started.elapsed() < STOP_TIMEOUT {
-            if let Some(child) = &mut self.child {
-                if !matches!(child.try_wait(), Ok(None)) {
+            if let Some(child) = &self.child {
+                if child.has_ended() {
                     return Ok(());
                 }
             } else if self.pid().is_none() {

@@ -58,7 +58,7 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Api {
     pub(crate) listen: String,
-    pub(crate) plaintext_beyond_loopback: bool,
+    plaintext_beyond_loopback: bool,
     trusted_proxies: Vec<String>,
     hosts: Vec<String>,
     tls: TlsFiles,
@@ -86,7 +86,8 @@ impl Api {
         };
         // Both were looked at when the settings were read.
         let proxies = self.trusted_proxies.iter().filter_map(|text| network(text)).collect();
-        Ok(Front { tls, proxies, hosts: self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect() })
+        let hosts = self.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        Ok(Front { tls, proxies, hosts, plaintext_beyond_loopback: self.plaintext_beyond_loopback })
     }
 
     /// The first entry that is no address or network, and what to do about it.

@@ -79,6 +79,7 @@ pub(crate) fn run() {
             limits: Arc::new(weir_api::Limits::new(NonZeroU32::MAX, 1000, minute, minute, 1 << 30)),
             parts: Vec::new(),
             layout: weir_api::Layout::default(),
+            scraped: weir_api::Scraped::default(),
         };
         tokio::spawn(weir_api::serve(listener, weir_api::Front::default(), handlers, CancellationToken::new()));
         (service, api, token)

@@ -24,6 +24,7 @@ pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use weir::{Up, Weir};
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -45,10 +46,21 @@ pub fn binary() -> &'static PathBuf {
     binary_of("weir")
 }
 
+/// What the tests use beside Rust is looked for once. Without it they would fail one by one, each in words of its own.
+fn require_tools() {
+    let checked = Command::new(root().join(".ci/setup")).args(["--check", "test"]).output().unwrap();
+    if !checked.status.success() {
+        let words = [checked.stdout, checked.stderr].concat();
+        std::io::stderr().write_all(&words).unwrap();
+        std::process::exit(101);
+    }
+}
+
 /// A binary of this workspace, built once with the profile and features of the tests themselves.
 pub fn binary_of(name: &str) -> &'static PathBuf {
     static BINARIES: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
     let binaries = BINARIES.get_or_init(|| {
+        require_tools();
         let mut cargo = Command::new(env!("CARGO"));
         // What `cargo test` says about this package would be news to the build scripts of others (ring watches these), and
         // half of everything would be built anew.

@@ -95,6 +95,7 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
     };
     screen.close();
     end_at_second_signal();
+    let next = next_steps(&instance.view);
     let (attached, stopped) = instance.stop().await?;
     let failure = failure.or(stopped);
     let equal = if finished && failure.is_none() {
@@ -103,10 +104,25 @@ pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<
         Ok(true)
     };
     attached.detach().await?;
+    if failure.is_none() {
+        next.iter().for_each(|line| complain(line));
+    }
     match failure {
         Some(error) => Err(error),
         None => Ok(if equal? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
     }
+}
+
+/// What is worth trying on what a demo left, each to be pasted.
+fn next_steps(instance: &View) -> [String; 4] {
+    let dir = instance.attached.dir.path().display();
+    let weir = std::env::current_exe().map_or_else(|_| "weir".to_owned(), |path| path.display().to_string());
+    [
+        "worth trying on what is left:".to_owned(),
+        format!("  {weir} ask attempts_by_assessment --data-dir {dir}"),
+        format!("  {weir} sql --data-dir {dir} 'SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 2 DESC'"),
+        format!("  {weir} status --data-dir {dir}"),
+    ]
 }
 
 /// For the curl line; the secret stays in a file of the data directory that only its owner reads.

@@ -24,7 +24,8 @@ const PASSED: [&str; 6] = [
 ];
 
 /// Settings whose names say that nobody else should see them.
-const SECRETS: [&str; 4] = ["secret", "password", "token", "access_key"];
+const SECRETS: [&str; 8] =
+    ["secret", "password", "token", "access_key", "account_key", "key.pem", "credentials", "sas_key"];
 
 /// Names of the layers, as people see them.
 const DEFAULT: &str = "default";
@@ -245,11 +246,22 @@ fn leaves(dict: &Dict) -> Vec<(String, Value)> {
     found
 }
 
-/// Passwords within URLs are the only secrets that settings hold.
+/// Of a URL, the password, wherever it stands.
 fn redact(value: serde_json::Value) -> serde_json::Value {
     let Some(mut url) = value.as_str().and_then(|text| url::Url::parse(text).ok()) else { return value };
-    if url.password().is_none() || url.set_password(Some("***")).is_err() {
+    let is_secret = |name: &str| SECRETS.iter().any(|secret| name.to_ascii_lowercase().contains(secret));
+    let in_query = url.query_pairs().any(|(name, _)| is_secret(&name));
+    if url.password().is_none() && !in_query {
         return value;
+    }
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return serde_json::Value::String("***".to_owned());
+    }
+    if in_query {
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let shown =
+            pairs.iter().map(|(name, value)| (name.as_str(), if is_secret(name) { "***" } else { value.as_str() }));
+        url.query_pairs_mut().clear().extend_pairs(shown);
     }
     serde_json::Value::String(url.to_string())
 }

@@ -1,7 +1,7 @@
 //! How clients come to the HTTP side: by TLS or without, through proxies or at once, under which names.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
@@ -22,6 +22,8 @@ pub struct Front {
     pub proxies: Vec<IpNet>,
     /// Names under which it is reached, beside addresses and `localhost`.
     pub hosts: Vec<String>,
+    /// Whether those who come from beyond this machine, and not through a proxy, may send their tokens in clear.
+    pub plaintext_beyond_loopback: bool,
 }
 
 impl Front {
@@ -29,16 +31,27 @@ impl Front {
         self.proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// Who asks: the nearest address before the trusted proxies. `None` when it is the peer itself.
+    /// Whether a connection from there may be served at all.
+    pub(crate) fn admits(&self, peer: IpAddr) -> bool {
+        self.tls.is_some() || self.plaintext_beyond_loopback || peer.is_loopback() || self.is_proxy(peer)
+    }
+
+    /// Who asks: the nearest address before the trusted proxies, and the peer where a proxy names none that can be read. `None` for the
+    /// peer's own requests.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         if !self.is_proxy(peer) {
             return None;
         }
-        let said = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let hops: Vec<&str> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
-        let nearest = hops.iter().rev().map(|hop| hop.parse().ok());
+        // As bytes: what a client wrote before is none of a proxy's business, and need be no text.
+        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         // Whatever stands before the first address that no trusted proxy has is the client's own invention.
-        nearest.map_while(|address: Option<IpAddr>| address).find(|address| !self.is_proxy(*address))
+        let mut addresses = hops.map(|hop| hop_address(hop).unwrap_or(peer));
+        let first = addresses.next()?;
+        if !self.is_proxy(first) {
+            return Some(first);
+        }
+        Some(addresses.find(|address| *address == peer || !self.is_proxy(*address)).unwrap_or(peer))
     }
 
     /// Whether a request may name this host. A page of somewhere else can make a browser ask a server of its own machine, under a name
@@ -46,6 +59,21 @@ impl Front {
     fn knows(&self, host: &str) -> bool {
         let name = host_name(host).to_ascii_lowercase();
         name == "localhost" || name.parse::<IpAddr>().is_ok() || self.hosts.contains(&name)
+    }
+}
+
+/// An address as proxies write it: alone, with a port, in brackets.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    text.parse().ok().or_else(|| host_name(text).parse().ok()).map(|address: IpAddr| address.to_canonical())
+}
+
+/// Whom an address stands for: of IPv6 one client has a whole network of 64 bits, of loopback every address is the same machine.
+fn whom(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -105,6 +133,7 @@ impl Addresses {
     }
 
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Held> {
+        let address = whom(address);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
         if *count >= self.max {
@@ -138,7 +167,8 @@ mod tests {
         let client = |peer: &str, lines: &[&str]| {
             let mut headers = HeaderMap::new();
             for line in lines {
-                headers.append("x-forwarded-for", line.parse().expect("a header"));
+                let value = line.chars().map(|c| u8::try_from(u32::from(c)).expect("a byte")).collect::<Vec<_>>();
+                headers.append("x-forwarded-for", value.try_into().expect("a header"));
             }
             front.client(peer.parse().expect("an address"), &headers).map(|address| address.to_string())
         };
@@ -146,14 +176,31 @@ mod tests {
         assert_eq!(client("::1", &["6.6.6.6", "192.0.2.7"]).as_deref(), Some("192.0.2.7"));
         // Not from whom it comes by itself, and nothing that is no address.
         assert_eq!(client("192.0.2.1", &["192.0.2.7"]), None);
-        assert_eq!(client("10.0.0.1", &["192.0.2.7, unknown"]), None);
+        assert_eq!(client("10.0.0.1", &["192.0.2.7, unknown"]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(client("10.0.0.1", &["unknown, 10.0.0.2"]).as_deref(), Some("10.0.0.1"));
         assert_eq!(client("10.0.0.1", &[]), None);
+        // What a client puts before does not hide it, be it text or not; proxies may write ports.
+        assert_eq!(client("10.0.0.1", &["\u{ff}, 192.0.2.7:4711"]).as_deref(), Some("192.0.2.7"));
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:80"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(client("10.0.0.1", &["::ffff:192.0.2.7"]).as_deref(), Some("192.0.2.7"));
+    }
+
+    #[test]
+    fn one_client_has_one_share_whatever_address_it_takes() {
+        let addresses = Addresses::new(2);
+        let enter = |address: &str| addresses.enter(address.parse().expect("an address"));
+        let held = (enter("127.0.0.1"), enter("127.9.9.9"), enter("2001:db8::1"), enter("2001:db8::2"));
+        assert!(held.0.is_some() && held.1.is_some() && held.2.is_some() && held.3.is_some());
+        assert!(enter("::ffff:127.0.0.2").is_none() && enter("2001:db8::3").is_none());
+        assert!(enter("2001:db8:0:1::1").is_some() && enter("192.0.2.1").is_some());
+        drop(held);
+        assert!(enter("127.0.0.3").is_some());
     }
 
     #[test]
     fn names_of_others_are_not_known() {
         let front = Front { hosts: vec!["weir.example".to_owned()], ..Front::default() };
-        let known = ["localhost", "LOCALHOST:8626", "127.0.0.1:8626", "[::1]:8626", "[::1]", "::1", "weir.example:443"];
+        let known = ["localhost", "LOCALHOST:8626", "127.0.0.1:8626", "[::1]:8626", "[::1]", "weir.example:443"];
         assert!(known.into_iter().all(|host| front.knows(host)));
         assert!(
             !["evil.example", "localhost.evil.example:80", "", "weir.example.", "x"].iter().any(|h| front.knows(h))

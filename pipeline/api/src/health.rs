@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER};
 use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
@@ -85,8 +88,27 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> R
         .into_response())
 }
 
+/// What was last scraped, for those who asked before it was begun: any number of them takes one connection of the database.
+#[derive(Debug, Clone, Default)]
+pub struct Scraped(Arc<Mutex<Option<(Instant, Bytes)>>>);
+
 /// The committed totals, the same from every process, and this process's own metrics.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let asked = Instant::now();
+    let mut last = api.scraped.0.lock().await;
+    let text = match last.as_ref() {
+        Some((begun, text)) if *begun >= asked => text.clone(),
+        _ => {
+            let begun = Instant::now();
+            let text = Bytes::from(scrape(&api).await);
+            *last = Some((begun, text.clone()));
+            text
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn scrape(api: &Api) -> String {
     for (name, part) in api.board.read() {
         for phase in LanePhase::ALL {
             let labels = [("part", name.clone()), ("phase", phase.as_str().to_owned())];
@@ -141,8 +163,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         Err(_) => (0.0, String::new()),
     };
     metrics::gauge!("weir_totals_readable").set(up);
-    let text = format!("{totals}{}", api.process_metrics.render());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    format!("{totals}{}", api.process_metrics.render())
 }
 
 #[allow(clippy::as_conversions, reason = "Prometheus values are doubles by definition")]

@@ -29,7 +29,7 @@ use weir_postgres::{CommandService, Database, EventStore};
 use crate::front::Addresses;
 
 pub use front::Front;
-pub use health::exporter;
+pub use health::{Scraped, exporter};
 pub use limits::Limits;
 pub use models::Layout;
 pub use problem::Problem;
@@ -69,6 +69,8 @@ pub struct Api {
     pub parts: Vec<String>,
     /// Whether the read models are of this build's layout.
     pub layout: Layout,
+    /// What was last scraped.
+    pub scraped: Scraped,
 }
 
 /// The routes.

@@ -1,10 +1,11 @@
 //! Accepts connections, as many as there may be and of one address no more than its part; gives each request's head its time, and each
 //! piece of an answer; keeps a reserve, so that who asks for health is answered whatever others do. `axum::serve` does none of it.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,9 +32,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Requests under way get so long to finish when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// Connections beyond all others, for health and metrics alone: one request each, and little time for it.
+/// Connections beyond all others, for health and metrics alone: one request each, little time for it, and the oldest goes when another
+/// one comes.
 const RESERVE: usize = 32;
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
+const RESERVE_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Requests of one connection at once.
 const STREAMS_MAX: u32 = 32;
@@ -47,6 +50,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const AGE_MAX: Duration = Duration::from_secs(600);
 
+/// What is under way on it then may still take as long as the longest request.
+const AGED_DRAIN_MAX: Duration = Duration::from_secs(60);
+
 /// Serves until `stop`, then lets the requests under way finish.
 pub async fn serve(listener: TcpListener, front: Front, api: Api, stop: CancellationToken) -> std::io::Result<()> {
     // Where nobody but this machine comes, a name that is not ours is a trick; elsewhere only the owner knows the names.
@@ -56,7 +62,7 @@ pub async fn serve(listener: TcpListener, front: Front, api: Api, stop: Cancella
     let doors = Doors::new(&api, front.clone(), checks_host, stop.clone());
     let open = TaskTracker::new();
     while let Some((stream, peer, place)) = next(&listener, &doors, &stop).await {
-        open.spawn(doors.clone().serve(stream, peer.ip(), place));
+        open.spawn(doors.clone().serve(stream, peer.ip().to_canonical(), place));
     }
     drop(listener);
     open.close();
@@ -77,19 +83,12 @@ async fn next(
     stop: &CancellationToken,
 ) -> Option<(TcpStream, SocketAddr, Place)> {
     loop {
-        let permit = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            permit = doors.usual.clone().acquire_owned() => Some(permit.ok()?),
-            // It is taken anew once somebody has come: by then a usual place may be free.
-            permit = doors.reserve.clone().acquire_owned() => { drop(permit.ok()?); None }
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => return None,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match doors.place(peer.ip(), permit) {
+            Ok((stream, peer)) => match doors.place(peer.ip().to_canonical()) {
                 Some(place) => return Some((stream, peer, place)),
                 None => metrics::counter!("weir_http_connections_refused_total").increment(1),
             },
@@ -102,10 +101,28 @@ async fn next(
 }
 
 /// What a connection holds while it lives.
-struct Place {
-    is_reserve: bool,
-    _permit: OwnedSemaphorePermit,
-    _of_address: Option<Held>,
+enum Place {
+    Usual { _permit: OwnedSemaphorePermit, _of_address: Option<Held> },
+    Reserve { evicted: CancellationToken },
+}
+
+/// The connections beyond all others, oldest first.
+#[derive(Clone, Default)]
+struct Reserve(Arc<Mutex<VecDeque<CancellationToken>>>);
+
+impl Reserve {
+    fn enter(&self) -> Place {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|evicted| !evicted.is_cancelled());
+        if open.len() >= RESERVE
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.cancel();
+        }
+        let evicted = CancellationToken::new();
+        open.push_back(evicted.clone());
+        Place::Reserve { evicted }
+    }
 }
 
 /// Everything that connections share.
@@ -113,7 +130,7 @@ struct Place {
 struct Doors {
     front: Arc<Front>,
     usual: Arc<Semaphore>,
-    reserve: Arc<Semaphore>,
+    reserve: Reserve,
     addresses: Addresses,
     everything: TowerToHyperService<Router>,
     health: TowerToHyperService<Router>,
@@ -127,7 +144,7 @@ impl Doors {
         let limits = &api.limits;
         Self {
             usual: Arc::new(Semaphore::new(limits.connections_max)),
-            reserve: Arc::new(Semaphore::new(RESERVE)),
+            reserve: Reserve::default(),
             addresses: Addresses::new(limits.connections_of_address_max),
             header_timeout: limits.header_timeout,
             write_timeout: limits.body_timeout,
@@ -138,29 +155,41 @@ impl Doors {
         }
     }
 
-    /// An address that takes all there are would lock everybody else out: beyond its part it is in the reserve, or out. Proxies ask for
-    /// many.
-    fn place(&self, peer: IpAddr, usual: Option<OwnedSemaphorePermit>) -> Option<Place> {
-        let usual = usual.or_else(|| self.usual.clone().try_acquire_owned().ok());
-        let is_proxy = self.front.is_proxy(peer);
-        if let Some(permit) = usual {
+    /// An address that takes all there are would lock everybody else out: beyond its part it is in the reserve. Proxies ask for many.
+    fn place(&self, peer: IpAddr) -> Option<Place> {
+        if !self.front.admits(peer) {
+            return None;
+        }
+        if let Ok(permit) = self.usual.clone().try_acquire_owned() {
+            let is_proxy = self.front.is_proxy(peer);
             let held = if is_proxy { None } else { self.addresses.enter(peer) };
             if is_proxy || held.is_some() {
-                return Some(Place { is_reserve: false, _permit: permit, _of_address: held });
+                return Some(Place::Usual { _permit: permit, _of_address: held });
             }
         }
-        let permit = self.reserve.clone().try_acquire_owned().ok()?;
-        Some(Place { is_reserve: true, _permit: permit, _of_address: None })
+        Some(self.reserve.enter())
     }
 
     async fn serve(self, stream: TcpStream, peer: IpAddr, place: Place) {
-        let (head, write) = match place.is_reserve {
-            true => (RESERVE_TIMEOUT, RESERVE_TIMEOUT),
-            false => (self.header_timeout, self.write_timeout),
+        let Place::Reserve { evicted } = &place else {
+            let (head, write) = (self.header_timeout, self.write_timeout);
+            self.speak(stream, peer, false, head, write).await;
+            return drop(place);
         };
+        let speaking = self.speak(stream, peer, true, RESERVE_TIMEOUT, RESERVE_TIMEOUT);
+        tokio::select! {
+            // Who asks for more than its time has had it.
+            spoken = tokio::time::timeout(RESERVE_AGE_MAX, speaking) => drop(spoken),
+            () = evicted.cancelled() => {}
+        }
+        evicted.cancel();
+    }
+
+    /// TLS where there is some, and the HTTP that the client chose.
+    async fn speak(self, stream: TcpStream, peer: IpAddr, is_reserve: bool, head: Duration, write: Duration) {
         let stream = prepared(stream, write);
         let Some(tls) = &self.front.tls else {
-            return self.serve_http1(stream, peer, place, head).await;
+            return self.serve_http1(stream, peer, is_reserve, head).await;
         };
         let mut stream = match tokio::time::timeout(head, tls.acceptor().accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -169,38 +198,40 @@ impl Doors {
         };
         if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
             stream.get_mut().0.as_mut().set_read_timeout_pinned(Some(SILENCE_MAX));
-            return self.serve_http2(stream, peer, place).await;
+            return self.serve_http2(stream, peer, is_reserve).await;
         }
-        self.serve_http1(stream, peer, place, head).await;
+        self.serve_http1(stream, peer, is_reserve, head).await;
     }
 
-    async fn serve_http1<S>(self, stream: S, peer: IpAddr, place: Place, head: Duration)
+    async fn serve_http1<S>(self, stream: S, peer: IpAddr, is_reserve: bool, head: Duration)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(!place.is_reserve);
-        let service = if place.is_reserve { self.health } else { self.everything };
-        let stop = self.stop;
-        drive(builder.serve_connection(TokioIo::new(stream), with_peer(service, peer)), stop.cancelled()).await;
-        drop(place);
+        builder.timer(TokioTimer::new()).header_read_timeout(head).keep_alive(!is_reserve);
+        let service = if is_reserve { self.health } else { self.everything };
+        let ends = async {
+            self.stop.cancelled().await;
+            DRAIN_MAX
+        };
+        drive(builder.serve_connection(TokioIo::new(stream), with_peer(service, peer)), ends).await;
     }
 
-    async fn serve_http2<S>(self, stream: S, peer: IpAddr, place: Place)
+    async fn serve_http2<S>(self, stream: S, peer: IpAddr, is_reserve: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEAD_MAX);
         builder.keep_alive_interval(Some(PING_INTERVAL)).keep_alive_timeout(PING_INTERVAL);
-        let service = if place.is_reserve { self.health } else { self.everything };
-        let age = if place.is_reserve { RESERVE_TIMEOUT } else { AGE_MAX };
+        let service = if is_reserve { self.health } else { self.everything };
         let ends = async {
-            // Whichever comes first; a sum type of no interest.
-            drop(tokio::time::timeout(age, self.stop.cancelled()).await);
+            match tokio::time::timeout(AGE_MAX, self.stop.cancelled()).await {
+                Ok(()) => DRAIN_MAX,
+                Err(_) => AGED_DRAIN_MAX,
+            }
         };
         drive(builder.serve_connection(TokioIo::new(stream), with_peer(service, peer)), ends).await;
-        drop(place);
     }
 }
 
@@ -215,22 +246,18 @@ fn with_peer(
     })
 }
 
-/// To the connection's end; once `ends` says so, it takes nothing new, and what is under way has its time.
-async fn drive<C>(connection: C, ends: impl Future<Output = ()>)
+/// To the connection's end; once `ends` says so, it takes nothing new, and what is under way has the time that it gives.
+async fn drive<C>(connection: C, ends: impl Future<Output = Duration>)
 where
     C: GracefulConnection,
     C::Error: std::fmt::Display,
 {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = ends => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
+        ended = connection.as_mut() => ended,
+        drain_max = ends => {
             connection.as_mut().graceful_shutdown();
-            let Ok(ended) = tokio::time::timeout(DRAIN_MAX, connection).await else { return };
+            let Ok(ended) = tokio::time::timeout(drain_max, connection).await else { return };
             ended
         }
     };

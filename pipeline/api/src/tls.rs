@@ -64,6 +64,8 @@ pub struct Tls {
     files: Files,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
+    /// What the files held.
+    seen: Arc<[Vec<u8>; 2]>,
     acceptor: TlsAcceptor,
 }
 
@@ -93,12 +95,13 @@ impl Tls {
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let current = Arc::new(Current(RwLock::new(files.certified(&files.contents()?, &provider)?)));
+        let seen = Arc::new(files.contents()?);
+        let current = Arc::new(Current(RwLock::new(files.certified(&seen, &provider)?)));
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let unfit = |source| files.unfit(source);
         let mut config = builder.map_err(unfit)?.with_no_client_auth().with_cert_resolver(current.clone());
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(Self { files, provider, current, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { files, provider, current, seen, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
     pub(crate) fn acceptor(&self) -> &TlsAcceptor {
@@ -107,7 +110,7 @@ impl Tls {
 
     /// Reads the files again whenever they have changed. Never ends.
     pub(crate) async fn renew(self) {
-        let (mut seen, mut said) = (self.files.contents().ok(), String::new());
+        let (mut seen, mut said) = (Some(self.seen.as_ref().clone()), String::new());
         loop {
             tokio::time::sleep(RENEWAL_INTERVAL).await;
             let contents = self.files.contents();

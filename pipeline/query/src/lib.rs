@@ -24,6 +24,14 @@ pub enum QueryError {
     /// DataFusion; for bad SQL its words hold line and column.
     #[error("{}", plain(.0))]
     Sql(#[from] DataFusionError),
+    /// There is no such table, but one of nearly the same name.
+    #[error("{}; did you mean `{nearest}`?", plain(.source))]
+    Table {
+        /// DataFusion's words.
+        source: DataFusionError,
+        /// The table that was meant, perhaps.
+        nearest: String,
+    },
 }
 
 /// The words without their layers, and where in the query; the parser's own words say it already.
@@ -82,9 +90,26 @@ impl History {
     /// Runs a query to its end. Queries only: nothing that writes a file, reads another one, or changes a setting.
     pub async fn sql(&self, query: &str) -> Result<(SchemaRef, Vec<RecordBatch>), QueryError> {
         let only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let frame = self.context.sql_with_options(query, only).await?;
+        let frame = self.context.sql_with_options(query, only).await.map_err(|error| self.suggesting(error))?;
         let schema = frame.schema().inner().clone();
         Ok((schema, frame.collect().await?))
+    }
+
+    /// For columns DataFusion suggests one by itself.
+    fn suggesting(&self, source: DataFusionError) -> QueryError {
+        const ALIKE: f64 = 0.8;
+        let words = source.strip_backtrace();
+        let missing =
+            words.split_once("table 'datafusion.public.").and_then(|(_, rest)| rest.split_once("' not found"));
+        let Some((missing, _)) = missing else { return source.into() };
+        let likeness = |name: &String| strsim::jaro_winkler(missing, name);
+        let schema = self.context.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+        let names = schema.map(|schema| schema.table_names()).unwrap_or_default();
+        let nearest = names.into_iter().filter(|name| likeness(name) > ALIKE);
+        match nearest.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
+            Some(nearest) => QueryError::Table { source, nearest },
+            None => source.into(),
+        }
     }
 }
 
