@@ -45,13 +45,16 @@ impl Front {
         // As bytes: what a client wrote before is none of a proxy's business, and need be no text.
         let lines = headers.get_all("x-forwarded-for").iter().rev();
         let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        // Whatever stands before the first address that no trusted proxy has is the client's own invention.
-        let mut addresses = hops.map(|hop| hop_address(hop).unwrap_or(peer));
-        let first = addresses.next()?;
-        if !self.is_proxy(first) {
-            return Some(first);
+        let mut named = None;
+        for hop in hops {
+            match hop_address(hop) {
+                Some(address) if self.is_proxy(address) => named = Some(peer),
+                // Whatever stands before the first address that no trusted proxy has is the client's own invention.
+                Some(address) => return Some(address),
+                None => return Some(peer),
+            }
         }
-        Some(addresses.find(|address| *address == peer || !self.is_proxy(*address)).unwrap_or(peer))
+        named
     }
 
     /// Whether a request may name this host. A page of somewhere else can make a browser ask a server of its own machine, under a name
