@@ -403,3 +403,31 @@ async fn names_are_what_they_look_like_and_a_missing_input_empties_nothing() {
     }
     up.terminate();
 }
+
+/// Whoever waits for a lock says for whom, and a command that was stopped in the middle holds nobody up.
+#[tokio::test]
+async fn who_is_waited_for_is_said_and_a_stopped_status_blocks_nobody() {
+    let weir = Weir::new();
+    weir.ok(&["token", "list"]);
+    let held = weir.hold_server_lock();
+    let mut waiting = weir.start(&["token", "list"]);
+    let started = Instant::now();
+    while !weir.log().contains("server.lock, held by") {
+        assert!(started.elapsed() < Duration::from_secs(30), "{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(held);
+    assert!(waiting.wait().unwrap().success(), "{}", weir.log());
+
+    let up = weir.up();
+    let mut watching = weir.command(&["status", "--watch"]).stdout(Stdio::null()).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&watching), rustix::process::Signal::STOP).unwrap();
+    let token = up.token("default", "command");
+    weir.ok(&["token", "revoke", token.split('_').nth(1).unwrap()]);
+    up.terminate();
+    weir.up().terminate();
+    weir.verify();
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
