@@ -317,6 +317,8 @@ mod tests {
             "postgres.url=postgres://me:hush@localhost/weir",
             "clickhouse.password=hush",
             "kafka.client.sasl.password=12345",
+            "kafka.client.ssl.key.pem=hush",
+            "history.url=az://events?account_key=hush&region=west",
             "clickhouse.settings.max_threads=2",
         ]
         .map(str::to_owned);
@@ -331,6 +333,10 @@ mod tests {
         assert_eq!(find("kafka.client.sasl.password").value, "***");
         assert_eq!(find("clickhouse.password").value, "***");
         assert_eq!(find("clickhouse.settings.max_threads").value, 2);
+        assert_eq!(find("kafka.client.ssl.key.pem").value, "***");
+        // Where a URL holds it among its parameters, the others stay to be seen.
+        let url = find("history.url").value.to_string();
+        assert!(!url.contains("hush") && url.contains("region=west"), "{url}");
         let url = find("postgres.url").value.to_string();
         assert!(!url.contains("hush") && url.contains("me:***@localhost"), "{url}");
     }
