@@ -2,6 +2,7 @@
 
 mod front;
 mod malformed;
+mod neighbour;
 mod routes;
 mod told;
 

@@ -41,7 +41,6 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Acce
 /// Bits of a mode that are a group's and everybody's.
 const OTHERS: u32 = 0o077;
 
-/// From here on what this process and its children make is the user's alone.
 /// Takes as many file descriptors as the system gives: connections, files and sockets are limited by settings of their own.
 pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -50,6 +49,7 @@ pub(crate) fn raise_open_files() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap_or(());
 }
 
+/// From here on what this process and its children make is the user's alone.
 pub(crate) fn keep_private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }

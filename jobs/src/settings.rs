@@ -67,6 +67,7 @@ pub(crate) struct Api {
     header_timeout_ms: u64,
     body_timeout_ms: u64,
     bodies_bytes_max: usize,
+    body_bytes_per_second: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -107,6 +108,7 @@ impl Api {
             Duration::from_millis(self.header_timeout_ms),
             Duration::from_millis(self.body_timeout_ms),
             self.bodies_bytes_max,
+            self.body_bytes_per_second,
         )
     }
 }

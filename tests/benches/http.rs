@@ -76,7 +76,7 @@ pub(crate) fn run() {
             database: database.clone(),
             board: StatusBoard::default(),
             process_metrics: weir_api::exporter().unwrap(),
-            limits: Arc::new(weir_api::Limits::new(NonZeroU32::MAX, 1000, minute, minute, 1 << 30)),
+            limits: Arc::new(weir_api::Limits::new(NonZeroU32::MAX, 1000, minute, minute, 1 << 30, 1 << 30)),
             parts: Vec::new(),
             layout: weir_api::Layout::default(),
             scraped: weir_api::Scraped::default(),

@@ -8,6 +8,7 @@ mod append;
 mod clickhouse;
 mod decode;
 mod fill;
+mod hostile;
 mod http;
 mod kafka;
 mod lanes;
@@ -19,10 +20,11 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 17] = [
+    let benches: [(&str, fn()); 18] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
+        ("hostile", hostile::run),
         ("source", source::run),
         ("read-models", lanes::read_models),
         ("history", lanes::history),

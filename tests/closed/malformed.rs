@@ -49,6 +49,9 @@ const MALFORMED: [&str; 16] = [
     "GET http://evil.example/v1/events HTTP/1.1\r\nHost: evil.example\r\n\r\n",
 ];
 
+/// Of them, what gets no answer: empty lines, and a greeting of HTTP/2 in the clear, which is greeted in its own way.
+const SILENT: [&str; 2] = [MALFORMED[0], MALFORMED[13]];
+
 async fn answers(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may have said its word and closed before all of it is written.
@@ -89,6 +92,7 @@ async fn requests_that_are_none_are_refused_and_two_in_one_are_not_carried_out()
     for request in MALFORMED.iter().copied().chain(more.iter().map(String::as_str)) {
         let said = answers(&address, request.as_bytes()).await;
         let shown: String = request.chars().take(60).collect();
+        assert!(!statuses(&said).is_empty() || SILENT.contains(&request), "{shown:?} got no answer: {said:?}");
         assert!(statuses(&said).iter().all(|status| (400..=505).contains(status)), "{shown:?}: {said}");
         assert!(!said.to_ascii_lowercase().contains(&token), "{shown:?} is echoed: {said}");
     }
@@ -97,7 +101,11 @@ async fn requests_that_are_none_are_refused_and_two_in_one_are_not_carried_out()
             "POST /v1/commands/StartLearningSession HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{heads}\r\n\r\n{body}{smuggled}"
         );
         let said = answers(&address, request.as_bytes()).await;
-        assert!(statuses(&said).iter().all(|status| (400..=505).contains(status)), "{heads:?}: {said}");
+        let statuses = statuses(&said);
+        assert!(
+            !statuses.is_empty() && statuses.iter().all(|status| (400..=505).contains(status)),
+            "{heads:?}: {said:?}"
+        );
     }
     let events = Client::new().get(format!("{}/v1/events", up.api)).bearer_auth(&token).send().await.unwrap();
     assert_eq!(events.json::<Value>().await.unwrap()["events"], json!([]), "something was carried out");

@@ -11,10 +11,12 @@ use axum::extract::{Path, Request};
 use axum::http::header;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use weir_model::TenantId;
 use weir_postgres::tokens::Principal;
 
 use crate::auth::revoked;
 use crate::budget::{Share, VALUE_COST};
+use crate::pace::Pace;
 use crate::{Api, Problem, values};
 
 /// Texts of this size are read where they are: less than a hand-over costs.
@@ -39,8 +41,11 @@ pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
 ) -> Result<(T, Share), Problem> {
     let mut share = api.limits.budget.open(&principal.tenant);
     let said = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut chunks = request.into_body().into_data_stream();
-    let reading = tokio::time::timeout(api.limits.body_timeout, read(&mut chunks, said, bounds.bytes, &mut share));
+    let mut body = Body {
+        chunks: request.into_body().into_data_stream(),
+        pace: said.is_none_or(|said| said > SMALL).then_some((&api.limits.pace, &principal.tenant)),
+    };
+    let reading = tokio::time::timeout(api.limits.body_timeout, body.read(said, bounds.bytes, &mut share));
     let read = tokio::select! {
         read = reading => read.map_err(|_| Problem::too_slow(api.limits.body_timeout))?,
         problem = revoked(api, principal) => return Err(problem),
@@ -49,7 +54,7 @@ pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
         Ok(text) => text,
         Err(problem) => {
             drop(share);
-            pass_over(&mut chunks).await;
+            body.pass_over().await;
             return Err(problem);
         }
     };
@@ -60,43 +65,58 @@ pub(crate) async fn json<T: DeserializeOwned + Send + 'static>(
     parsing.await.map_err(|e| Problem::malformed(e.to_string()))?
 }
 
-/// What is refused is read to its end all the same, and dropped: a connection that closes while the client still sends is reset, and then
-/// nobody reads the answer.
-async fn pass_over(chunks: &mut BodyDataStream) {
-    const BYTES_MAX: usize = 64 << 20;
-    const TIME_MAX: Duration = Duration::from_secs(5);
-    let passing = async {
-        let mut passed = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            passed += chunk.len();
-            if passed > BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // Who is slower gets no answer.
-    drop(tokio::time::timeout(TIME_MAX, passing).await);
+/// What is still to be read, and, unless it is small, at which pace.
+struct Body<'a> {
+    chunks: BodyDataStream,
+    pace: Option<(&'a Pace, &'a TenantId)>,
 }
 
-async fn read(
-    chunks: &mut BodyDataStream,
-    said: Option<usize>,
-    max: usize,
-    share: &mut Share,
-) -> Result<Bytes, Problem> {
-    if said.is_some_and(|said| said > max) {
-        return Err(Problem::too_large(max));
-    }
-    let mut text = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| Problem::malformed(format!("the body cannot be read: {e}")))?;
-        if text.len() + chunk.len() > max {
+impl Body<'_> {
+    async fn read(&mut self, said: Option<usize>, max: usize, share: &mut Share) -> Result<Bytes, Problem> {
+        if said.is_some_and(|said| said > max) {
             return Err(Problem::too_large(max));
         }
-        share.grow(chunk.len())?;
-        text.extend_from_slice(&chunk);
+        let _turn = match self.pace {
+            Some((pace, tenant)) => pace.turn(tenant).await,
+            None => None,
+        };
+        let mut text = Vec::new();
+        while let Some(chunk) = self.next().await {
+            let chunk = chunk.map_err(|e| Problem::malformed(format!("the body cannot be read: {e}")))?;
+            if text.len() + chunk.len() > max {
+                return Err(Problem::too_large(max));
+            }
+            share.grow(chunk.len())?;
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text.into())
     }
-    Ok(text.into())
+
+    /// What is refused is read on all the same, and dropped: a connection that closes while the client still sends is reset, and then
+    /// nobody reads the answer.
+    async fn pass_over(&mut self) {
+        const BYTES_MAX: usize = 64 << 20;
+        const TIME_MAX: Duration = Duration::from_secs(5);
+        let passing = async {
+            let mut passed = 0;
+            while let Some(Ok(chunk)) = self.next().await {
+                passed += chunk.len();
+                if passed > BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // Who is slower gets no answer.
+        drop(tokio::time::timeout(TIME_MAX, passing).await);
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        let chunk = self.chunks.next().await?;
+        if let (Ok(chunk), Some((pace, tenant))) = (&chunk, self.pace) {
+            pace.read(tenant, chunk.len()).await;
+        }
+        Some(chunk)
+    }
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8], values_max: usize, mut share: Share) -> Result<(T, Share), Problem> {

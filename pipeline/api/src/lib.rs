@@ -10,6 +10,7 @@ mod health;
 mod limits;
 mod models;
 mod openapi;
+mod pace;
 mod problem;
 mod reads;
 mod serve;

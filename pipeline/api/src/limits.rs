@@ -10,6 +10,7 @@ use weir_model::TenantId;
 
 use crate::Problem;
 use crate::budget::Budget;
+use crate::pace::Pace;
 
 /// The limits, and how far each tenant is from its own.
 pub struct Limits {
@@ -22,6 +23,7 @@ pub struct Limits {
     /// Connections of one address at once; more are closed.
     pub connections_of_address_max: usize,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) pace: Pace,
     rates: DefaultKeyedRateLimiter<TenantId>,
     clock: DefaultClock,
 }
@@ -35,6 +37,7 @@ impl Limits {
         header_timeout: Duration,
         body_timeout: Duration,
         bodies_bytes_max: usize,
+        body_bytes_per_second: usize,
     ) -> Self {
         let rates = RateLimiter::keyed(Quota::per_second(requests_per_second));
         Self {
@@ -43,6 +46,7 @@ impl Limits {
             body_timeout,
             connections_of_address_max: connections_max.div_ceil(2),
             budget: Budget::new(bodies_bytes_max),
+            pace: Pace::new(body_bytes_per_second),
             rates,
             clock: DefaultClock::default(),
         }

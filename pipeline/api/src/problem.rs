@@ -109,7 +109,10 @@ impl Problem {
     }
 
     pub(crate) fn too_slow(limit: Duration) -> Self {
-        let detail = format!("the body did not arrive within {} s", limit.as_secs());
+        let detail = format!(
+            "the body was not read within {} s: it was sent too slowly, or other large ones of this tenant were before it (api.body_bytes_per_second)",
+            limit.as_secs()
+        );
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Too slow", detail)
     }
 
