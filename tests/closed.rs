@@ -86,6 +86,7 @@ async fn the_readers_role_takes_no_lock_and_makes_nothing() {
         "SELECT pg_try_advisory_lock(8626, 4)",
         "SELECT pg_advisory_xact_lock(1)",
         "LOCK TABLE append_order IN EXCLUSIVE MODE",
+        "LOCK TABLE append_order IN SHARE UPDATE EXCLUSIVE MODE",
         "CREATE TEMP TABLE large (a int)",
         "CREATE TABLE public.mine (a int)",
         "SELECT lo_create(0)",

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use weir_model::wire::{self, DecodeError, samples};
-use weir_model::{Event, EventType, columns};
+use weir_model::{Event, EventType, cells};
 
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -79,8 +79,8 @@ fn both_ways(bytes: impl Into<Bytes>) -> Result<Event, DecodeError> {
     assert_eq!(fast, slow, "{}", String::from_utf8_lossy(&bytes));
     if let (Ok(fast), Ok(slow)) = (&fast, &slow) {
         let split = |event: &Event| {
-            let (cells, rest) = columns::split(&event.data);
-            (cells, weir_model::canonical::object_text(&rest))
+            let (row, rest) = cells::split(&event.data);
+            (row, weir_model::canonical::object_text(&rest))
         };
         assert_eq!(split(fast), split(slow));
         assert_eq!(wire::canonical_document(fast), wire::canonical_document(slow));
@@ -134,8 +134,8 @@ proptest! {
         let names: Vec<String> = target.as_object().unwrap().keys().cloned().chain(["unknown".to_owned()]).collect();
         target[&names[field.index(names.len())]] = value;
         if let Ok(event) = both_ways(event.to_string()) {
-            let (cells, rest) = columns::split(&event.data);
-            let joined = columns::join(cells, rest).expect("columns join again");
+            let (row, rest) = cells::split(&event.data);
+            let joined = cells::join(row, rest).expect("columns join again");
             prop_assert_eq!(weir_model::canonical::object_text(&joined), event.canonical_data());
             // What was accepted once is accepted again, in the version that it was lifted to.
             let again = both_ways(wire::canonical_document(&event));

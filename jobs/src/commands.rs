@@ -26,8 +26,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use weir_engine::BoxError;
 use weir_model::TenantId;
 
+use crate::attached::Place;
 use crate::data_dir;
-use crate::instance::Place;
 use crate::logging::LogFormat;
 use crate::output::{self, Format};
 

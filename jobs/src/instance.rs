@@ -1,31 +1,21 @@
-//! An attached data directory, and a running instance on it: lanes, appender, HTTP side.
+//! A running instance on a data directory: lanes, appender, HTTP side.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use weir_api::Front;
-use weir_clickhouse::ClickHouseSink;
-use weir_engine::retry::{Backoff, chain};
-use weir_engine::{BoxError, LaneError, LanePhase, PUBLISHER, Sink, Source, StatusBoard, run_lane};
-use weir_history::{HistoryRoot, HistorySink};
-use weir_kafka::KafkaSource;
-use weir_model::SystemClock;
-use weir_model::event::TOPICS;
+use weir_engine::{BoxError, LaneError, LanePhase, StatusBoard};
 use weir_postgres::publishing::Publishing;
 use weir_postgres::tokens::Tokens;
-use weir_postgres::{
-    AppendSignal, CommandService, Database, DatabaseOptions, ErrorKind, EventStore, EventStoreSource, GroupCommit,
-    Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection,
-};
-use weir_verify::{CLICKHOUSE, LANES, READ_MODELS};
+use weir_postgres::{CommandService, EventStore};
 
-use crate::data_dir::{DataDir, Running};
-use crate::schedule::{Carried, Runner, Scheduler};
+use crate::attached::{Attached, Patience, Place};
+use crate::data_dir::Running;
+use crate::lanes::{start_lanes, start_publisher};
+use crate::schedule::Scheduler;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::telling::{self, Telling};
@@ -35,131 +25,6 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 /// How long requests may still take once the instance is told to stop.
 const OPEN_REQUESTS_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a server that was just started may be away again.
-const SERVER_WAIT: Duration = Duration::from_secs(60);
-
-/// For so long each try says why it failed; then it has been said.
-const FIRST_WORDS: Duration = Duration::from_secs(1);
-
-/// A data directory with its Postgres at hand.
-pub(crate) struct Attached {
-    pub(crate) dir: DataDir,
-    pub(crate) settings: Settings,
-    pub(crate) database: Database,
-    pub(crate) history: HistoryRoot,
-    pub(crate) server: Option<Server>,
-}
-
-/// Where a command works and with what settings.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) data_dir: PathBuf,
-    pub(crate) config: Option<PathBuf>,
-    pub(crate) set: Vec<String>,
-}
-
-impl Place {
-    /// Opens the data directory and reads the settings.
-    pub(crate) fn open(&self) -> Result<(DataDir, Settings), BoxError> {
-        let dir = DataDir::open(&self.data_dir)?;
-        let settings = Settings::read(dir.path(), self.config.as_deref(), &self.set)?;
-        dir.share(settings.files.group())?;
-        Ok((dir, settings))
-    }
-
-    /// Attaches to the running Postgres, or starts it. [`Attached::detach`] stops what nobody else uses.
-    pub(crate) async fn attach(&self) -> Result<Attached, BoxError> {
-        let (dir, settings) = self.open()?;
-        Attached::new(dir, settings, Patience::None).await
-    }
-
-    /// [`Self::attach`] for what runs until it is told to stop: whatever starts first waits for the other.
-    pub(crate) async fn attach_patiently(&self) -> Result<Attached, BoxError> {
-        let (dir, settings) = self.open()?;
-        Attached::new(dir, settings, Patience::Some).await
-    }
-}
-
-/// Whether a server that is not there is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    None,
-    Some,
-}
-
-/// Where history is.
-pub(crate) fn history_root(dir: &DataDir, settings: &Settings) -> Result<HistoryRoot, BoxError> {
-    let url = match settings.history.url.as_str() {
-        "" => dir.history()?,
-        url => Url::parse(url)?,
-    };
-    Ok(HistoryRoot { url, options: settings.history.storage() })
-}
-
-impl Attached {
-    pub(crate) async fn new(dir: DataDir, settings: Settings, patience: Patience) -> Result<Self, BoxError> {
-        let (mut server, url) = if settings.postgres.url.is_empty() {
-            let server = Server::start(&dir, &settings.postgres.bin_dir).await?;
-            let url = server.owner_url()?;
-            (Some(server), url)
-        } else {
-            (None, settings.postgres.url.clone())
-        };
-        let database = Database::open(&DatabaseOptions {
-            url,
-            connections_max: settings.postgres.connections_max,
-            statement_timeout: settings.postgres.statement_timeout(),
-            lock_timeout: settings.postgres.lock_timeout(),
-            session: settings.postgres.session.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
-        })?;
-        migrate(&database, server.as_mut(), patience).await?;
-        let history = history_root(&dir, &settings)?;
-        Ok(Self { dir, settings, database, history, server })
-    }
-
-    /// The command side, with an appender of its own that says on the board how it is.
-    pub(crate) fn commands(&self, board: &StatusBoard, stop: &CancellationToken) -> CommandService {
-        let (limits, board) = (self.settings.group_commit(), board.clone());
-        let commits = GroupCommit::start(self.database.clone(), limits, board, stop.clone());
-        let store = EventStore::new(self.database.clone());
-        CommandService::new(store, commits, Arc::new(SystemClock), self.settings.rules())
-    }
-
-    /// Stops the server unless others use it.
-    pub(crate) async fn detach(self) -> Result<(), BoxError> {
-        drop(self.database);
-        if let Some(server) = self.server {
-            server.stop().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Brings the schema up to date. A server of our own that dies meanwhile is started again.
-async fn migrate(database: &Database, server: Option<&mut Server>, patience: Patience) -> Result<(), BoxError> {
-    if server.is_none() && patience == Patience::None {
-        return Ok(database.migrate().await?);
-    }
-    let (started, mut backoff) = (Instant::now(), Backoff::default());
-    let migrating = async {
-        loop {
-            let error = match database.migrate().await {
-                Err(error) if error.kind() == ErrorKind::Unavailable && started.elapsed() < SERVER_WAIT => error,
-                done => return done,
-            };
-            if started.elapsed() < FIRST_WORDS {
-                tracing::warn!(error = chain(&error), "waiting for Postgres");
-            }
-            backoff.wait(&CancellationToken::new()).await;
-        }
-    };
-    let Some(server) = server else { return Ok(migrating.await?) };
-    tokio::select! {
-        done = migrating => Ok(done?),
-        error = server.supervise() => Err(error.into()),
-    }
-}
 
 /// Everything of `weir up`, running. Its fields are apart so that one may be watched while the other is used.
 pub(crate) struct Instance {
@@ -355,102 +220,4 @@ pub(crate) async fn listen(setting: &str, address: &str, settings: &Settings) ->
     }
     let scheme = if front.tls.is_some() { "https" } else { "http" };
     Ok((Listening { listener, front }, format!("{scheme}://{local}")))
-}
-
-/// Starts lanes by name, on topics where brokers are set, else on the event store. `owner` is this process in the ledger.
-pub(crate) async fn start_lanes(
-    attached: &Attached,
-    names: &[String],
-    owner: &str,
-    board: &StatusBoard,
-    stop: &CancellationToken,
-) -> Result<JoinSet<Result<(), LaneError>>, BoxError> {
-    let signal = AppendSignal::start(attached.database.clone(), stop.clone());
-    let settings = &attached.settings;
-    let policy = settings.record_policy();
-    let units = settings.durations;
-    let mut lanes = JoinSet::new();
-    for name in names {
-        let known = || format!("there is no lane {name}; there are {}", LANES.join(", "));
-        let lane = settings.lane(name).filter(|_| LANES.contains(&name.as_str())).ok_or_else(known)?;
-        let mut source: Box<dyn Source> = match settings.kafka.options() {
-            Some(kafka) => {
-                let group = format!("{}-{name}", settings.kafka.group_prefix);
-                Box::new(KafkaSource::open(&kafka, name, &group, &TOPICS)?)
-            }
-            None => Box::new(EventStoreSource::open(attached.database.clone(), signal.clone()).await?),
-        };
-        let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
-        let mut sink: Box<dyn Sink> = match name.as_str() {
-            READ_MODELS => {
-                Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
-            }
-            "metrics" => Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone())),
-            CLICKHOUSE => {
-                let server = settings.clickhouse.required()?;
-                Box::new(ClickHouseSink::new(server, database, ledger, policy.clone()))
-            }
-            _ => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
-        };
-        board.announce(name);
-        let (board, stop) = (board.clone(), stop.clone());
-        let carrying = (name == READ_MODELS).then(|| Runner::new(attached));
-        lanes.spawn(async move {
-            if let Some(runner) = carrying {
-                carry_over(&runner, &board, &stop).await;
-            }
-            Box::pin(run_lane(&lane, source.as_mut(), sink.as_mut(), &board, &stop)).await
-        });
-    }
-    Ok(lanes)
-}
-
-/// When a rebuild that failed, or that another process does, is looked at again: each try is a run of its job, and kept.
-const CARRIED_AGAIN: Duration = Duration::from_secs(10);
-
-/// Read models of an older layout are rebuilt before their lane goes on, by the first process that comes to it.
-async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationToken) {
-    loop {
-        let trouble = match runner.carry_over().await {
-            Ok(Carried::Current) => break,
-            Ok(Carried::Elsewhere) => {
-                "the read models are being rebuilt for this version by another process".to_owned()
-            }
-            Err(error) => {
-                let words = format!(
-                    "the read models are of an older layout and could not be rebuilt: {}; mend that, and it is tried again",
-                    chain(error.as_ref())
-                );
-                tracing::warn!(error = words, "the read models wait");
-                words
-            }
-        };
-        board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Waiting, Some(trouble)));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(CARRIED_AGAIN) => {}
-        }
-    }
-    board.update(READ_MODELS, |status| (status.phase, status.trouble) = (LanePhase::Starting, None));
-}
-
-/// The publisher beside the lanes; one that stops for good stops alone, as a lane does.
-fn start_publisher(
-    attached: &Attached,
-    lanes: &mut JoinSet<Result<(), LaneError>>,
-    board: &StatusBoard,
-    stop: &CancellationToken,
-) -> Result<(), BoxError> {
-    let options = attached.settings.publisher_options()?;
-    let (database, board, stop) = (attached.database.clone(), board.clone(), stop.clone());
-    board.announce(PUBLISHER);
-    lanes.spawn(async move {
-        let signal = AppendSignal::start(database.clone(), stop.clone());
-        let published = weir_kafka::publish(&options, &database, &signal, &board, &stop).await;
-        published.map_err(|error| {
-            tracing::error!(error = chain(&error), "the publisher stopped");
-            LaneError { lane: PUBLISHER.to_owned(), source: error.into() }
-        })
-    });
-    Ok(())
 }

@@ -1,9 +1,12 @@
 //! `weir`: a learning platform's event stream, measured exactly once.
 
 mod access;
+mod attached;
 mod commands;
+mod cron;
 mod data_dir;
 mod instance;
+mod lanes;
 mod logging;
 mod oulad;
 mod output;

@@ -22,7 +22,7 @@ use weir_model::event::Metadata;
 use weir_model::{EventType, TenantId, Timestamp};
 use weir_postgres::{Caller, CommandError, CommandRequest, Expected};
 
-use crate::instance::Attached;
+use crate::attached::Attached;
 use rows::{Reader, RowData};
 
 /// Commands of one batch.

@@ -1,13 +1,11 @@
 //! Jobs that run by themselves inside `weir up`, by cron expressions, and when someone asks.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use croner::Cron;
-use croner::errors::CronError;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use weir_clickhouse::ClickHouse;
 use weir_engine::BoxError;
@@ -19,8 +17,9 @@ use weir_postgres::job_runs::{Outcome, RunningJob};
 use weir_postgres::{Database, read_models};
 use weir_verify::{Asked, Stores, Subject};
 
+use crate::attached::Attached;
+use crate::cron::{next, parse};
 use crate::data_dir::DataDir;
-use crate::instance::Attached;
 
 /// Sleeps are cut, so that a clock that was set is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -55,16 +54,6 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// A cron expression: minute, hour, day, month, weekday.
-pub(crate) fn parse(cron: &str) -> Result<Cron, CronError> {
-    Cron::from_str(cron)
-}
-
-/// The next moment after another, UTC.
-pub(crate) fn next(cron: &Cron, after: Timestamp) -> Option<Timestamp> {
-    cron.find_next_occurrence(&after.to_zoned(TimeZone::UTC), false).ok().map(|at| at.timestamp())
 }
 
 /// What jobs work with.
@@ -220,23 +209,5 @@ async fn follow(runner: &Runner, job: Job, cron: &Cron) {
         }
         // Moments that passed meanwhile are not made up for.
         after = due.max(Timestamp::now());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_moment_is_the_expressions_in_utc() {
-        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
-        for (cron, after, due) in [
-            ("17 3 * * *", "2026-02-28T03:17:00Z", "2026-03-01T03:17:00Z"),
-            ("*/5 * * * *", "2026-02-28T23:59:59Z", "2026-03-01T00:00:00Z"),
-            ("0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
-        ] {
-            assert_eq!(next(&parse(cron).expect("valid"), at(after)), Some(at(due)), "{cron}");
-        }
-        assert!(parse("every day").is_err() && parse("61 * * * *").is_err());
     }
 }

@@ -1,12 +1,14 @@
 //! Settings: `default.toml` < file < environment < flag. An unknown key is an error.
 
 mod clickhouse;
+mod error;
 mod kafka;
 mod layers;
 mod references;
 mod schema;
 
-pub(crate) use layers::{Layers, SettingsError};
+pub(crate) use error::SettingsError;
+pub(crate) use layers::Layers;
 pub(crate) use schema::schema;
 
 use std::collections::BTreeMap;
@@ -19,11 +21,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use weir_api::{Front, Tls, TlsError};
-use weir_engine::{BatchLimits, PUBLISHER};
+use weir_engine::{BatchLimits, LaneKind, PUBLISHER};
 use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
-use weir_verify::{CLICKHOUSE, LANES};
 
 /// An address stands for itself alone.
 fn network(text: &str) -> Option<IpNet> {
@@ -272,13 +273,16 @@ impl Settings {
 
     /// The lanes that are enabled, and so compared.
     pub(crate) fn enabled_lanes(&self) -> Vec<&'static str> {
-        LANES.into_iter().filter(|lane| self.lanes.get(*lane).is_some_and(|lane| lane.enabled)).collect()
+        LaneKind::NAMES.into_iter().filter(|lane| self.lanes.get(*lane).is_some_and(|lane| lane.enabled)).collect()
     }
 
     /// The lanes that run by themselves: those that are enabled, and have what they need.
     pub(crate) fn lanes(&self) -> Vec<&'static str> {
         let with_clickhouse = !self.clickhouse.url.is_empty();
-        self.enabled_lanes().into_iter().filter(|lane| *lane != CLICKHOUSE || with_clickhouse).collect()
+        self.enabled_lanes()
+            .into_iter()
+            .filter(|lane| *lane != LaneKind::ClickHouse.name() || with_clickhouse)
+            .collect()
     }
 
     /// What should be at work somewhere: the lanes, and the publisher where there are brokers.

@@ -8,7 +8,7 @@ use clickhouse::Row;
 use serde::{Serialize, Serializer};
 use weir_clickhouse::{ClickHouseOptions, ClickHouseSink, Rows};
 use weir_engine::{BatchLimits, Lane, Located};
-use weir_model::columns::{Cell, split};
+use weir_model::cells::{Cell, split};
 use weir_postgres::{Ledger, RecordPolicy};
 use weir_tests::ClickHouse;
 

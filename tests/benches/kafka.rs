@@ -23,7 +23,7 @@ use weir_engine::{
 };
 use weir_history::{HistoryRoot, HistorySink, HistoryTable, rows};
 use weir_kafka::{KafkaOptions, KafkaSource, PublisherOptions, TopicLog, TopicSpec, Topics, publish};
-use weir_model::event::{TOPICS, topic_for};
+use weir_model::event_type::{TOPICS, topic_for};
 use weir_model::project::Units;
 use weir_postgres::{
     AppendSignal, Database, EventStoreSource, Ledger, MetricsProjection, Projection, ProjectionSink,

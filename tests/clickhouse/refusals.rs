@@ -62,6 +62,11 @@ async fn a_schema_that_was_altered_by_hand() {
     let server = ClickHouse::start();
     let weir = weir(server.settings());
     weir.ok(&["clickhouse", "migrate"]);
+    server.sql("INSERT INTO weir.weir_migrations (number, name, checksum) VALUES (999, 'later', '')").await;
+    let refused = weir.run(&["clickhouse", "migrate"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("migration 999 (later) is not known here") && words.contains("newer weir"), "{words}");
+    server.sql("ALTER TABLE weir.weir_migrations DELETE WHERE number = 999 SETTINGS mutations_sync = 2").await;
     weir.ok(&["import", "oulad", fixture.arg()]);
     server.sql("ALTER TABLE weir.events_raw MODIFY COLUMN score Nullable(Float32)").await;
     let refused = weir.run(&["clickhouse", "migrate"]);

@@ -16,7 +16,8 @@ const NEIGHBOUR: u32 = 1;
 fn is_root(test: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        writeln!(std::io::stderr(), "NOT RUN: closed::neighbour::{test}; acting as another user needs root").unwrap();
+        let words = format!("NOT RUN: closed::neighbour::{test}; acting as another user needs root\n");
+        std::io::stderr().write_all(words.as_bytes()).unwrap();
     }
     is_root
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use weir_engine::BoxError;
 use weir_query::{History, QUESTIONS, Question};
 
-use crate::instance::{Place, history_root};
+use crate::attached::{Place, history_root};
 use crate::output::{Format, Rows};
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use weir_engine::BoxError;
 
-use crate::instance::Place;
+use crate::attached::Place;
 use crate::output::{complain, say};
 
 #[derive(Debug, clap::Subcommand)]

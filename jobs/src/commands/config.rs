@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use weir_engine::BoxError;
 
-use crate::instance::Place;
+use crate::attached::Place;
 use crate::output::{Format, Rows, say};
 use crate::settings::{Layers, schema};
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weir_engine::BoxError;
 use weir_postgres::dead_letters::{self, DeadLetter};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain, say};
 
 #[derive(Debug, clap::Subcommand)]

@@ -19,7 +19,8 @@ use weir_postgres::tokens::{self, Scope};
 use weir_postgres::{Caller, CommandError, CommandRequest, CommandService, Expected};
 
 use super::{end_at_second_signal, told_to_stop, verify};
-use crate::instance::{Instance, Place, View};
+use crate::attached::Place;
+use crate::instance::{Instance, View};
 use crate::output::{Format, complain};
 
 mod clickhouse;

@@ -7,7 +7,7 @@ use serde_json::json;
 use weir_engine::BoxError;
 
 use super::new_tenant;
-use crate::instance::Place;
+use crate::attached::Place;
 use crate::oulad::{self, Summary};
 use crate::output::{Format, Rows, complain};
 

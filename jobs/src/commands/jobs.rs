@@ -7,9 +7,10 @@ use serde_json::json;
 use weir_engine::BoxError;
 use weir_postgres::job_runs::{self, Outcome};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
+use crate::cron::{next, parse};
 use crate::output::{Format, Rows, complain, say};
-use crate::schedule::{Job, Runner, next, parse};
+use crate::schedule::{Job, Runner};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Jobs {

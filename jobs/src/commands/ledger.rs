@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::json;
-use weir_engine::{BoxError, Partition};
+use weir_engine::{BoxError, LaneKind, Partition};
 use weir_kafka::TopicLog;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
-use weir_verify::{CLICKHOUSE, HISTORY, LANES};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain};
 
 #[derive(Debug, clap::Subcommand)]
@@ -29,7 +28,7 @@ pub(crate) enum LedgerCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reset {
     /// Which lane
-    #[arg(value_parser = LANES)]
+    #[arg(value_parser = LaneKind::NAMES)]
     lane: String,
     #[arg(long)]
     topic: String,
@@ -67,9 +66,12 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         resets.push((partition.clone(), offset_in(reset, partition, *range)?));
     }
     // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
-    let may_go_back = match reset.lane.as_str() {
-        HISTORY => weir_history::reset(&attached.history, &reset.lane, &resets).await?,
-        lane => vec![lane == CLICKHOUSE; resets.len()],
+    let kind: LaneKind = reset.lane.parse()?;
+    let may_go_back = match kind {
+        LaneKind::History => weir_history::reset(&attached.history, &reset.lane, &resets).await?,
+        LaneKind::ReadModels | LaneKind::Metrics | LaneKind::ClickHouse => {
+            vec![kind.takes_records_again(); resets.len()]
+        }
     };
     for ((partition, offset), may_go_back) in resets.into_iter().zip(may_go_back) {
         Ledger::reset(&attached.database, &reset.lane, &partition, offset, may_go_back).await?;
@@ -84,7 +86,7 @@ async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition
         let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
         return Ok(log.ranges().clone());
     }
-    if ![CLICKHOUSE, HISTORY].contains(&reset.lane.as_str()) {
+    if !reset.lane.parse::<LaneKind>()?.takes_records_again() {
         return Err(format!(
             "nothing is ever removed from the event store: {} can read it from where it stands",
             reset.lane

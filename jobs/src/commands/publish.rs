@@ -7,7 +7,8 @@ use weir_engine::{BoxError, PUBLISHER, StatusBoard};
 use weir_postgres::AppendSignal;
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::instance::{Attached, Place, handlers, listen};
+use crate::attached::{Attached, Place};
+use crate::instance::{handlers, listen};
 use crate::output::complain;
 use crate::telling::{self, Telling};
 

@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use weir_engine::{BoxError, StatusBoard};
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::instance::{Attached, Place, handlers, listen, start_lanes};
+use crate::attached::{Attached, Place};
+use crate::instance::{handlers, listen};
+use crate::lanes::start_lanes;
 use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]

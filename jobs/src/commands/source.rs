@@ -7,7 +7,7 @@ use weir_engine::BoxError;
 use weir_kafka::Topics;
 use weir_postgres::{EventStore, switching};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::complain;
 
 #[derive(Debug, clap::Subcommand)]

@@ -14,7 +14,7 @@ use weir_model::Position;
 use weir_postgres::{EventStore, Ledger, inspect};
 use weir_query::History;
 
-use crate::instance::{Attached, Patience, Place, history_root};
+use crate::attached::{Attached, Patience, Place, history_root};
 use crate::output::{Format, Rows};
 
 use prompt::Prompt;

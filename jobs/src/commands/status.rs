@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_engine::retry::chain;
-use weir_engine::{BoxError, COMMANDS, PUBLISHER};
+use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
 use weir_postgres::parts::{self, Part};
 use weir_postgres::read_models;
 use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters};
+use weir_verify::Stores;
 use weir_verify::reach::{Ends, is_live, trouble};
-use weir_verify::{READ_MODELS, Stores};
 
 use super::told_to_stop;
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain, say};
 use crate::telling::is_gone;
 
@@ -200,7 +200,8 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
         shown.push(state.json(letters.get(name).copied().unwrap_or(0)));
     }
     let pending = outdated.then(|| {
-        format!("the read models are of an older layout; the lane {READ_MODELS} rebuilds them before it goes on")
+        let lane = LaneKind::ReadModels;
+        format!("the read models are of an older layout; the lane {lane} rebuilds them before it goes on")
     });
     let refusing = told.iter().filter(|part| part.part == COMMANDS && is_live(part)).filter_map(|part| {
         let words = part.trouble.as_ref()?;

@@ -7,7 +7,7 @@ use weir_engine::BoxError;
 use weir_postgres::tokens::{self, Scope};
 
 use super::new_tenant;
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain, say};
 
 #[derive(Debug, clap::Subcommand)]

@@ -8,7 +8,7 @@ use weir_kafka::{Change, KafkaOptions, TopicLog, Topics};
 use weir_postgres::publishing::Publishing;
 use weir_postgres::{Ledger, dead_letters};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain};
 
 #[derive(Debug, clap::Subcommand)]

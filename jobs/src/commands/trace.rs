@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engine::{BoxError, PUBLISHER, Partition};
 use weir_kafka::{KafkaOptions, Progress, TopicLog};
-use weir_model::event::topic_for;
+use weir_model::event_type::topic_for;
 use weir_postgres::parts::{self, Part};
 use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
 use weir_query::History;
 use weir_verify::reach::trouble;
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows};
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use weir_engine::BoxError;
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::instance::{Instance, Place};
+use crate::attached::Place;
+use crate::instance::Instance;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
-use weir_engine::BoxError;
-use weir_verify::{Asked, CLICKHOUSE, HISTORY, METRICS, READ_MODELS, Report, Stores};
+use weir_engine::{BoxError, LaneKind};
+use weir_verify::{Asked, Report, Stores};
 
-use crate::instance::{Attached, Place};
+use crate::attached::{Attached, Place};
 use crate::output::{Format, Rows, complain};
 
 #[derive(Debug, clap::Args)]
@@ -71,15 +71,17 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
 
 /// What makes a sink equal again, whoever changed it. The runbook of WeirVerifyMismatch has the steps before and after.
 fn mend(lane: &str) -> &'static str {
-    match lane {
-        READ_MODELS => "`weir jobs run rebuild-read-models` makes them anew while they serve",
-        METRICS => "`weir jobs run rebuild-metrics` counts anew while they serve",
-        CLICKHOUSE => "`weir ledger reset clickhouse --topic TOPIC --to earliest --yes` inserts every record again",
-        HISTORY => {
+    match lane.parse() {
+        Ok(LaneKind::ReadModels) => "`weir jobs run rebuild-read-models` makes them anew while they serve",
+        Ok(LaneKind::Metrics) => "`weir jobs run rebuild-metrics` counts anew while they serve",
+        Ok(LaneKind::ClickHouse) => {
+            "`weir ledger reset clickhouse --topic TOPIC --to earliest --yes` inserts every record again"
+        }
+        Ok(LaneKind::History) => {
             "with its lane stopped, move its table aside, and `weir ledger reset history --topic TOPIC --to earliest --yes` has it \
              written anew"
         }
-        _ => "see what was written to the topics or to the table `events`, and by whom",
+        Err(_) => "see what was written to the topics or to the table `events`, and by whom",
     }
 }
 

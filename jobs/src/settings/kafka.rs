@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use weir_engine::BoxError;
 use weir_kafka::{KafkaOptions, PublisherOptions, TopicSpec, dead_letter_topic};
-use weir_model::event::TOPICS;
+use weir_model::event_type::TOPICS;
 
 use super::{Passed, Settings};
 

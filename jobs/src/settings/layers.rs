@@ -6,9 +6,9 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use figment::value::{Dict, Value};
 
+use super::error::SettingsError;
 use super::{DEFAULTS, Settings, references};
-use crate::access::{self, AccessError};
-use crate::schedule;
+use crate::{access, cron};
 
 /// Environment variables of ours that are no settings.
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
@@ -31,36 +31,6 @@ const SECRETS: [&str; 8] =
 const DEFAULT: &str = "default";
 const ENVIRONMENT: &str = "environment";
 const FLAG: &str = "flag";
-
-/// Settings that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    /// A file that is named but cannot be read.
-    #[error("the configuration file {path} cannot be read")]
-    File { path: String, source: std::io::Error },
-    /// A file that others may have written.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// A flag of another form.
-    #[error("`--set {given}`: write key=value, for example --set lanes.history.flush_interval_ms=500")]
-    Flag { given: String },
-    /// A key that does not exist.
-    #[error("there is no setting `{key}` ({origin}){}; `weir config show` lists all of them", similar(suggestion.as_deref()))]
-    Unknown { key: String, origin: String, suggestion: Option<String> },
-    /// A value of the wrong type; figment names key and place.
-    #[error("a setting is wrong: {0}; `weir config show` lists all of them, jobs/default.toml explains them")]
-    Wrong(#[from] Box<figment::Error>),
-    /// A value that refers to something that is not there.
-    #[error("the setting `{key}` refers to {reference}, which cannot be read: {reason}")]
-    Reference { key: String, reference: String, reason: String },
-    /// A value of the right type that means nothing.
-    #[error("the setting `{key}` is wrong: {reason}")]
-    Meaningless { key: &'static str, reason: String },
-}
-
-fn similar(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
-}
 
 /// A setting, for people.
 #[derive(Debug)]
@@ -138,7 +108,7 @@ impl Layers {
         }
         for (name, job) in &settings.jobs {
             if let Some(error) =
-                Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| schedule::parse(cron).err())
+                Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| cron::parse(cron).err())
             {
                 let reason = format!("jobs.{name}.cron = {:?}: {error}; write minute hour day month weekday", job.cron);
                 return meaningless("jobs", reason);

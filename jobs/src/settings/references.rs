@@ -1,7 +1,7 @@
 //! Values that stand elsewhere: `${file:PATH}` and `${env:NAME}`, anywhere within a text, as Kafka's own configuration has them.
 //! Secrets then stand neither in a file of settings nor in a command line, and are never shown.
 
-use super::SettingsError;
+use super::error::SettingsError;
 
 /// The text with its references replaced; `None` when it has none.
 pub(super) fn resolve(key: &str, text: &str) -> Result<Option<String>, SettingsError> {

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use weir_engine::LaneKind;
 use weir_postgres::read_models;
 use weir_postgres::read_models::shown::{self, Shown};
 use weir_postgres::tokens::{Principal, Scope};
@@ -23,7 +24,7 @@ use crate::reads::wait_for_lane;
 use crate::{Api, Problem, body};
 
 /// The lane that keeps them.
-const LANE: &str = "read-models";
+const LANE: &str = LaneKind::ReadModels.name();
 
 const LIMIT_DEFAULT: i64 = 100;
 

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use weir_engine::LaneKind;
 use weir_model::contract::{self, CONTRACT_FILES};
 use weir_model::decide::CommandType;
 use weir_model::{AggregateType, EventType};
@@ -228,7 +229,7 @@ fn lane() -> Value {
         "summary": "Answers once the lane has applied one of the tenant's own events, or when the time is over",
         "security": [{"token": []}],
         "parameters": [
-            {"name": "lane", "in": "path", "required": true, "schema": {"enum": ["read-models", "metrics", "history"]}},
+            {"name": "lane", "in": "path", "required": true, "schema": {"enum": LaneKind::NAMES}},
             query("wait_for", "The event's position", 0, i64::MAX),
             query("timeout_ms", "Wait so long at most", 0, 30_000),
         ],

@@ -10,11 +10,13 @@ use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use integer_encoding::VarInt;
-use weir_engine::{Located, LocatedOther, Record};
-use weir_model::columns::{COLUMNS, Cell, ColumnType, cell};
-use weir_model::data::{FieldValue, canonical_nested};
+use weir_engine::{Located, Record};
+use weir_model::canonical;
+use weir_model::cells::{Cell, cell};
+use weir_model::columns::{COLUMNS, ColumnType};
+use weir_model::data::FieldValue;
 use weir_model::event::Metadata;
-use weir_model::{Object, Position, Timestamp};
+use weir_model::{Object, OtherEvent, Position, Timestamp};
 
 use crate::schema::plain_type;
 
@@ -63,7 +65,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    fn of_other(LocatedOther { record, event }: &'a LocatedOther) -> Self {
+    fn of_other(Located { record, event }: &'a Located<OtherEvent>) -> Self {
         Self {
             record,
             event_type: &event.event_type,
@@ -98,7 +100,7 @@ impl Held<'_> {
     fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Text(value) => text(out, value),
-            Self::Json(value) => text(out, &canonical_nested(value)),
+            Self::Json(value) => text(out, &canonical::nested(value)),
             Self::Double(value) => out.put_f64_le(*value),
             Self::Integer(value) => out.put_i64_le(*value),
             Self::Boolean(value) => out.put_u8(u8::from(*value)),
@@ -178,7 +180,7 @@ static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
 /// One block.
 pub struct Rows<'a> {
     events: &'a [&'a Located],
-    others: &'a [&'a LocatedOther],
+    others: &'a [&'a Located<OtherEvent>],
     envelopes: Vec<Envelope<'a>>,
     /// In the order of [`COLUMNS`].
     typed: Vec<Sparse<'a>>,
@@ -187,7 +189,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// All of it; a block has at least one row.
     #[must_use]
-    pub fn of(events: &'a [&'a Located], others: &'a [&'a LocatedOther]) -> Self {
+    pub fn of(events: &'a [&'a Located], others: &'a [&'a Located<OtherEvent>]) -> Self {
         let mut typed: Vec<Sparse<'a>> = COLUMNS.iter().map(|_| Vec::new()).collect();
         let mut envelopes = Vec::with_capacity(events.len() + others.len());
         for (row, located) in events.iter().enumerate() {
@@ -200,7 +202,7 @@ impl<'a> Rows<'a> {
             }
             let extra = match rest.is_empty() {
                 true => Cow::Borrowed("{}"),
-                false => Cow::Owned(weir_model::canonical::object_text(&rest)),
+                false => Cow::Owned(canonical::object_text(&rest)),
             };
             envelopes.push(Envelope::of(located, extra));
         }
@@ -293,7 +295,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A value as its column holds it, if it can: as `columns::cell` decides, without copies of texts.
+/// A value as its column holds it, if it can: as `cells::cell` decides, without copies of texts.
 fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<Held<'_>> {
     match (column_type, value) {
         (ColumnType::Text, FieldValue::Text(value)) => Some(Held::Text(value)),

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use weir_engine::{Located, LocatedOther, Record};
+use weir_engine::{Located, Record};
+use weir_model::OtherEvent;
 use weir_postgres::dead_letters::Refused;
 
 use crate::error::ClickHouseError;
@@ -14,7 +15,7 @@ use crate::server::{ClickHouse, literal};
 #[derive(Clone, Copy)]
 enum Item<'a> {
     Event(&'a Located),
-    Other(&'a LocatedOther),
+    Other(&'a Located<OtherEvent>),
 }
 
 impl<'a> Item<'a> {
@@ -37,7 +38,7 @@ impl<'a> Item<'a> {
 pub(crate) async fn insert(
     server: &ClickHouse,
     events: &[&Located],
-    others: &[&LocatedOther],
+    others: &[&Located<OtherEvent>],
     delays: &[Duration],
 ) -> Result<Vec<Refused>, ClickHouseError> {
     let events = events.iter().map(|located| Item::Event(located));

@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use tokio::time::Instant;
 use weir_engine::retry::chain;
-use weir_engine::{Batch, BoxError, Claim, Located, LocatedOther, Partition, Sink, SinkError, failpoint};
-use weir_model::Position;
+use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, failpoint};
+use weir_model::{OtherEvent, Position};
 use weir_postgres::dead_letters::Refused;
 use weir_postgres::repeats::Memory;
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
@@ -72,7 +72,11 @@ impl ClickHouseSink {
     }
 
     /// Gives what ClickHouse refuses for what it holds.
-    async fn insert(&mut self, events: &[&Located], others: &[&LocatedOther]) -> Result<Vec<Refused>, SinkError> {
+    async fn insert(
+        &mut self,
+        events: &[&Located],
+        others: &[&Located<OtherEvent>],
+    ) -> Result<Vec<Refused>, SinkError> {
         if events.is_empty() && others.is_empty() {
             return Ok(Vec::new());
         }
@@ -265,7 +269,7 @@ impl ClickHouseSink {
 }
 
 /// The minutes in which things happened.
-fn minutes(events: &[&Located], others: &[&LocatedOther]) -> BTreeSet<i64> {
+fn minutes(events: &[&Located], others: &[&Located<OtherEvent>]) -> BTreeSet<i64> {
     let of_events = events.iter().map(|located| located.event.timestamp);
     let all = of_events.chain(others.iter().map(|located| located.event.timestamp));
     all.map(|at| at.as_millis().div_euclid(60_000)).collect()

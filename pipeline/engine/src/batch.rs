@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use weir_model::wire::{DecodeError, Decoded};
 use weir_model::{Event, EventType, OtherEvent, Position, Timestamp, wire};
 
-use crate::source::{Partition, Record, Span};
+use crate::record::{Partition, Record, Span};
 
 /// When a batch is full (P8, P10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,22 +20,13 @@ pub struct BatchLimits {
     pub flush_interval: Duration,
 }
 
-/// A decoded event and the record it came from, whose bytes a dead letter keeps.
+/// An event and the record it came from, whose bytes a dead letter keeps.
 #[derive(Debug, Clone)]
-pub struct Located {
+pub struct Located<E = Event> {
     /// Coordinates and bytes.
     pub record: Record,
     /// What they mean.
-    pub event: Event,
-}
-
-/// An event of a type that this build does not know.
-#[derive(Debug, Clone)]
-pub struct LocatedOther {
-    /// Coordinates and bytes.
-    pub record: Record,
-    /// As far as it can be told.
-    pub event: OtherEvent,
+    pub event: E,
 }
 
 /// A record that no lane can apply.
@@ -75,7 +66,7 @@ pub struct Batch {
     /// To apply, in order within each partition.
     pub events: Vec<Located>,
     /// Of unknown types: for lanes that keep everything; to all others they mean nothing.
-    pub others: Vec<LocatedOther>,
+    pub others: Vec<Located<OtherEvent>>,
     /// To keep as dead letters.
     pub dead: Vec<DeadRecord>,
     bytes: usize,
@@ -110,7 +101,7 @@ impl Batch {
             Ok(Decoded::Event(event)) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
                 self.events.push(Located { record, event });
             }
-            Ok(Decoded::Other(event)) if filter.is_none() => self.others.push(LocatedOther { record, event }),
+            Ok(Decoded::Other(event)) if filter.is_none() => self.others.push(Located { record, event }),
             Ok(_) => {}
             Err(error) => self.dead.push(DeadRecord { record, reason: error.to_string() }),
         }

@@ -2,18 +2,24 @@
 //! stands on the two traits, and [`run_lane`] is the whole of the rest.
 
 pub mod batch;
+mod error;
 pub mod failpoint;
 mod headers;
+mod lane_kind;
 mod progress;
+mod record;
 pub mod retry;
 mod run;
 mod sink;
 mod source;
 mod status;
 
-pub use batch::{Batch, BatchLimits, DeadRecord, Located, LocatedOther};
+pub use batch::{Batch, BatchLimits, DeadRecord, Located};
+pub use error::{BoxError, SinkError, SourceError};
 pub use headers::Headers;
+pub use lane_kind::{LaneKind, UnknownLane};
+pub use record::{Partition, Record, Span, ordering_key};
 pub use run::{Lane, LaneError, run_lane};
-pub use sink::{BoxError, Claim, Sink, SinkError};
-pub use source::{Partition, Record, Source, SourceError, SourceEvent, Span, Started, ordering_key};
+pub use sink::{Claim, Sink};
+pub use source::{Source, SourceEvent, Started};
 pub use status::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, StatusBoard};

@@ -3,7 +3,7 @@
 use weir_model::{Clock as _, SystemClock};
 
 use crate::batch::Reached;
-use crate::source::Partition;
+use crate::record::Partition;
 
 /// Reports one partition: its offset, the source's end, and the lag between them in records and in seconds since the first
 /// record that waits was appended (0 when nothing waits).

@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use weir_model::EventType;
 
 use crate::batch::{Batch, BatchLimits};
+use crate::error::{BoxError, SinkError, SourceError};
 use crate::progress;
+use crate::record::Partition;
 use crate::retry::{Backoff, chain};
-use crate::sink::{BoxError, Sink, SinkError};
-use crate::source::{Partition, Source, SourceError, SourceEvent, Started};
+use crate::sink::Sink;
+use crate::source::{Source, SourceEvent, Started};
 use crate::status::{LanePhase, StatusBoard};
 
 /// How long an idle lane waits before it looks after parked keys and its lag.

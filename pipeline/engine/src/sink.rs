@@ -3,27 +3,8 @@
 use async_trait::async_trait;
 
 use crate::batch::Batch;
-use crate::source::Partition;
-
-/// A cause from another layer.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Why a sink did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    /// The outcome is unknown or nothing happened: do the same again later. Never a reason for dead letters.
-    #[error("the sink is not available")]
-    Retry(#[source] BoxError),
-    /// Another owner has these partitions, or is ahead: drop what is in hand and claim again.
-    #[error("fenced: another owner has {}", partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-    Fenced {
-        /// For which partitions.
-        partitions: Vec<Partition>,
-    },
-    /// Trying again cannot help: the lane stops and says why.
-    #[error("the sink refuses to go on")]
-    Fatal(#[source] BoxError),
-}
+use crate::error::SinkError;
+use crate::record::Partition;
 
 /// Ownership of a partition, from [`Sink::claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use arrow::array::{
     Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::error::ArrowError;
-use weir_engine::{Located, LocatedOther, Record};
-use weir_model::columns::{self, COLUMNS, Cell, ColumnType};
+use weir_engine::{Located, Record};
+use weir_model::cells::{self, Cell};
+use weir_model::columns::{COLUMNS, ColumnType};
 use weir_model::event::Metadata;
 use weir_model::{Data, Event, EventId, OTHER_EVENT, Object, OtherEvent, Position, StreamId, TenantId, Timestamp};
 
@@ -25,7 +26,9 @@ pub fn to_batch<'a>(events: impl ExactSizeIterator<Item = &'a Located>) -> Resul
 }
 
 /// Events of unknown types as columns: the envelope, and the whole record as their data.
-pub fn others_to_batch<'a>(events: impl ExactSizeIterator<Item = &'a LocatedOther>) -> Result<RecordBatch, ArrowError> {
+pub fn others_to_batch<'a>(
+    events: impl ExactSizeIterator<Item = &'a Located<OtherEvent>>,
+) -> Result<RecordBatch, ArrowError> {
     let mut builders = Builders::new(events.len());
     for located in events {
         builders.append_other(located);
@@ -73,7 +76,7 @@ impl Typed {
             (Self::Integer(builder), Cell::Integer(n)) => builder.append_value(n),
             (Self::Boolean(builder), Cell::Boolean(b)) => builder.append_value(b),
             (Self::Timestamp(builder), Cell::Timestamp(millis)) => builder.append_value(millis * 1000),
-            // `columns::cell` makes no others.
+            // `cells::cell` makes no others.
             _ => {}
         }
     }
@@ -141,7 +144,7 @@ impl Builders {
         self.append_envelope(texts, [Some(event.timestamp), event.recorded_at], event.version, event.position, record);
         let mut rest = Object::new();
         for (name, column, value) in event.data.iter() {
-            match column.and_then(|(index, column)| Some((index, columns::cell(column.column_type, value)?))) {
+            match column.and_then(|(index, column)| Some((index, cells::cell(column.column_type, value)?))) {
                 Some((index, cell)) => self.typed[index].append(row, cell),
                 None => {
                     rest.insert(name.to_owned(), value.to_value());
@@ -155,7 +158,7 @@ impl Builders {
         self.data.append_value(event.canonical_data());
     }
 
-    fn append_other(&mut self, LocatedOther { record, event }: &LocatedOther) {
+    fn append_other(&mut self, Located { record, event }: &Located<OtherEvent>) {
         let month = event.timestamp.month();
         let texts: [Option<&str>; TEXTS] = [
             Some(OTHER_EVENT),
@@ -333,7 +336,7 @@ impl Rows {
         let event_type = self.text("event_type", row)?.parse().map_err(|e| broken("event_type", e))?;
         let extra: Object = serde_json::from_str(&self.text("extra", row)?).map_err(|e| broken("extra", e))?;
         let cells = COLUMNS.iter().map(|column| self.cell(column.name, column.column_type, row)).collect();
-        let data = columns::join(cells, extra).ok_or_else(|| broken("extra", "does not fit the typed columns"))?;
+        let data = cells::join(cells, extra).ok_or_else(|| broken("extra", "does not fit the typed columns"))?;
         let data = Data::from_object(event_type, &data);
         let aggregate_type = self.text("aggregate_type", row)?.parse().map_err(|e| broken("aggregate_type", e))?;
         let stream = StreamId::new(aggregate_type, self.text("aggregate_id", row)?);
@@ -454,7 +457,7 @@ mod tests {
             "metadata":{"userId":"u"},"data":{"b":[1.0]}}"#;
         let event = OtherEvent::decode(payload.as_bytes()).expect("an event");
         let record = located(EventType::TaskAssigned, 9).record;
-        let batch = others_to_batch([LocatedOther { record, event: event.clone() }].iter()).expect("batch");
+        let batch = others_to_batch([Located { record, event: event.clone() }].iter()).expect("batch");
         let rows = Rows::new(&batch).expect("rows");
         assert_eq!((rows.is_other(0), rows.other(0)), (Ok(true), Ok(event)));
         let index = batch.schema().index_of("actor_id").expect("an actor");

@@ -6,6 +6,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use deltalake_core::kernel::{DataType as DeltaType, PrimitiveType, StructField};
 use weir_model::columns::{COLUMNS, ColumnType};
 
+/// The number of what stands in the table and how: raised when an older build could no longer read or write it rightly. It is a property
+/// of the table, [`FORMAT_PROPERTY`]; tables without it are of format 1.
+pub const FORMAT: u32 = 1;
+
+/// Where the table says its [`FORMAT`].
+pub const FORMAT_PROPERTY: &str = "weir.format";
+
 /// Files are laid out by type, then by the month in which things happened.
 pub const PARTITION_COLUMNS: [&str; 2] = ["event_type", "event_month"];
 

@@ -107,11 +107,15 @@ impl HistoryTable {
                 .with_columns(schema::delta_columns())
                 .with_partition_columns(schema::PARTITION_COLUMNS)
                 .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(schema::STATS_COLUMNS))
+                .with_configuration([(schema::FORMAT_PROPERTY, Some(schema::FORMAT.to_string()))])
+                // That property is our own.
+                .with_raise_if_key_not_exists(false)
                 .with_save_mode(SaveMode::Ignore)
                 .await
                 .map_err(during("creating the history table"))?;
         }
         let table = Self { delta, local, transactions: Mutex::default() };
+        table.check_format()?;
         table.sync_everything().await?;
         Ok(table)
     }
@@ -125,7 +129,11 @@ impl HistoryTable {
             return Ok(None);
         }
         match root.builder(ACTION)?.load().await {
-            Ok(delta) => Ok(Some(Self { delta, local, transactions: Mutex::default() })),
+            Ok(delta) => {
+                let table = Self { delta, local, transactions: Mutex::default() };
+                table.check_format()?;
+                Ok(Some(table))
+            }
             Err(DeltaTableError::NotATable(_)) => Ok(None),
             Err(error) => Err(during(ACTION)(error)),
         }
@@ -137,11 +145,28 @@ impl HistoryTable {
         &self.delta
     }
 
+    /// What a newer build wrote might mean something else here.
+    fn check_format(&self) -> Result<(), HistoryError> {
+        const ACTION: &str = "opening the history table";
+        let metadata = self.delta.snapshot().map_err(during(ACTION))?.metadata();
+        let found = metadata.configuration().get(schema::FORMAT_PROPERTY).map_or("1", String::as_str);
+        if found.parse::<u32>().is_ok_and(|found| found <= schema::FORMAT) {
+            return Ok(());
+        }
+        Err(during(ACTION)(format!(
+            "{} is of format {found}, and this build knows up to {}: a newer weir made it, use that one; nothing was changed",
+            self.delta.table_url(),
+            schema::FORMAT
+        )))
+    }
+
     /// Reads what others committed, and what we did.
     pub async fn refresh(&mut self) -> Result<(), HistoryError> {
         const ACTION: &str = "reading the history log";
         let before = self.delta.version();
         self.delta.update_state().await.map_err(during(ACTION))?;
+        // A newer build may have begun with it meanwhile.
+        self.check_format()?;
         let (Some(before), Some(now)) = (before, self.delta.version()) else {
             self.known().clear();
             return Ok(());

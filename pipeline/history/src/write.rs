@@ -4,7 +4,8 @@ use deltalake_core::kernel::Add;
 use deltalake_core::parquet::basic::{Compression, ZstdLevel};
 use deltalake_core::parquet::file::properties::WriterProperties;
 use deltalake_core::writer::{DeltaWriter, RecordBatchWriter};
-use weir_engine::{Located, LocatedOther};
+use weir_engine::Located;
+use weir_model::OtherEvent;
 
 use crate::rows;
 use crate::table::{HistoryError, HistoryTable, during};
@@ -30,7 +31,7 @@ fn chunks(events: &[&Located]) -> Vec<Vec<usize>> {
 pub(crate) async fn write(
     table: &HistoryTable,
     events: &[&Located],
-    others: &[&LocatedOther],
+    others: &[&Located<OtherEvent>],
 ) -> Result<Vec<Add>, HistoryError> {
     const ACTION: &str = "writing history files";
     if events.is_empty() && others.is_empty() {

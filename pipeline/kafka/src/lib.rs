@@ -1,10 +1,12 @@
 //! Kafka: topics, the publisher that fills them from the event store, and the source that lanes read them through.
 
+mod chunk;
 mod client;
 mod error;
 mod log;
 mod mirror;
 mod poll;
+mod producer;
 mod progress;
 mod publisher;
 mod record_headers;

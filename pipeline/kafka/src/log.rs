@@ -13,9 +13,9 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 use weir_engine::{Partition, Record};
 
+use crate::chunk::Chunk;
 use crate::client::{self, CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
-use crate::poll::Chunk;
 use crate::topic_ids::topic_ids;
 
 const ACTION: &str = "reading topics";

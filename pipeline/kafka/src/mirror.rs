@@ -8,14 +8,14 @@ use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 use weir_engine::retry::chain;
-use weir_model::event::TOPICS;
+use weir_model::event_type::TOPICS;
 use weir_postgres::Database;
 use weir_postgres::dead_letters::{self, DeadLetter};
 
 use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
 use crate::error::{During, KafkaError};
 use crate::log::reader;
-use crate::publisher::{TransactionalProducer, enqueue};
+use crate::producer::{TransactionalProducer, enqueue};
 
 const ACTION: &str = "mirroring dead letters";
 

@@ -5,31 +5,24 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::Message;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc, oneshot};
-use weir_engine::{Headers, Partition, Record, failpoint, ordering_key};
-use weir_model::Timestamp;
+use weir_engine::{Partition, Record, failpoint};
 
+use crate::chunk::Chunk;
 use crate::client;
 use crate::error::{During, KafkaError};
 use crate::log::is_damage;
 
 /// A partition as Kafka names it.
 pub(crate) type Place = (Arc<str>, i32);
-
-/// Records handed over at once.
-const CHUNK_RECORDS: usize = 500;
-
-/// Bytes handed over at once; one record may exceed it.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Chunks that may wait for the lane.
 pub(crate) const CHUNKS_WAITING: usize = 2;
@@ -48,7 +41,7 @@ const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 
 /// What the thread tells the lane, in order.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum PollerEvent {
     /// These are ours now; they stay paused until told where to start.
     Assigned(Vec<Place>),
     /// These are no longer ours.
@@ -64,7 +57,7 @@ pub(crate) enum Said {
 }
 
 /// What the lane asks of the thread.
-pub(crate) enum Asked {
+pub(crate) enum PollerCommand {
     /// Start, or restart, these at these offsets. Answers with what is still assigned, and so was started, and the generation
     /// from which on records are meant.
     Start(Vec<(Place, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<Place>), KafkaError>>),
@@ -85,7 +78,7 @@ pub(crate) struct Ends {
 #[derive(Default)]
 pub(crate) struct Shared {
     /// What goes to the lane after the records that were read before it.
-    waiting: Mutex<Vec<Said>>,
+    waiting: Mutex<Vec<PollerEvent>>,
     ends: Mutex<HashMap<Place, Ends>>,
     lane: String,
 }
@@ -95,7 +88,7 @@ impl Shared {
         Self { lane: lane.to_owned(), ..Self::default() }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Said>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<PollerEvent>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,10 +146,10 @@ impl ConsumerContext for Context {
             let placed = list.set_all_offsets(Offset::Offset(0));
             let done = placed.and_then(|()| consumer.incremental_assign(list)).and_then(|()| consumer.pause(list));
             failpoint::hit("rebalance.assigned");
-            (done, Said::Assigned(places))
+            (done, PollerEvent::Assigned(places))
         } else {
             failpoint::hit("rebalance.revoked");
-            (consumer.incremental_unassign(list), Said::Revoked(places))
+            (consumer.incremental_unassign(list), PollerEvent::Revoked(places))
         };
         tracing::debug!(lane = self.0.lane, ?said, "rebalanced");
         if let Err(error) = done {
@@ -170,8 +163,8 @@ impl ConsumerContext for Context {
 pub(crate) struct Poller {
     pub(crate) consumer: Arc<BaseConsumer<Context>>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) said: mpsc::Sender<Said>,
-    pub(crate) asked: mpsc::Receiver<Asked>,
+    pub(crate) said: mpsc::Sender<PollerEvent>,
+    pub(crate) asked: mpsc::Receiver<PollerCommand>,
     pub(crate) started: HashMap<Arc<str>, HashMap<i32, Partition>>,
     pub(crate) generation: u64,
     pub(crate) chunk: Chunk,
@@ -180,63 +173,6 @@ pub(crate) struct Poller {
     /// Offsets that the lane knows to be passed.
     pub(crate) passed: HashMap<Partition, i64>,
     pub(crate) looked_at: Instant,
-}
-
-/// Records on their way into one hand-over. Their bytes share one allocation.
-#[derive(Default)]
-pub(crate) struct Chunk {
-    bytes: BytesMut,
-    rows: Vec<Row>,
-}
-
-struct Row {
-    partition: Partition,
-    offset: i64,
-    recorded_at: Option<Timestamp>,
-    has_key: bool,
-    /// Where the key begins, and where key, payload and headers end.
-    bounds: [usize; 4],
-}
-
-impl Chunk {
-    pub(crate) fn is_full(&self) -> bool {
-        self.rows.len() >= CHUNK_RECORDS || self.bytes.len() >= CHUNK_BYTES
-    }
-
-    pub(crate) fn push(&mut self, partition: &Partition, message: &BorrowedMessage<'_>) {
-        let mut bounds = [self.bytes.len(); 4];
-        self.bytes.extend_from_slice(message.key().unwrap_or_default());
-        bounds[1] = self.bytes.len();
-        self.bytes.extend_from_slice(message.payload().unwrap_or_default());
-        bounds[2] = self.bytes.len();
-        crate::record_headers::each(message, |name, value| Headers::write(&mut self.bytes, name, value));
-        bounds[3] = self.bytes.len();
-        self.rows.push(Row {
-            partition: partition.clone(),
-            offset: message.offset(),
-            recorded_at: message.timestamp().to_millis().and_then(|millis| Timestamp::from_millis(millis).ok()),
-            has_key: message.key().is_some(),
-            bounds,
-        });
-    }
-
-    pub(crate) fn take(&mut self) -> Vec<Record> {
-        let capacity = self.bytes.len();
-        let bytes = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(capacity)).freeze();
-        let record = |row: Row| {
-            let [key, payload, headers, end] = row.bounds;
-            Record {
-                partition: row.partition,
-                offset: row.offset,
-                // Keys are text in the specification; whatever else stands there still orders records.
-                key: row.has_key.then(|| ordering_key(&bytes[key..payload])),
-                payload: bytes.slice(payload..headers),
-                headers: Headers::from_written(bytes.slice(headers..end)),
-                recorded_at: row.recorded_at,
-            }
-        };
-        self.rows.drain(..).map(record).collect()
-    }
 }
 
 impl Poller {
@@ -262,7 +198,7 @@ impl Poller {
                 self.pause(false);
             }
             self.poll();
-            if self.chunk.rows.is_empty() && self.looked_at.elapsed() >= POSITIONS_EVERY {
+            if self.chunk.is_empty() && self.looked_at.elapsed() >= POSITIONS_EVERY {
                 self.looked_at = Instant::now();
                 self.pass();
             }
@@ -290,21 +226,21 @@ impl Poller {
         }
         let Ok(permit) = self.said.try_reserve() else { return };
         self.passed.extend(offsets.iter().cloned());
-        permit.send(Said::Passed { generation: self.generation, offsets });
+        permit.send(PollerEvent::Passed { generation: self.generation, offsets });
     }
 
     /// Sends on what there is; `false` when the lane has no room for it.
     fn hand_over(&mut self) -> bool {
         let mut waiting = self.shared.waiting();
         // What was read before a rebalance goes before it.
-        if !self.chunk.rows.is_empty() && (self.chunk.is_full() || !waiting.is_empty() || self.said.capacity() > 0) {
+        if !self.chunk.is_empty() && (self.chunk.is_full() || !waiting.is_empty() || self.said.capacity() > 0) {
             let Ok(permit) = self.said.try_reserve() else { return !self.chunk.is_full() && waiting.is_empty() };
-            permit.send(Said::Records { generation: self.generation, records: self.chunk.take() });
+            permit.send(PollerEvent::Records { generation: self.generation, records: self.chunk.take() });
         }
         while !waiting.is_empty() {
             let Ok(permit) = self.said.try_reserve() else { return false };
             let said = waiting.remove(0);
-            if let Said::Assigned(places) | Said::Revoked(places) = &said {
+            if let PollerEvent::Assigned(places) | PollerEvent::Revoked(places) = &said {
                 for (topic, number) in places {
                     self.started.get_mut(topic).map(|numbers| numbers.remove(number));
                 }
@@ -316,7 +252,7 @@ impl Poller {
 
     /// Polls until there is a chunk, a rebalance, or nothing for now; at least once, for callbacks run here and nowhere else.
     fn poll(&mut self) {
-        let no_hurry = self.chunk.rows.is_empty() || self.paused || self.said.capacity() == 0;
+        let no_hurry = self.chunk.is_empty() || self.paused || self.said.capacity() == 0;
         let mut wait = if no_hurry { POLL } else { Duration::ZERO };
         loop {
             match self.consumer.poll(wait) {
@@ -340,12 +276,12 @@ impl Poller {
     fn fail(&mut self, error: RdError) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
-            self.shared.waiting().push(Said::OutOfRange);
+            self.shared.waiting().push(PollerEvent::OutOfRange);
         } else if is_damage(&error) {
             // The client would go on behind it, as if nothing had been there.
-            self.shared.waiting().push(Said::Failed(KafkaError::permanent("reading a damaged batch", error)));
+            self.shared.waiting().push(PollerEvent::Failed(KafkaError::permanent("reading a damaged batch", error)));
         } else if let RdError::MessageConsumptionFatal(_) = error {
-            self.shared.waiting().push(Said::Failed(KafkaError::permanent("consuming", error)));
+            self.shared.waiting().push(PollerEvent::Failed(KafkaError::permanent("consuming", error)));
         } else {
             tracing::debug!(lane = self.shared.lane, %error, "consuming");
         }
@@ -377,14 +313,14 @@ impl Poller {
         self.paused = pause;
     }
 
-    fn answer(&mut self, asked: Asked) {
+    fn answer(&mut self, asked: PollerCommand) {
         match asked {
-            Asked::Start(positions, answer) => {
+            PollerCommand::Start(positions, answer) => {
                 let started = self.start(positions);
                 // A lane that went away needs no answer.
                 drop(answer.send(started));
             }
-            Asked::CommitGroup(offsets) => {
+            PollerCommand::CommitGroup(offsets) => {
                 let assigned: BTreeSet<Place> = self
                     .started
                     .iter()
@@ -416,7 +352,7 @@ impl Poller {
         self.generation += 1;
         self.passed.retain(|passed, _| !positions.iter().any(|(_, partition, _)| partition == passed));
         // Read before the restart: no longer meant.
-        self.chunk.rows.retain(|row| !positions.iter().any(|(_, partition, _)| *partition == row.partition));
+        self.chunk.retain(|read| !positions.iter().any(|(_, partition, _)| partition == read));
         if positions.is_empty() {
             return Ok((self.generation, BTreeSet::new()));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::message::Message;
 use serde::{Deserialize, Serialize};
-use weir_model::event::TOPICS;
+use weir_model::event_type::TOPICS;
 
 use crate::client::KafkaOptions;
 use crate::error::KafkaError;

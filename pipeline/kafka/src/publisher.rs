@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ThreadedProducer};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::producer::{BaseRecord, Producer};
 use tokio_util::sync::CancellationToken;
 use weir_engine::retry::{Backoff, chain};
 use weir_engine::{LanePhase, PUBLISHER, Record, Source as _, SourceError, SourceEvent, StatusBoard, failpoint};
 use weir_model::Position;
-use weir_model::event::topic_for;
+use weir_model::event_type::topic_for;
 use weir_postgres::publishing::{Lead, Publishing};
 use weir_postgres::{AppendSignal, Database, EventStore, EventStoreSource};
 
 use crate::client::{CALL_TIMEOUT, KafkaOptions, Quiet};
 use crate::error::{During, KafkaError};
 use crate::mirror::Mirror;
+use crate::producer::{TransactionalProducer, enqueue, is_fenced};
 use crate::progress::{self, PROGRESS_TOPIC, Progress};
 use crate::too_large;
 
@@ -48,14 +48,6 @@ pub struct PublisherOptions {
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 const PUBLISHING: &str = "publishing events";
-
-impl ProducerContext<NoCustomPartitioner> for Quiet {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-pub(crate) type TransactionalProducer = ThreadedProducer<Quiet>;
 
 /// Publishes until `stop`, and tells the board how it goes. Brokers and database that are away are waited for; an error is one that
 /// a person has to mend.
@@ -465,31 +457,4 @@ fn send(producer: &TransactionalProducer, record: &Record) -> Result<(), RdError
 fn send_progress(producer: &TransactionalProducer, event_store: &str, progress: &Progress) -> Result<(), RdError> {
     let payload = serde_json::to_vec(progress).unwrap_or_default();
     enqueue(producer, BaseRecord::<str, [u8]>::to(PROGRESS_TOPIC).key(event_store).payload(&payload))
-}
-
-/// Waits while the producer's queue, which bounds its memory, is full.
-pub(crate) fn enqueue(producer: &TransactionalProducer, mut message: BaseRecord<'_, str, [u8]>) -> Result<(), RdError> {
-    loop {
-        match producer.send(message) {
-            Ok(()) => return Ok(()),
-            Err((RdError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                message = returned;
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err((error, _)) => return Err(error),
-        }
-    }
-}
-
-/// Whether another publisher took our id over. After that every call of the producer fails as fatal.
-fn is_fenced(producer: &TransactionalProducer, error: &RdError) -> bool {
-    let fatal = || producer.client().fatal_error().map(|(code, _)| code);
-    let code = match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Fatal) => fatal(),
-        code => code,
-    };
-    matches!(
-        code,
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
-    )
 }

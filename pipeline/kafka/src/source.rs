@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
 
+use crate::chunk::Chunk;
 use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
 use crate::error::{During, KafkaError};
-use crate::poll::{Asked, CHUNKS_WAITING, Chunk, Context, Place, Poller, Said, Shared};
+use crate::poll::{CHUNKS_WAITING, Context, Place, Poller, PollerCommand, PollerEvent, Shared};
 use crate::topic_ids::topic_ids;
 
 /// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made anew as if nothing
@@ -32,8 +33,8 @@ pub struct KafkaSource {
     consumer: Option<Arc<BaseConsumer<Context>>>,
     polling: Option<std::thread::JoinHandle<()>>,
     shared: Arc<Shared>,
-    said: mpsc::Receiver<Said>,
-    asks: mpsc::Sender<Asked>,
+    said: mpsc::Receiver<PollerEvent>,
+    asks: mpsc::Sender<PollerCommand>,
     lane: String,
     /// Assigned, but whose topic's id is not known yet.
     arriving: BTreeSet<Place>,
@@ -148,21 +149,21 @@ impl KafkaSource {
         }
     }
 
-    fn take(&mut self, said: Said) -> Result<Option<SourceEvent>, SourceError> {
+    fn take(&mut self, said: PollerEvent) -> Result<Option<SourceEvent>, SourceError> {
         match said {
-            Said::Assigned(places) => {
+            PollerEvent::Assigned(places) => {
                 self.arriving.extend(places);
                 if !self.arriving.is_empty() {
                     self.ask_for_ids(Duration::ZERO)?;
                 }
                 Ok(None)
             }
-            Said::Revoked(places) => {
+            PollerEvent::Revoked(places) => {
                 self.arriving.retain(|place| !places.contains(place));
                 let gone = places.iter().filter_map(|place| self.owned.remove(place));
                 Ok(Some(SourceEvent::Revoked(gone.map(|owned| owned.partition).collect())))
             }
-            Said::Records { generation, mut records } => {
+            PollerEvent::Records { generation, mut records } => {
                 // A record is looked up by its partition's coordinates, which change only with the partition.
                 records.retain(|record| {
                     let owned = self.owned.get_mut(&(record.partition.topic.clone(), record.partition.number));
@@ -175,7 +176,7 @@ impl KafkaSource {
                 });
                 Ok((!records.is_empty()).then_some(SourceEvent::Records(records)))
             }
-            Said::Passed { generation, mut offsets } => {
+            PollerEvent::Passed { generation, mut offsets } => {
                 offsets.retain(|(partition, offset)| {
                     let owned = self.owned.get_mut(&Self::place(partition));
                     let owned = owned.filter(|owned| owned.partition == *partition && owned.next < *offset);
@@ -187,14 +188,23 @@ impl KafkaSource {
                 });
                 Ok((!offsets.is_empty()).then_some(SourceEvent::Passed(offsets)))
             }
-            Said::OutOfRange => {
+            PollerEvent::OutOfRange => {
                 self.ask_for_ids(Duration::ZERO)?;
                 let started = self.owned.values().filter(|owned| owned.valid_from.is_some());
                 let started: Vec<Partition> = started.map(|owned| owned.partition.clone()).collect();
                 Ok((!started.is_empty()).then_some(SourceEvent::OutOfRange(started)))
             }
-            Said::Failed(error) => Err(error.into()),
+            PollerEvent::Failed(error) => Err(error.into()),
         }
+    }
+
+    /// The poller hands over as many as it has; what is more than asked for comes next.
+    fn at_most(&mut self, records_max: usize, event: SourceEvent) -> SourceEvent {
+        let SourceEvent::Records(mut records) = event else { return event };
+        if records.len() > records_max {
+            self.pending.push_front(SourceEvent::Records(records.split_off(records_max)));
+        }
+        SourceEvent::Records(records)
     }
 
     /// Low and high watermark of each, for those who read committed.
@@ -215,9 +225,9 @@ impl KafkaSource {
 
 #[async_trait]
 impl Source for KafkaSource {
-    async fn next(&mut self, _records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError> {
+    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError> {
         if let Some(event) = self.pending.pop_front() {
-            return Ok(event);
+            return Ok(self.at_most(records_max, event));
         }
         if self.asking.is_none() && self.asked_at.elapsed() >= IDS_EVERY && !self.owned.is_empty() {
             self.ask_for_ids(Duration::ZERO)?;
@@ -231,7 +241,10 @@ impl Source for KafkaSource {
         };
         tokio::select! {
             said = self.said.recv() => match said {
-                Some(said) => Ok(self.take(said)?.unwrap_or(SourceEvent::Idle)),
+                Some(said) => {
+                    let event = self.take(said)?.unwrap_or(SourceEvent::Idle);
+                    Ok(self.at_most(records_max, event))
+                }
                 None => Err(KafkaError::permanent("consuming", "the polling thread ended").into()),
             },
             ids = asking => {
@@ -275,8 +288,14 @@ impl Source for KafkaSource {
         }
         let (sender, answer) = oneshot::channel();
         let gone = || KafkaError::permanent("starting partitions", "the polling thread ended");
-        self.asks.send(Asked::Start(starts.clone(), sender)).await.map_err(|_| gone())?;
+        self.asks.send(PollerCommand::Start(starts.clone(), sender)).await.map_err(|_| gone())?;
         let (generation, started) = answer.await.map_err(|_| gone())??;
+        // Read before the restart, and left over: no longer meant.
+        for event in &mut self.pending {
+            if let SourceEvent::Records(records) = event {
+                records.retain(|record| !started.contains(&Self::place(&record.partition)));
+            }
+        }
         for (place, _, offset) in starts {
             if let Some(owned) = self.owned.get_mut(&place).filter(|_| started.contains(&place)) {
                 (owned.valid_from, owned.next) = (Some(generation), offset);
@@ -318,7 +337,7 @@ impl Source for KafkaSource {
     async fn committed(&mut self, spans: &[Span]) {
         let offsets = spans.iter().map(|span| (Self::place(&span.partition), span.end)).collect();
         // Only for displays: what finds no room is written with the next batch.
-        drop(self.asks.try_send(Asked::CommitGroup(offsets)));
+        drop(self.asks.try_send(PollerCommand::CommitGroup(offsets)));
     }
 }
 

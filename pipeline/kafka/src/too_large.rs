@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rdkafka::error::KafkaError as RdError;
 use weir_engine::Record;
 use weir_engine::retry::chain;
-use weir_model::event::topic_for;
+use weir_model::event_type::topic_for;
 
 use crate::client::KafkaOptions;
 use crate::error::KafkaError;

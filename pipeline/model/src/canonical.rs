@@ -1,6 +1,10 @@
 //! RFC 8785 canonical JSON, the I-JSON limits it stands on (RFC 7493), and a hash of sets of records that does not
 //! depend on their order.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -75,6 +79,156 @@ fn is_beyond(n: &serde_json::Number) -> bool {
         // RFC 8785 writes whole doubles below 1e21 without an exponent: they would come back as integers.
         (None, None, Some(n)) => n.fract() == 0.0 && n.abs() > INTEGER_MAX_DOUBLE && n.abs() < 1e21,
         (None, None, None) => true,
+    }
+}
+
+/// The RFC 8785 text of nested JSON.
+#[must_use]
+pub fn nested(text: &str) -> Cow<'_, str> {
+    match text {
+        "{}" | "[]" => Cow::Borrowed(text),
+        _ => {
+            let mut out = String::with_capacity(text.len());
+            let written = Canonical { out: &mut out }.deserialize(&mut serde_json::Deserializer::from_str(text));
+            // It was parsed when the contract was checked.
+            Cow::Owned(if written.is_ok() { out } else { text.to_owned() })
+        }
+    }
+}
+
+/// Writes the canonical text of whatever it is given, without a tree: only an object's members are held, to be sorted.
+struct Canonical<'a> {
+    out: &'a mut String,
+}
+
+impl<'de> DeserializeSeed<'de> for Canonical<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Canonical<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.out.push_str("null");
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, b: bool) -> Result<(), E> {
+        self.out.push_str(if b { "true" } else { "false" });
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, n: i64) -> Result<(), E> {
+        self.out.push_str(&n.to_string());
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, n: u64) -> Result<(), E> {
+        self.out.push_str(&n.to_string());
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, n: f64) -> Result<(), E> {
+        self.out.push_str(ryu_js::Buffer::new().format(n));
+        Ok(())
+    }
+
+    /// Borrowed: it had no escapes, and needs none.
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        self.out.push('"');
+        self.out.push_str(text);
+        self.out.push('"');
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.out.push_str(&string(text));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        self.out.push('[');
+        let mut end = self.out.len();
+        while items.next_element_seed(Canonical { out: self.out })?.is_some() {
+            end = self.out.len();
+            self.out.push(',');
+        }
+        // Without the comma behind the last one.
+        self.out.truncate(end);
+        self.out.push(']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // All values one after the other, and where each ends.
+        let (mut values, mut members) = (String::new(), Vec::<(Cow<'de, str>, usize, usize)>::new());
+        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+            let start = values.len();
+            map.next_value_seed(Canonical { out: &mut values })?;
+            members.push((name, start, values.len()));
+        }
+        // A stable sort leaves equal names in their order, and the last one counts.
+        members.sort_by(|a, b| utf16_order(&a.0, &b.0));
+        self.out.push('{');
+        let mut is_first = true;
+        for (index, (name, start, end)) in members.iter().enumerate() {
+            if members.get(index + 1).is_some_and(|next| next.0 == *name) {
+                continue;
+            }
+            if !std::mem::take(&mut is_first) {
+                self.out.push(',');
+            }
+            match name {
+                Cow::Borrowed(name) => {
+                    self.out.push('"');
+                    self.out.push_str(name);
+                    self.out.push('"');
+                }
+                Cow::Owned(name) => self.out.push_str(&string(name)),
+            }
+            self.out.push(':');
+            self.out.push_str(&values[*start..*end]);
+        }
+        self.out.push('}');
+        Ok(())
+    }
+}
+
+/// RFC 8785 section 3.2.3 sorts names by UTF-16 code units; below U+D800 that is the order of the bytes.
+pub(crate) fn utf16_order(a: &str, b: &str) -> std::cmp::Ordering {
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+}
+
+/// A name, copied only where it had escapes.
+pub(crate) struct Name<'de>(pub(crate) Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        json.deserialize_str(Read)
     }
 }
 

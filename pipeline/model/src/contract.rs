@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::upcast::{UPCASTERS, Upcaster};
 use crate::{Object, canonical};
 
@@ -259,7 +259,7 @@ impl Contracts {
 
     /// The column of a field, if the newest contract of the type names it.
     pub(crate) fn column(&self, event_type: EventType, name: &str) -> u8 {
-        self.property(event_type, name).map_or(crate::data::NO_COLUMN, |property| property.column)
+        self.property(event_type, name).map_or(crate::columns::NO_COLUMN, |property| property.column)
     }
 
     /// Whether the newest contract of the type knows the field for a time.

@@ -12,15 +12,15 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 
 use bytestring::ByteString;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::columns::{COLUMNS, Column};
+use crate::Object;
+use crate::canonical::{self, Name};
+use crate::columns::{COLUMNS, Column, NO_COLUMN};
 use crate::contract;
-use crate::event::EventType;
-use crate::wire::Name;
-use crate::{Object, canonical};
+use crate::event_type::EventType;
 
 /// A piece of the text, or what an escaped string of it means.
 #[derive(Debug, Clone)]
@@ -42,9 +42,6 @@ pub(crate) enum Held {
     /// An object or an array.
     Nested(Piece),
 }
-
-/// No column takes the field.
-pub(crate) const NO_COLUMN: u8 = u8::MAX;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
@@ -199,7 +196,7 @@ impl Data {
     #[must_use]
     pub fn canonical(&self) -> String {
         let mut fields: Vec<&Field> = self.fields.iter().collect();
-        fields.sort_unstable_by(|a, b| utf16_order(self.piece(&a.name), self.piece(&b.name)));
+        fields.sort_unstable_by(|a, b| canonical::utf16_order(self.piece(&a.name), self.piece(&b.name)));
         let mut out = String::with_capacity(self.text.len());
         out.push('{');
         for (index, field) in fields.into_iter().enumerate() {
@@ -214,7 +211,7 @@ impl Data {
                 Held::Integer(n) => out.push_str(&n.to_string()),
                 Held::Float(n) => out.push_str(ryu_js::Buffer::new().format(*n)),
                 Held::Text(piece) | Held::Time(_, piece) => self.write_text(&mut out, piece),
-                Held::Nested(piece) => out.push_str(&canonical_nested(self.piece(piece))),
+                Held::Nested(piece) => out.push_str(&canonical::nested(self.piece(piece))),
             }
         }
         out.push('}');
@@ -232,131 +229,6 @@ impl Data {
             Piece::Owned(text) => out.push_str(&canonical::string(text)),
         }
     }
-}
-
-/// The RFC 8785 text of nested JSON.
-#[must_use]
-pub fn canonical_nested(text: &str) -> Cow<'_, str> {
-    match text {
-        "{}" | "[]" => Cow::Borrowed(text),
-        _ => {
-            let mut out = String::with_capacity(text.len());
-            let written = Canonical { out: &mut out }.deserialize(&mut serde_json::Deserializer::from_str(text));
-            // It was parsed when the contract was checked.
-            Cow::Owned(if written.is_ok() { out } else { text.to_owned() })
-        }
-    }
-}
-
-/// Writes the canonical text of whatever it is given, without a tree: only an object's members are held, to be sorted.
-struct Canonical<'a> {
-    out: &'a mut String,
-}
-
-impl<'de> DeserializeSeed<'de> for Canonical<'_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Canonical<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.out.push_str("null");
-        Ok(())
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, b: bool) -> Result<(), E> {
-        self.out.push_str(if b { "true" } else { "false" });
-        Ok(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<(), E> {
-        self.out.push_str(&n.to_string());
-        Ok(())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<(), E> {
-        self.out.push_str(&n.to_string());
-        Ok(())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<(), E> {
-        self.out.push_str(ryu_js::Buffer::new().format(n));
-        Ok(())
-    }
-
-    /// Borrowed: it had no escapes, and needs none.
-    fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<(), E> {
-        self.out.push('"');
-        self.out.push_str(text);
-        self.out.push('"');
-        Ok(())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        self.out.push_str(&canonical::string(text));
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.out.push('[');
-        let mut end = self.out.len();
-        while items.next_element_seed(Canonical { out: self.out })?.is_some() {
-            end = self.out.len();
-            self.out.push(',');
-        }
-        // Without the comma behind the last one.
-        self.out.truncate(end);
-        self.out.push(']');
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        // All values one after the other, and where each ends.
-        let (mut values, mut members) = (String::new(), Vec::<(Cow<'de, str>, usize, usize)>::new());
-        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
-            let start = values.len();
-            map.next_value_seed(Canonical { out: &mut values })?;
-            members.push((name, start, values.len()));
-        }
-        // A stable sort leaves equal names in their order, and the last one counts.
-        members.sort_by(|a, b| utf16_order(&a.0, &b.0));
-        self.out.push('{');
-        let mut is_first = true;
-        for (index, (name, start, end)) in members.iter().enumerate() {
-            if members.get(index + 1).is_some_and(|next| next.0 == *name) {
-                continue;
-            }
-            if !std::mem::take(&mut is_first) {
-                self.out.push(',');
-            }
-            match name {
-                Cow::Borrowed(name) => {
-                    self.out.push('"');
-                    self.out.push_str(name);
-                    self.out.push('"');
-                }
-                Cow::Owned(name) => self.out.push_str(&canonical::string(name)),
-            }
-            self.out.push(':');
-            self.out.push_str(&values[*start..*end]);
-        }
-        self.out.push('}');
-        Ok(())
-    }
-}
-
-/// RFC 8785 section 3.2.3 sorts names by UTF-16 code units; below U+D800 that is the order of the bytes.
-fn utf16_order(a: &str, b: &str) -> std::cmp::Ordering {
-    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
 fn span(text: &str, start: u32, end: u32) -> &str {

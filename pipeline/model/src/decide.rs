@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Object;
-use crate::event::{AggregateType, EventType, UnknownName};
+use crate::event_type::{AggregateType, EventType, UnknownName};
 use crate::ids::{InvalidId, StreamId};
 
 mod attempts;

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::event::AggregateType;
+use crate::event_type::AggregateType;
 
 /// Ids end in columns of this length in every store.
 pub const ID_LENGTH_MAX: usize = 255;

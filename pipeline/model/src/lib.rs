@@ -5,12 +5,14 @@
 //! [`decide`] (how commands become events) → [`project`] (what the events mean for those who read).
 
 pub mod canonical;
+pub mod cells;
 pub mod clock;
 pub mod columns;
 pub mod contract;
 pub mod data;
 pub mod decide;
 pub mod event;
+pub mod event_type;
 pub mod ids;
 pub mod other;
 pub mod profile;
@@ -22,7 +24,8 @@ pub use bytestring::ByteString;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use contract::{ContractViolation, Violation};
 pub use data::{Data, FieldValue};
-pub use event::{AggregateType, Event, EventType, Metadata};
+pub use event::{Event, Metadata};
+pub use event_type::{AggregateType, EventType};
 pub use ids::{EventId, InvalidId, Position, StreamId, TenantId};
 pub use other::{OTHER_EVENT, OtherEvent};
 

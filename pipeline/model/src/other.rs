@@ -6,9 +6,11 @@ use serde_json::Value;
 
 use crate::canonical;
 use crate::clock::Timestamp;
-use crate::event::{EventType, Metadata};
+use crate::event::Metadata;
+use crate::event_type::EventType;
 use crate::ids::{EventId, Position, TenantId};
-use crate::wire::{DecodeError, Envelope, broken, cleaned};
+use crate::wire::envelope::Envelope;
+use crate::wire::error::{DecodeError, broken, cleaned};
 
 /// What stands in history where a known event has its type.
 pub const OTHER_EVENT: &str = "other_event";

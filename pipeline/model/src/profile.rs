@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::contract::Violation;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::{Object, canonical};
 
 /// Profile fields that have a column; every other changed field is a preference. The list is the only way from a

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::Object;
-use crate::event::EventType;
+use crate::event_type::EventType;
 
 /// One step between two versions of a type.
 #[derive(Debug, Clone, Copy)]

@@ -8,49 +8,22 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::clock::Timestamp;
-use crate::contract::{self, ContractViolation, Violation};
+use crate::contract::{self, Violation};
 use crate::data::Data;
-use crate::event::{Event, EventType, Metadata, UnknownName};
-use crate::ids::{EventId, ID_LENGTH_MAX, Position, StreamId, TenantId};
+use crate::event::{Event, Metadata};
+use crate::event_type::EventType;
+use crate::ids::{EventId, Position, StreamId};
 use crate::other::OtherEvent;
 use crate::{Object, canonical};
 
+pub(crate) mod envelope;
+pub(crate) mod error;
 mod fast;
 
-pub(crate) use fast::Name;
+pub use error::DecodeError;
 
-/// Why bytes are no event. Every variant is final: the same bytes fail the same way for ever.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// No value at all, as a compacted topic's tombstones have none.
-    #[error("the record has no value: a tombstone means nothing in a log of events")]
-    NoValue,
-    /// The headers say something else than the body.
-    #[error("the header {name} says `{header}`, the body says `{body}`")]
-    Header {
-        /// Which header.
-        name: &'static str,
-        /// What it says.
-        header: String,
-        /// What the body says.
-        body: String,
-    },
-    /// Not JSON.
-    #[error("the record is not JSON: {detail}")]
-    NotJson {
-        /// The parser's words, with line and column.
-        detail: String,
-    },
-    /// JSON, but no IntegrationEvent.
-    #[error("the envelope is broken: {0}")]
-    Envelope(Violation),
-    /// A type that this build has no contract for.
-    #[error(transparent)]
-    UnknownType(UnknownName),
-    /// The data breaks its contract.
-    #[error(transparent)]
-    Contract(ContractViolation),
-}
+use envelope::Envelope;
+use error::{broken, cleaned};
 
 /// An event on its way out; the data goes through as the text it is.
 #[derive(Debug, Serialize)]
@@ -143,8 +116,52 @@ pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
         return Err(DecodeError::Envelope(Violation::new("", "is no JSON object")));
     };
     let data = envelope.remove("data");
-    let envelope = Envelope { fields: &envelope };
-    envelope.read(data)
+    read_event(&Envelope { fields: &envelope }, data)
+}
+
+fn read_event(envelope: &Envelope<'_>, data: Option<Value>) -> Result<Event, DecodeError> {
+    let event_type: EventType = envelope.required("eventType")?.parse().map_err(DecodeError::UnknownType)?;
+    let version = envelope.version()?;
+    let data = match data {
+        Some(Value::Object(data)) => data,
+        Some(_) => return Err(broken("/data", "is no JSON object")),
+        None => return Err(broken("/data", "is missing")),
+    };
+    let contracts = contract::standard().map_err(|e| broken("", e.to_string()))?;
+    let accepted = contracts.accept(event_type, &version, data).map_err(DecodeError::Contract)?;
+    let metadata = envelope.metadata()?;
+    Ok(Event {
+        event_id: EventId::new(envelope.required("eventId")?.to_owned())
+            .map_err(|e| broken("/eventId", e.to_string()))?,
+        event_type,
+        schema_version: accepted.version.into(),
+        timestamp: envelope.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?,
+        recorded_at: envelope.time("recordedAt")?,
+        source: cleaned("/source", envelope.required("source")?)?,
+        tenant: metadata.1,
+        stream: stream(envelope, event_type, &accepted.data)?,
+        version: envelope.positive("aggregateVersion")?,
+        position: envelope.positive("position")?.map(Position),
+        metadata: metadata.0,
+        data: Data::from_object(event_type, &accepted.data),
+    })
+}
+
+/// The aggregate: named, or by the type's id field.
+fn stream(envelope: &Envelope<'_>, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
+    let aggregate_type = event_type.aggregate_type();
+    if let Some(named) = envelope.optional("aggregateType")?
+        && named != aggregate_type.as_str()
+    {
+        let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
+        return Err(broken("/aggregateType", reason));
+    }
+    let by_field = data.get(aggregate_type.id_field()).and_then(Value::as_str);
+    let id = match envelope.optional("aggregateId")? {
+        Some(named) => named,
+        None => by_field.ok_or_else(|| broken("/aggregateId", "is missing"))?,
+    };
+    StreamId::new(aggregate_type, id.to_owned()).map_err(|e| broken("/aggregateId", e.to_string()))
 }
 
 /// Headers may be missing, for the body decides; those that are there must say the same. The version is not among them: the
@@ -180,132 +197,6 @@ pub fn check_headers<'a>(
         }
     }
     Ok(())
-}
-
-pub(crate) struct Envelope<'a> {
-    pub(crate) fields: &'a Object,
-}
-
-impl Envelope<'_> {
-    fn read(&self, data: Option<Value>) -> Result<Event, DecodeError> {
-        let event_type: EventType = self.required("eventType")?.parse().map_err(DecodeError::UnknownType)?;
-        let version = self.version()?;
-        let data = match data {
-            Some(Value::Object(data)) => data,
-            Some(_) => return Err(broken("/data", "is no JSON object")),
-            None => return Err(broken("/data", "is missing")),
-        };
-        let contracts = contract::standard().map_err(|e| broken("", e.to_string()))?;
-        let accepted = contracts.accept(event_type, &version, data).map_err(DecodeError::Contract)?;
-        let metadata = self.metadata()?;
-        Ok(Event {
-            event_id: EventId::new(self.required("eventId")?.to_owned())
-                .map_err(|e| broken("/eventId", e.to_string()))?,
-            event_type,
-            schema_version: accepted.version.into(),
-            timestamp: self.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?,
-            recorded_at: self.time("recordedAt")?,
-            source: cleaned("/source", self.required("source")?)?,
-            tenant: metadata.1,
-            stream: self.stream(event_type, &accepted.data)?,
-            version: self.positive("aggregateVersion")?,
-            position: self.positive("position")?.map(Position),
-            metadata: metadata.0,
-            data: Data::from_object(event_type, &accepted.data),
-        })
-    }
-
-    pub(crate) fn optional(&self, field: &str) -> Result<Option<&str>, DecodeError> {
-        match self.fields.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(broken(format!("/{field}"), "is no string")),
-        }
-    }
-
-    pub(crate) fn required(&self, field: &str) -> Result<&str, DecodeError> {
-        self.optional(field)?.ok_or_else(|| broken(format!("/{field}"), "is missing"))
-    }
-
-    /// `"1.0.0"` as the specification has it, or a bare number, as some services send it.
-    pub(crate) fn version(&self) -> Result<String, DecodeError> {
-        match self.fields.get("version") {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Number(number)) => Ok(number.to_string()),
-            Some(_) => Err(broken("/version", "is neither a string nor a number")),
-            None => Err(broken("/version", "is missing")),
-        }
-    }
-
-    pub(crate) fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
-        let text = self.optional(field)?;
-        text.map(|t| t.parse().map_err(|e| broken(format!("/{field}"), format!("{e}")))).transpose()
-    }
-
-    pub(crate) fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
-        match self.fields.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_i64() {
-                Some(n) if n > 0 => Ok(Some(n)),
-                _ => Err(broken(format!("/{field}"), "is no whole number above 0")),
-            },
-        }
-    }
-
-    /// The aggregate: named, or by the type's id field.
-    fn stream(&self, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
-        let aggregate_type = event_type.aggregate_type();
-        if let Some(named) = self.optional("aggregateType")?
-            && named != aggregate_type.as_str()
-        {
-            let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
-            return Err(broken("/aggregateType", reason));
-        }
-        let by_field = data.get(aggregate_type.id_field()).and_then(Value::as_str);
-        let id = match self.optional("aggregateId")? {
-            Some(named) => named,
-            None => by_field.ok_or_else(|| broken("/aggregateId", "is missing"))?,
-        };
-        StreamId::new(aggregate_type, id.to_owned()).map_err(|e| broken("/aggregateId", e.to_string()))
-    }
-
-    pub(crate) fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
-        let fields = match self.fields.get("metadata") {
-            None | Some(Value::Null) => return Ok((Metadata::default(), TenantId::default())),
-            Some(Value::Object(fields)) => fields,
-            Some(_) => return Err(broken("/metadata", "is no JSON object")),
-        };
-        let text = |field: &str| match fields.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => cleaned(&format!("/metadata/{field}"), text).map(Some),
-            Some(_) => Err(broken(format!("/metadata/{field}"), "is no string")),
-        };
-        let tenant = text("tenantId")?.map(TenantId::new).transpose();
-        let metadata = Metadata {
-            causation_id: text("causationId")?,
-            correlation_id: text("correlationId")?,
-            user_id: text("userId")?,
-        };
-        Ok((metadata, tenant.map_err(|e| broken("/metadata/tenantId", e.to_string()))?.unwrap_or_default()))
-    }
-}
-
-pub(crate) fn broken(pointer: impl Into<String>, reason: impl Into<String>) -> DecodeError {
-    DecodeError::Envelope(Violation::new(pointer, reason))
-}
-
-/// Envelope text is free, but goes into databases, which hold no U+0000, and log lines, which hold no novel.
-fn clean(pointer: &str, text: &str) -> Result<(), DecodeError> {
-    // Characters are never more than bytes, and count only where that does not decide.
-    let is_long = text.len() > ID_LENGTH_MAX && text.chars().count() > ID_LENGTH_MAX;
-    match is_long || text.contains('\0') {
-        true => Err(broken(pointer, "holds U+0000 or more than 255 characters")),
-        false => Ok(()),
-    }
-}
-
-pub(crate) fn cleaned(pointer: &str, text: &str) -> Result<ByteString, DecodeError> {
-    clean(pointer, text).map(|()| ByteString::from(text.to_owned()))
 }
 
 /// The canonical document of an event (RFC 8785: names sorted, no spaces): every sink's copy is rebuilt into this text and

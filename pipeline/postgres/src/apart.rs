@@ -2,7 +2,8 @@
 //! services' events. All of it is kept before the sink's own commit: above the ledger it harms nobody, and a crash after the
 //! commit must not lose it.
 
-use weir_engine::{Batch, Claim, Located, LocatedOther, Partition, Record, SinkError};
+use weir_engine::{Batch, Claim, Located, Partition, Record, SinkError};
+use weir_model::OtherEvent;
 use weir_model::wire::{self, DecodeError, Decoded};
 
 use crate::database::Database;
@@ -85,7 +86,7 @@ pub async fn fail_again(
 
 /// What of a batch goes into the sink.
 #[must_use]
-pub fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a LocatedOther>) {
+pub fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a Located<OtherEvent>>) {
     let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
     let others = batch.others.iter().filter(|located| !repeats::are_at(repeats, &located.record));
     (events.collect(), others.collect())
@@ -96,7 +97,7 @@ pub fn redriven(record: Record) -> Result<Batch, DecodeError> {
     let mut batch = Batch::default();
     match wire::decode_any(&record.payload)? {
         Decoded::Event(event) => batch.events.push(Located { record, event }),
-        Decoded::Other(event) => batch.others.push(LocatedOther { record, event }),
+        Decoded::Other(event) => batch.others.push(Located { record, event }),
     }
     Ok(batch)
 }

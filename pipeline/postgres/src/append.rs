@@ -196,7 +196,7 @@ pub(crate) async fn append(
 
 /// Whether commands could be stored: their order's lock can be had, and what is written reaches the disk.
 pub(crate) async fn probe(client: &Client) -> Result<(), DbError> {
-    const SQL: &str = "DO $$ BEGIN LOCK TABLE append_order IN EXCLUSIVE MODE; INSERT INTO append_order DEFAULT VALUES; \
+    const SQL: &str = "DO $$ BEGIN LOCK TABLE append_order IN SHARE UPDATE EXCLUSIVE MODE; INSERT INTO append_order DEFAULT VALUES; \
          DELETE FROM append_order; END $$";
     client.batch_execute(SQL).await.during("trying whether commands can be stored")
 }

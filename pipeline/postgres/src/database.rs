@@ -107,6 +107,7 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), DbError> {
         const ACTION: &str = "migrating the Postgres schema";
         let mut client = self.get().await?;
+        refuse_newer(&client).await?;
         let (group, number) = MIGRATION_LOCK;
         client.execute("SELECT pg_advisory_lock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
@@ -120,4 +121,25 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// A schema with a migration that this build does not have is a newer build's.
+async fn refuse_newer(client: &Client) -> Result<(), DbError> {
+    const ACTION: &str = "looking at the version of the Postgres schema";
+    let is_new = client.query_one("SELECT to_regclass('refinery_schema_history') IS NULL", &[]).await.during(ACTION)?;
+    if is_new.try_get(0).during(ACTION)? {
+        return Ok(());
+    }
+    let row = client.query_one("SELECT coalesce(max(version), 0) FROM refinery_schema_history", &[]).await;
+    let found: i32 = row.during(ACTION)?.try_get(0).during(ACTION)?;
+    let known =
+        embedded::migrations::runner().get_migrations().iter().map(|migration| i64::from(migration.version())).max();
+    if i64::from(found) <= known.unwrap_or(0) {
+        return Ok(());
+    }
+    let words = format!(
+        "the schema is of version {found}, and this build knows up to {}: a newer weir made it, use that one; nothing was changed",
+        known.unwrap_or(0)
+    );
+    Err(DbError::new(ACTION, ErrorKind::Permanent, words))
 }

@@ -1,7 +1,7 @@
 //! Where one event ended, for operators.
 
 use tokio_postgres::GenericClient;
-use weir_model::event::{partition_for, topic_for};
+use weir_model::event_type::{partition_for, topic_for};
 use weir_model::project::ReadModel;
 use weir_model::{EventType, Timestamp};
 

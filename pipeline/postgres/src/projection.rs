@@ -1,19 +1,14 @@
-//! A sink inside Postgres: rows, dead letters and the ledger's compare-and-set in one transaction.
+//! What turns a lane's events into rows in Postgres: a projection of ours, or handlers of a user's own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
-use weir_engine::retry::chain;
-use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, failpoint};
+use weir_engine::{BoxError, Located, Partition, SinkError};
 use weir_model::{Event, EventType};
 
-use crate::database::Database;
-use crate::dead_letters::{self, RecordPolicy};
-use crate::error::{DbError, During, ErrorKind};
-use crate::ledger::{Advance, Ledger};
-use crate::repeats::{self, Candidate, Memory, Places};
+use crate::error::{DbError, ErrorKind};
 
 /// Why events were not applied.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +23,7 @@ pub enum ApplyError {
 
 impl ApplyError {
     /// Whether one of the events is at fault, not a dependency.
-    fn blames_an_event(&self) -> bool {
+    pub(crate) fn blames_an_event(&self) -> bool {
         match self {
             Self::Db(error) => error.kind() == ErrorKind::Data,
             Self::Refused(_) => true,
@@ -101,16 +96,6 @@ impl Projection for Handlers {
     }
 }
 
-/// The sink of a lane whose output is in Postgres.
-pub struct ProjectionSink<P> {
-    database: Database,
-    ledger: Ledger,
-    projection: P,
-    policy: RecordPolicy,
-    memory: Memory,
-    partitions: Vec<Partition>,
-}
-
 /// A key within its partition.
 pub(crate) type Key = (Partition, Arc<str>);
 
@@ -125,164 +110,7 @@ pub(crate) struct Unapplied<'a> {
 
 impl<'a> Unapplied<'a> {
     /// It waits behind an earlier event of its key.
-    fn waiting(located: &'a Located) -> Self {
+    pub(crate) fn waiting(located: &'a Located) -> Self {
         Self { located, reason: None, ordered: true }
-    }
-}
-
-impl<P: Projection> ProjectionSink<P> {
-    /// Nothing happens until the lane claims.
-    pub fn new(database: Database, ledger: Ledger, projection: P, policy: RecordPolicy) -> Self {
-        let memory = Memory::new(policy.repeats_window);
-        Self { database, ledger, projection, policy, memory, partitions: Vec::new() }
-    }
-
-    /// One transaction for the batch. `bisecting` looks for the events at fault, at the price of savepoints.
-    async fn commit_once(&self, batch: &Batch, bisecting: bool) -> Result<(), ApplyOutcome> {
-        const ACTION: &str = "committing a batch";
-        let lane = self.ledger.lane();
-        let mut client = self.database.get().await?;
-        let transaction = client.transaction().await.during(ACTION)?;
-        // First, so that a fenced writer learns it before it has done anything.
-        if self.ledger.advance(&*transaction, &batch.spans()).await? == Advance::Earlier {
-            return Ok(());
-        }
-        dead_letters::insert_undecodable(&*transaction, lane, &batch.dead).await?;
-        let repeats = repeats::notice(&*transaction, lane, Candidate::of_events(&batch.events)).await?;
-        let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch, &repeats).await?;
-        if bisecting {
-            let mut blocked = HashSet::new();
-            self.apply_bisecting(&transaction, &free, &mut blocked, &mut unapplied).await?;
-        } else {
-            self.projection.apply(&transaction, &free).await.map_err(ApplyOutcome::Apply)?;
-        }
-        dead_letters::park(&*transaction, lane, &unapplied, &self.policy).await?;
-        failpoint::hit(&format!("{lane}.before_commit"));
-        transaction.commit().await.during(ACTION)?;
-        failpoint::hit(&format!("{lane}.after_commit"));
-        Ok(())
-    }
-
-    /// Events whose key is parked already wait behind it, in order, while all others go on.
-    async fn set_waiting_apart<'a>(
-        &self,
-        transaction: &Transaction<'_>,
-        batch: &'a Batch,
-        repeats: &Places,
-    ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
-        let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-        let keys = batch.events.iter().filter_map(|located| self.order_key(located)).collect();
-        let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), keys).await?;
-        if parked.is_empty() {
-            return Ok((events.collect(), Vec::new()));
-        }
-        let waits = |located: &&Located| self.order_key(located).is_some_and(|key| parked.contains(&key));
-        let (waiting, free): (Vec<_>, Vec<_>) = events.partition(waits);
-        Ok((free, waiting.into_iter().map(Unapplied::waiting).collect()))
-    }
-
-    /// The key in whose order an event must be applied, if it must.
-    fn order_key(&self, located: &Located) -> Option<Key> {
-        let key = located.record.key.clone().filter(|_| self.projection.depends_on_order(&located.event))?;
-        Some((located.record.partition.clone(), key))
-    }
-
-    /// Halves until the event at fault stands alone; whatever follows it under the same key waits.
-    async fn apply_bisecting<'a>(
-        &self,
-        transaction: &Transaction<'_>,
-        events: &[&'a Located],
-        blocked: &mut HashSet<Key>,
-        unapplied: &mut Vec<Unapplied<'a>>,
-    ) -> Result<(), ApplyOutcome> {
-        let waits = |located: &&&Located| self.order_key(located).is_some_and(|key| blocked.contains(&key));
-        let (waiting, free): (Vec<_>, Vec<_>) = events.iter().partition(waits);
-        unapplied.extend(waiting.into_iter().map(Unapplied::waiting));
-        if free.is_empty() {
-            return Ok(());
-        }
-        transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
-        let error = match self.projection.apply(transaction, &free).await {
-            Ok(()) => {
-                transaction.batch_execute("RELEASE SAVEPOINT attempt").await.during("releasing a savepoint")?;
-                return Ok(());
-            }
-            Err(error) if error.blames_an_event() => error,
-            Err(error) => return Err(ApplyOutcome::Apply(error)),
-        };
-        const BACK: &str = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt";
-        transaction.batch_execute(BACK).await.during("returning to a savepoint")?;
-        if let [located] = free[..] {
-            blocked.extend(self.order_key(located));
-            let ordered = self.projection.depends_on_order(&located.event);
-            unapplied.push(Unapplied { located, reason: Some(chain(&error)), ordered });
-            return Ok(());
-        }
-        let (left, right) = free.split_at(free.len() / 2);
-        Box::pin(self.apply_bisecting(transaction, left, blocked, unapplied)).await?;
-        Box::pin(self.apply_bisecting(transaction, right, blocked, unapplied)).await
-    }
-}
-
-enum ApplyOutcome {
-    Apply(ApplyError),
-    Sink(SinkError),
-}
-
-impl From<DbError> for ApplyOutcome {
-    fn from(error: DbError) -> Self {
-        Self::Sink(error.into())
-    }
-}
-
-impl From<SinkError> for ApplyOutcome {
-    fn from(error: SinkError) -> Self {
-        Self::Sink(error)
-    }
-}
-
-impl From<ApplyOutcome> for SinkError {
-    fn from(outcome: ApplyOutcome) -> Self {
-        match outcome {
-            ApplyOutcome::Apply(error) => error.into(),
-            ApplyOutcome::Sink(error) => error,
-        }
-    }
-}
-
-#[async_trait]
-impl<P: Projection> Sink for ProjectionSink<P> {
-    async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
-        let claims = self.ledger.claim(&self.database, partitions).await?;
-        failpoint::hit("claim.after_ledger");
-        self.partitions.retain(|p| !partitions.contains(p));
-        let taken = claims.iter().filter(|claim| claim.refused.is_none());
-        self.partitions.extend(taken.map(|claim| claim.partition.clone()));
-        Ok(claims)
-    }
-
-    async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
-        Ok(self.ledger.begin(&self.database, positions).await?)
-    }
-
-    fn release(&mut self, partitions: &[Partition]) {
-        self.partitions.retain(|partition| !partitions.contains(partition));
-    }
-
-    async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        match self.commit_once(batch, false).await {
-            Err(ApplyOutcome::Apply(error)) if error.blames_an_event() => {
-                let error = chain(&error);
-                tracing::warn!(lane = self.ledger.lane(), error, "an event cannot be applied; looking for it");
-                Ok(self.commit_once(batch, true).await?)
-            }
-            other => Ok(other?),
-        }
-    }
-
-    async fn tick(&mut self) -> Result<(), SinkError> {
-        let Self { database, ledger, partitions, projection, policy, .. } = self;
-        dead_letters::retry_due(database, ledger, partitions, projection, policy).await?;
-        Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
     }
 }

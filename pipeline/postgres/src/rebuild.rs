@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::ClientWrapper;
-use weir_engine::{Located, Partition, failpoint};
+use weir_engine::{LaneKind, Located, Partition, failpoint};
 use weir_model::project::{FoldedRow, ReadModel, Units};
 
 use crate::database::Database;
@@ -40,8 +40,8 @@ impl Subject {
     #[must_use]
     pub fn lane(self) -> &'static str {
         match self {
-            Self::ReadModels => "read-models",
-            Self::Metrics => "metrics",
+            Self::ReadModels => LaneKind::ReadModels.name(),
+            Self::Metrics => LaneKind::Metrics.name(),
         }
     }
 

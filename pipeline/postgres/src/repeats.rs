@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
-use weir_engine::{Located, LocatedOther, Partition, Record};
-use weir_model::{Position, TenantId};
+use weir_engine::{Located, Partition, Record};
+use weir_model::{OtherEvent, Position, TenantId};
 
 use crate::database::Database;
 use crate::error::{DbError, During};
@@ -48,7 +48,7 @@ impl<'a> Candidate<'a> {
 
     /// [`Self::of`] for events of unknown types.
     #[must_use]
-    pub fn of_other(located: &'a LocatedOther) -> Option<Self> {
+    pub fn of_other(located: &'a Located<OtherEvent>) -> Option<Self> {
         let event = &located.event;
         Self::new(&located.record, event.position, &event.tenant, event.event_id.as_str())
     }

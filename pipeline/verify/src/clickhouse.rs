@@ -11,7 +11,8 @@ use weir_history::verify::{Place, Placed, left_out};
 use weir_model::Timestamp;
 use weir_model::wire::Decoded;
 
-use crate::expected::{Expected, Places, is_expired, partition_of};
+use crate::expected::{Expected, Places, is_expired};
+use crate::fold::partition_of;
 use crate::lost::Lost;
 use crate::{CLICKHOUSE, Comparison, Cuts, Report, Sources, VerifyError, compare_columnar};
 

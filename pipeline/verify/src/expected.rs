@@ -7,7 +7,7 @@ use std::path::Path;
 
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
-use weir_engine::{BoxError, Partition, Record};
+use weir_engine::{BoxError, LaneKind, Partition, Record};
 use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
 use weir_history::verify::{HistoryHashes, Place, Placed, add_record, left_out};
@@ -19,9 +19,9 @@ use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
 
-use crate::fold::{Folded, Held, fold_sorted};
+use crate::fold::{Folded, Held, fold_sorted, partition_of};
 use crate::lost::Lost;
-use crate::{Absent, CLICKHOUSE, COLUMNAR, Cut, Cuts, HISTORY, LANES, METRICS, READ_MODELS, Sources, VerifyError};
+use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
 
 const PAGE: i64 = 2000;
 
@@ -177,8 +177,10 @@ impl Expected {
     async fn read_event_store(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Held>) -> Result<(), VerifyError> {
         let Walk { database, sources, cuts, starts, lost, units, .. } = *walk;
         let partition = &sources.event_store;
-        let of_lane: HashMap<&str, &Cut> =
-            LANES.iter().filter_map(|lane| Some((*lane, cuts.get(&(lane, partition.clone()))?))).collect();
+        let of_lane: HashMap<&str, &Cut> = LaneKind::NAMES
+            .into_iter()
+            .filter_map(|lane| Some((lane, cuts.get(&(lane, partition.clone()))?)))
+            .collect();
         let of_partition = starts.iter().filter(|((_, start), _)| start == partition);
         let mut from = of_partition.map(|(_, cut)| cut.below).min().unwrap_or(0);
         while from < self.publishing.end {
@@ -325,7 +327,7 @@ impl Expected {
                 Ok(())
             }
             Err(error) => {
-                for lane in LANES {
+                for lane in LaneKind::NAMES {
                     match standing(lane) {
                         Standing::Holds => self.differences.push(format!(
                             "{lane}: offset {} of {} is no event ({error}), and no dead letter",
@@ -344,7 +346,7 @@ impl Expected {
     /// Only lanes that keep everything have a place for it.
     fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Standing) {
         let is_expired = is_expired(self.kept, event.recorded_at);
-        for lane in COLUMNAR {
+        for lane in columnar() {
             let standing = standing(lane).within_ttl(lane, is_expired);
             if standing != Standing::Repeat {
                 self.note_first(lane, event.event_id.as_str());
@@ -386,7 +388,7 @@ impl Expected {
         let subject = event.event_type.as_str();
         let is_expired = is_expired(self.kept, event.recorded_at);
         let standing = |lane| standing(lane).within_ttl(lane, is_expired);
-        for lane in LANES {
+        for lane in LaneKind::NAMES {
             let standing = standing(lane);
             // The first copy may be a dead letter, or in a partition that the lane is not that far in.
             if standing != Standing::Repeat {
@@ -402,7 +404,7 @@ impl Expected {
         }
         {
             let document = LazyCell::new(|| wire::canonical_document(event));
-            for lane in COLUMNAR.into_iter().filter(|lane| standing(lane) == Standing::Holds) {
+            for lane in columnar().filter(|lane| standing(lane) == Standing::Holds) {
                 self.hold(lane, subject, &at.coordinates, &document);
             }
         }
@@ -466,11 +468,6 @@ impl Place for Places<'_> {
             offset: position.0,
         })
     }
-}
-
-pub(crate) fn partition_of(at: &Coordinates) -> Partition {
-    let number = i32::try_from(at.partition).unwrap_or(-1);
-    Partition { source: at.source.as_str().into(), topic: at.topic.as_str().into(), number }
 }
 
 /// Adds a record as it is before anyone lifts it: what was published must be what is stored.

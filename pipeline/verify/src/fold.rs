@@ -7,13 +7,19 @@ use std::path::PathBuf;
 
 use extsort::{ExternalSorter, Sortable};
 use tokio::sync::mpsc;
-use weir_engine::Located;
+use weir_engine::{Located, Partition};
 use weir_history::rows::Coordinates;
 use weir_model::project::{FoldedRow, Place, ReadModel, Units, attempt_key, rows_of};
 use weir_model::{Event, wire};
 
 /// Items that the external sort holds in memory at a time.
 const SORT_SEGMENT: usize = 40_000;
+
+/// As lanes name it.
+pub(crate) fn partition_of(at: &Coordinates) -> Partition {
+    let number = i32::try_from(at.partition).unwrap_or(-1);
+    Partition { source: at.source.as_str().into(), topic: at.topic.as_str().into(), number }
+}
 
 /// An event that the lane read-models holds, on its way to the rows that it touches.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl Held {
 
     /// As the lane had it.
     pub(crate) fn located(self) -> Located {
-        let partition = crate::expected::partition_of(&self.at);
+        let partition = partition_of(&self.at);
         let record = weir_engine::Record {
             partition,
             offset: self.at.offset,

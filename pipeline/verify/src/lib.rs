@@ -26,12 +26,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir_clickhouse::{ClickHouse, ClickHouseError};
-use weir_engine::{BoxError, Partition};
+use weir_engine::{BoxError, LaneKind, Partition};
 use weir_history::verify::HistoryHashes;
 use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
 use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
 use weir_model::canonical::SetHash;
-use weir_model::event::TOPICS;
+use weir_model::event_type::TOPICS;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, ReadModel, Units};
 use weir_model::{EventType, Timestamp};
 use weir_postgres::metric_totals::MetricTotals;
@@ -41,18 +41,16 @@ use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters
 use expected::{Expected, Walk};
 use lost::Lost;
 
-/// The lanes that there are, and that are verified where they run.
-pub const LANES: [&str; 4] = [READ_MODELS, METRICS, HISTORY, CLICKHOUSE];
-/// Those that keep every record, by its coordinates.
-pub(crate) const COLUMNAR: [&str; 2] = [HISTORY, CLICKHOUSE];
-/// The lane that keeps the read models.
-pub const READ_MODELS: &str = "read-models";
-/// The lane of counters and histograms.
-pub const METRICS: &str = "metrics";
-/// The lane that writes history.
-pub const HISTORY: &str = "history";
-/// The lane to which a record that comes again changes nothing.
-pub const CLICKHOUSE: &str = "clickhouse";
+const READ_MODELS: &str = LaneKind::ReadModels.name();
+const METRICS: &str = LaneKind::Metrics.name();
+const HISTORY: &str = LaneKind::History.name();
+const CLICKHOUSE: &str = LaneKind::ClickHouse.name();
+
+/// The names of the lanes that keep every record, by its coordinates.
+pub(crate) fn columnar() -> impl Iterator<Item = &'static str> {
+    LaneKind::ALL.into_iter().filter(|kind| kind.keeps_every_record()).map(LaneKind::name)
+}
+
 /// The topics, in the lanes' column.
 const KAFKA: &str = "kafka";
 
@@ -221,7 +219,7 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
     let sinks = SinkSnapshot::open(database).await?;
     let mut rows = sinks.ledger().await?;
     rows.retain(|row| lanes.contains(&row.lane.as_str()));
-    let off: Vec<&str> = LANES.into_iter().filter(|lane| !lanes.contains(lane)).collect();
+    let off: Vec<&str> = LaneKind::NAMES.into_iter().filter(|lane| !lanes.contains(lane)).collect();
     if !off.is_empty() {
         report.notes.push(format!("not compared, since it is not enabled: {}", off.join(", ")));
     }
@@ -287,7 +285,8 @@ fn notes(expected: &Expected) -> Vec<String> {
 /// How far each enabled lane goes whose dead letters and repeats the snapshot tells.
 async fn cuts_in_postgres(sinks: &SinkSnapshot, rows: &[LedgerRow], lanes: &[&str]) -> Result<Cuts, VerifyError> {
     let mut cuts = Cuts::new();
-    for lane in [READ_MODELS, METRICS, CLICKHOUSE].into_iter().filter(|lane| lanes.contains(lane)) {
+    let here = LaneKind::ALL.into_iter().filter(|kind| kind.counts_in_postgres()).map(LaneKind::name);
+    for lane in here.filter(|lane| lanes.contains(lane)) {
         let (mut dead, mut repeats) = (sinks.dead_offsets(lane).await?, sinks.left_out(lane).await?);
         for row in rows.iter().filter(|row| row.lane == lane) {
             let dead = dead.remove(&row.partition).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use weir_engine::{PUBLISHER, Partition};
 use weir_kafka::{Progress, TopicLog};
-use weir_model::event::TOPICS;
+use weir_model::event_type::TOPICS;
 use weir_postgres::parts::{self, Part};
 use weir_postgres::{Database, EventStore, EventStoreSource, Ledger, LedgerRow};
 

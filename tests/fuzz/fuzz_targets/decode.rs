@@ -3,15 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir_model::{canonical, columns, wire};
+use weir_model::{canonical, cells, wire};
 
 fuzz_target!(|bytes: &[u8]| {
     let bytes = bytes::Bytes::copy_from_slice(bytes);
     let decoded = wire::decode(&bytes);
     assert_eq!(decoded, wire::decode_slowly(&bytes), "the fast way and the slow one say the same");
     let Ok(event) = decoded else { return };
-    let (cells, rest) = columns::split(&event.data);
-    let joined = columns::join(cells, rest).expect("columns join again");
+    let (cells, rest) = cells::split(&event.data);
+    let joined = cells::join(cells, rest).expect("columns join again");
     assert_eq!(canonical::object_text(&joined), event.canonical_data(), "columns hold the data without loss");
     let document = wire::canonical_document(&event);
     assert!(wire::decode(&document.clone().into()).is_ok(), "the canonical document is an event again: {document}");

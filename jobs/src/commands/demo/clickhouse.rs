@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 use weir_clickhouse::ClickHouse;
 use weir_engine::BoxError;
 
-use crate::instance::Place;
+use crate::attached::Place;
 use crate::output::complain;
 
 /// Building and fetching it included.

@@ -4,7 +4,7 @@
 use serde_json::{Number, Value};
 
 use super::Violation;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::{Object, profile};
 
 /// Bytes of an event's data as every later step has it (see [`stored_size`]).

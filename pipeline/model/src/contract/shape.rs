@@ -10,8 +10,7 @@ use serde_json::Value;
 
 use crate::Object;
 use crate::canonical::INTEGER_MAX;
-use crate::columns::COLUMNS;
-use crate::data::NO_COLUMN;
+use crate::columns::{COLUMNS, NO_COLUMN};
 
 /// Fields that are held against rules beyond the schema, whichever contract they belong to.
 pub(crate) const RULED: [&str; 4] = ["timestamp", "deadline", "score", "maxScore"];

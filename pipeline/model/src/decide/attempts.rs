@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, Rules, stream_of};
 use crate::Object;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::ids::StreamId;
 
 /// How often the learner has taken it.
@@ -45,7 +45,7 @@ mod tests {
 
     use super::super::testing::{Scenario, with};
     use super::super::{Aggregate, Rules};
-    use crate::event::EventType::AssessmentCompleted;
+    use crate::event_type::EventType::AssessmentCompleted;
     use crate::ids::StreamId;
 
     fn given(attempts: usize, max: u32) -> Scenario {

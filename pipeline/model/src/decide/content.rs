@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, text};
 use crate::Object;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::ids::StreamId;
 
 /// Where a file stands.
@@ -78,8 +78,8 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scenario, with};
-    use crate::event::AggregateType::Content;
-    use crate::event::EventType::{ContentProcessingCompleted, ContentProcessingStarted, ContentUploaded};
+    use crate::event_type::AggregateType::Content;
+    use crate::event_type::EventType::{ContentProcessingCompleted, ContentProcessingStarted, ContentUploaded};
 
     #[test]
     fn content_goes_from_draft_to_uploaded_to_processing_to_completed() {

@@ -24,8 +24,8 @@ impl Once {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Scenario;
-    use crate::event::AggregateType::LearningSession;
-    use crate::event::EventType::LearningSessionStarted;
+    use crate::event_type::AggregateType::LearningSession;
+    use crate::event_type::EventType::LearningSessionStarted;
 
     #[test]
     fn a_session_comes_into_being_once() {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rejection, text};
 use crate::Object;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::ids::StreamId;
 
 /// What the command side knows of a task.
@@ -40,8 +40,8 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scenario, with};
-    use crate::event::AggregateType::Task;
-    use crate::event::EventType::{TaskAssigned, TaskCompleted};
+    use crate::event_type::AggregateType::Task;
+    use crate::event_type::EventType::{TaskAssigned, TaskCompleted};
 
     #[test]
     fn a_task_is_assigned_once() {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Rejection;
-use crate::event::EventType;
+use crate::event_type::EventType;
 use crate::ids::StreamId;
 use crate::profile::{self, PREFERENCES_MAX};
 use crate::{Object, canonical};
@@ -50,8 +50,8 @@ impl User {
 mod tests {
     use super::super::testing::Scenario;
     use super::PREFERENCES_MAX;
-    use crate::event::AggregateType::User;
-    use crate::event::EventType::{UserDeactivated, UserProfileUpdated, UserRegistered};
+    use crate::event_type::AggregateType::User;
+    use crate::event_type::EventType::{UserDeactivated, UserProfileUpdated, UserRegistered};
 
     #[test]
     fn a_user_comes_into_being_once() {

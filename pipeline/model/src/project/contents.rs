@@ -5,7 +5,8 @@ use serde_json::json;
 use super::Units;
 use crate::canonical;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 
 /// Where a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use super::{
     AssessmentResult, AttemptRow, ContentRow, Progress, ResultKey, SessionRow, TaskRow, Unappliable, Units, UserRow,
     progress_of, result_of,
 };
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 use crate::ids::takes_id;
 
 /// A read model.

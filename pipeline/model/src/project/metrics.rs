@@ -2,7 +2,8 @@
 //! stream would grow without bound.
 
 use super::Units;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 
 /// A counter and every label value it can have: all of them are exposed from the start, zeros included, because
 /// `increase()` misses the first value of a series.

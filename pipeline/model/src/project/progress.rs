@@ -8,7 +8,8 @@ use serde_json::json;
 use super::Units;
 use crate::canonical;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 
 /// What some events add to a learner's progress; also the whole progress, for the sum over all events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::progress::score_percent_micros;
 use crate::canonical;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 use crate::ids::takes_id;
 
 /// Whose results.

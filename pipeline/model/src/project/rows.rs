@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::Units;
 use crate::canonical;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 use crate::project::progress::score_percent_micros;
 
 /// A learning session.

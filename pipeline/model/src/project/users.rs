@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Unappliable;
 use crate::clock::Timestamp;
-use crate::event::{Event, EventType};
+use crate::event::Event;
+use crate::event_type::EventType;
 use crate::profile::{self, PREFERENCES_STORED_MAX};
 use crate::{Object, canonical};
 

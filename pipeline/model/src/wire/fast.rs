@@ -11,13 +11,15 @@ use bytestring::ByteString;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::clean;
-use crate::canonical::DEPTH_MAX;
+use super::error::clean;
+use crate::canonical::{DEPTH_MAX, Name};
 use crate::clock::Timestamp;
+use crate::columns::NO_COLUMN;
 use crate::contract;
 use crate::contract::shape::{Check, RULED, Shape};
-use crate::data::{Data, Field, Held, NO_COLUMN, Piece, place_of};
-use crate::event::{Event, EventType, Metadata};
+use crate::data::{Data, Field, Held, Piece, place_of};
+use crate::event::{Event, Metadata};
+use crate::event_type::EventType;
 use crate::ids::{EventId, Position, StreamId, TenantId};
 
 /// Fields that no contract names, at most: each is held against those before it.
@@ -461,30 +463,5 @@ impl<'de> Visitor<'de> for Nested {
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
         if *self.check == Check::Anything { Ok(()) } else { Err(slow()) }
-    }
-}
-
-/// A name, copied only where it had escapes.
-pub(crate) struct Name<'de>(pub(crate) Cow<'de, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-        json.deserialize_str(Read)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::event::EventType;
+use crate::event_type::EventType;
 
 /// A payload of the newest version, every field present.
 #[must_use]

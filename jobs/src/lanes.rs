@@ -1,0 +1,118 @@
+//! Lanes and the publisher of a process, started.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir_clickhouse::ClickHouseSink;
+use weir_engine::retry::chain;
+use weir_engine::{BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, run_lane};
+use weir_history::HistorySink;
+use weir_kafka::KafkaSource;
+use weir_model::event_type::TOPICS;
+use weir_postgres::{AppendSignal, EventStoreSource, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
+
+use crate::attached::Attached;
+use crate::schedule::{Carried, Runner};
+
+/// Starts lanes by name, on topics where brokers are set, else on the event store. `owner` is this process in the ledger.
+pub(crate) async fn start_lanes(
+    attached: &Attached,
+    names: &[String],
+    owner: &str,
+    board: &StatusBoard,
+    stop: &CancellationToken,
+) -> Result<JoinSet<Result<(), LaneError>>, BoxError> {
+    let signal = AppendSignal::start(attached.database.clone(), stop.clone());
+    let settings = &attached.settings;
+    let policy = settings.record_policy();
+    let units = settings.durations;
+    let mut lanes = JoinSet::new();
+    for name in names {
+        let kind: LaneKind = name.parse()?;
+        let lane = settings.lane(name).ok_or_else(|| format!("the lane {name} has no settings"))?;
+        let mut source: Box<dyn Source> = match settings.kafka.options() {
+            Some(kafka) => {
+                let group = format!("{}-{name}", settings.kafka.group_prefix);
+                Box::new(KafkaSource::open(&kafka, name, &group, &TOPICS)?)
+            }
+            None => Box::new(EventStoreSource::open(attached.database.clone(), signal.clone()).await?),
+        };
+        let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
+        let mut sink: Box<dyn Sink> = match kind {
+            LaneKind::ReadModels => {
+                Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
+            }
+            LaneKind::Metrics => {
+                Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone()))
+            }
+            LaneKind::ClickHouse => {
+                let server = settings.clickhouse.required()?;
+                Box::new(ClickHouseSink::new(server, database, ledger, policy.clone()))
+            }
+            LaneKind::History => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
+        };
+        board.announce(name);
+        let (board, stop) = (board.clone(), stop.clone());
+        let carrying = (kind == LaneKind::ReadModels).then(|| Runner::new(attached));
+        lanes.spawn(async move {
+            if let Some(runner) = carrying {
+                carry_over(&runner, &board, &stop).await;
+            }
+            Box::pin(run_lane(&lane, source.as_mut(), sink.as_mut(), &board, &stop)).await
+        });
+    }
+    Ok(lanes)
+}
+
+/// When a rebuild that failed, or that another process does, is looked at again: each try is a run of its job, and kept.
+const CARRIED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Read models of an older layout are rebuilt before their lane goes on, by the first process that comes to it.
+async fn carry_over(runner: &Runner, board: &StatusBoard, stop: &CancellationToken) {
+    loop {
+        let trouble = match runner.carry_over().await {
+            Ok(Carried::Current) => break,
+            Ok(Carried::Elsewhere) => {
+                "the read models are being rebuilt for this version by another process".to_owned()
+            }
+            Err(error) => {
+                let words = format!(
+                    "the read models are of an older layout and could not be rebuilt: {}; mend that, and it is tried again",
+                    chain(error.as_ref())
+                );
+                tracing::warn!(error = words, "the read models wait");
+                words
+            }
+        };
+        board.update(LaneKind::ReadModels.name(), |status| {
+            (status.phase, status.trouble) = (LanePhase::Waiting, Some(trouble))
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CARRIED_AGAIN) => {}
+        }
+    }
+    board.update(LaneKind::ReadModels.name(), |status| (status.phase, status.trouble) = (LanePhase::Starting, None));
+}
+
+/// The publisher beside the lanes; one that stops for good stops alone, as a lane does.
+pub(crate) fn start_publisher(
+    attached: &Attached,
+    lanes: &mut JoinSet<Result<(), LaneError>>,
+    board: &StatusBoard,
+    stop: &CancellationToken,
+) -> Result<(), BoxError> {
+    let options = attached.settings.publisher_options()?;
+    let (database, board, stop) = (attached.database.clone(), board.clone(), stop.clone());
+    board.announce(PUBLISHER);
+    lanes.spawn(async move {
+        let signal = AppendSignal::start(database.clone(), stop.clone());
+        let published = weir_kafka::publish(&options, &database, &signal, &board, &stop).await;
+        published.map_err(|error| {
+            tracing::error!(error = chain(&error), "the publisher stopped");
+            LaneError { lane: PUBLISHER.to_owned(), source: error.into() }
+        })
+    });
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Records, where they are in their source, and what orders them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+use weir_model::{Position, Timestamp};
+
+use crate::headers::Headers;
+
+/// An ordered log of records with offsets of its own: a Kafka topic partition, or the whole event store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// Where offsets mean something: the event store's UUID, or Kafka's cluster and topic id. A recreated topic is a new
+    /// source.
+    pub source: Arc<str>,
+    /// The topic; `events` for the event store.
+    pub topic: Arc<str>,
+    /// The partition's number; 0 for the event store.
+    pub number: i32,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.number)
+    }
+}
+
+/// A stretch of a partition; it starts where the last one ended, gaps included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Of which partition.
+    pub partition: Partition,
+    /// The first offset.
+    pub start: i64,
+    /// The next offset to read afterwards.
+    pub end: i64,
+    /// The highest position in the event store among its events, as far as they name one.
+    pub position: Option<Position>,
+}
+
+/// A record as it was read, before anyone looked inside.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where from.
+    pub partition: Partition,
+    /// Its place there.
+    pub offset: i64,
+    /// What orders it: records of one key stay in order. `None` for records without key.
+    pub key: Option<Arc<str>>,
+    /// The bytes.
+    pub payload: Bytes,
+    /// The headers.
+    pub headers: Headers,
+    /// When it was appended, for lag in seconds.
+    pub recorded_at: Option<Timestamp>,
+}
+
+/// The text that stands for a record's key. A key that is plain text of a usual length stands for itself; in any other (bytes that
+/// are no text, U+0000, a mebibyte of it) what databases and indexes cannot hold is replaced, and a UUID of the whole tells it apart.
+#[must_use]
+pub fn ordering_key(key: &[u8]) -> Arc<str> {
+    const LENGTH_MAX: usize = 255;
+    const HEAD: usize = 200;
+    let text = String::from_utf8_lossy(key);
+    let is_plain = text.len() == key.len() && !text.contains(['\0', '\u{fffd}']);
+    if is_plain && (key.len() <= LENGTH_MAX || text.chars().count() <= LENGTH_MAX) {
+        return Arc::from(text);
+    }
+    let head: String = text.chars().take(HEAD).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
+    Arc::from(format!("{head}~{}", Uuid::new_v5(&KEY_NAMESPACE, key).hyphenated()))
+}
+
+/// Separates keys that are no plain text from every other use of version 5 UUIDs.
+const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x0bad_5e71_8626_4c6e_9d1a_57e1_0a5c_0c4e);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_no_plain_text_are_told_apart_and_bounded() {
+        for plain in ["user_7", "final-exam/u 1", "", "é", &"🎓".repeat(255)] {
+            assert_eq!(&*ordering_key(plain.as_bytes()), plain);
+        }
+        let long = vec![b'x'; 1 << 20];
+        let odd: [&[u8]; 7] = [b"a\0b", b"a\0c", b"\xff", b"\xfe", "\u{fffd}".as_bytes(), &long, &long[1..]];
+        let keys: Vec<Arc<str>> = odd.iter().map(|key| ordering_key(key)).collect();
+        for (n, key) in keys.iter().enumerate() {
+            assert!(!key.contains('\0') && key.chars().count() <= 255, "{key}");
+            assert!(keys.iter().skip(n + 1).all(|other| other != key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Is what a newer build wrote refused by this one, in words, with nothing changed?
+
+use std::fs;
+
+use serde_json::Value;
+use weir_tests::Weir;
+
+fn refused(weir: &Weir, args: &[&str]) -> String {
+    let output = weir.run(args);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && words.contains("newer weir"), "{args:?}: {words}");
+    words
+}
+
+#[tokio::test]
+async fn each_store_of_a_newer_build_is_refused() {
+    let weir = Weir::new();
+    weir.ok(&["demo", "--events", "100", "--rate", "2000"]);
+    // A table that is of no format by its own words is of the first.
+    let log = weir.path().join("history/events/_delta_log");
+    let first = fs::read_to_string(log.join("00000000000000000000.json")).unwrap();
+    assert!(first.contains(r#""weir.format":"1""#), "{first}");
+
+    // History: a commit that says so, as a newer build would begin with.
+    let next = (1..).map(|n| log.join(format!("{n:020}.json"))).find(|path| !path.exists()).unwrap();
+    let metadata = first.lines().find(|line| line.contains("\"metaData\"")).unwrap();
+    fs::write(&next, format!("{}\n", metadata.replace(r#""weir.format":"1""#, r#""weir.format":"2""#))).unwrap();
+    for command in [&["verify"][..], &["sql", "SELECT count(*) FROM events"]] {
+        assert!(refused(&weir, command).contains("format 2"));
+    }
+    // Its lane stops, and says why; the others go on.
+    let up = weir.up();
+    let admin = up.token("default", "admin");
+    let lane = loop {
+        let ready: Value = up.readiness(&admin).await;
+        let lanes = ready["lanes"].clone();
+        if lanes["history"]["phase"] == "stopped" {
+            break lanes;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert!(lane["history"]["trouble"].as_str().unwrap().contains("newer weir"), "{lane}");
+    assert_ne!(lane["read-models"]["phase"], "stopped", "{lane}");
+    up.terminate();
+    fs::remove_file(&next).unwrap();
+
+    // Postgres: a migration that this build does not have.
+    {
+        let up = weir.up();
+        let insert =
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) VALUES (999, 'later', '', '0')";
+        weir.owner().await.execute(insert, &[]).await.unwrap();
+        up.terminate();
+        for command in [&["verify"][..], &["status"], &["token", "list"]] {
+            assert!(refused(&weir, command).contains("version 999"));
+        }
+    }
+    // The data directory itself.
+    fs::write(weir.path().join("weir-data.json"), r#"{"format": 2}"#).unwrap();
+    refused(&weir, &["status"]);
+}
