@@ -142,7 +142,7 @@ async fn prunes(server: &ClickHouse) {
 
 /// The README's statements for servers that store users themselves, which this one does not.
 async fn statements_for_stored_users_parse(server: &ClickHouse) {
-    let readme = std::fs::read_to_string(weir_tests::root().join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(weir_tests::root().join("pipeline/clickhouse/README.md")).unwrap();
     let statements: Vec<&str> = readme
         .lines()
         .filter(|line| {

@@ -1,93 +1,61 @@
-//! Can a user's own code run in a lane of its own, exactly once? The specification's `subscribe`, as an example.
+//! Can a user's own code run in a lane of its own, exactly once, beside weir's? `own-lane/` is the program.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use async_trait::async_trait;
-use deadpool_postgres::Transaction;
-use tokio_util::sync::CancellationToken;
-use weir_engine::{BatchLimits, Lane, StatusBoard, run_lane};
-use weir_model::{Event, EventType};
-use weir_postgres::{
-    AppendSignal, ApplyError, Database, DatabaseOptions, During, EventStoreSource, Handler, Handlers, Ledger,
-    ProjectionSink, RecordPolicy,
-};
 use weir_tests::{Facts, Fixture, Weir, seed};
 
-/// Congratulates whoever passed. The row and the lane's progress commit together, so nobody is congratulated twice.
-struct Congratulate;
-
-#[async_trait]
-impl Handler for Congratulate {
-    async fn handle(&self, transaction: &Transaction<'_>, event: &Event) -> Result<(), ApplyError> {
-        const SQL: &str = "INSERT INTO congratulations (learner, assessment) VALUES ($1, $2)";
-        if event.data.boolean("passed") == Some(true) {
-            let learner = event.text("userId").ok_or_else(|| ApplyError::Refused("nobody to congratulate".into()))?;
-            transaction.execute(SQL, &[&learner, &event.stream.aggregate_id()]).await.during("congratulating")?;
-        }
-        Ok(())
-    }
+/// Rows of the program's lane, and of how many assessments.
+async fn congratulations(weir: &Weir) -> (i64, i64) {
+    let sql = "SELECT count(*), count(DISTINCT assessment) FROM congratulations";
+    let row = weir.owner().await.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
 }
 
 #[tokio::test]
-async fn a_subscribed_handler_sees_each_event_of_its_types_once_over_restarts() {
+async fn a_lane_of_ones_own_applies_each_event_once_over_crashes() {
     let fixture = Fixture::new(2000, seed("handlers"));
     let passed: i64 = Facts::of_input(fixture.path()).progress.values().map(|(_, _, _, passed)| passed).sum();
-    let weir = Weir::new();
+    let weir = Weir::new().program("weir-own-lane").with("lanes.congratulations.records_max=50");
     weir.ok(&["import", "oulad", fixture.arg()]);
-    let up = weir.up();
-    // No key on the table: a second call would leave a second row.
-    weir.owner().await.batch_execute("CREATE TABLE congratulations (learner text, assessment text)").await.unwrap();
-    let url = weir.owner_url();
-    let second = Duration::from_secs(1);
-    let options = DatabaseOptions {
-        url,
-        connections_max: 8,
-        statement_timeout: 30 * second,
-        lock_timeout: 10 * second,
-        session: Vec::new(),
-    };
-    let database = Database::open(&options).unwrap();
-
-    for millis in [60, 120, 3000] {
-        let handlers = Handlers::default().subscribe(EventType::AssessmentCompleted, Arc::new(Congratulate));
-        let lane = Lane {
-            name: "congratulations".into(),
-            limits: BatchLimits { records_max: 50, bytes_max: 1 << 20, flush_interval: Duration::from_millis(50) },
-            poll_records_max: 200,
-            filter: Some(handlers.event_types()),
-        };
-        let stop = CancellationToken::new();
-        let signal = AppendSignal::start(database.clone(), stop.clone());
-        let mut source = EventStoreSource::open(database.clone(), signal).await.unwrap();
-        let mut sink = ProjectionSink::new(
-            database.clone(),
-            Ledger::new("congratulations", "test"),
-            handlers,
-            RecordPolicy::default(),
-        );
-        let running = tokio::spawn({
-            let stop = stop.clone();
-            async move { Box::pin(run_lane(&lane, &mut source, &mut sink, &StatusBoard::default(), &stop)).await }
-        });
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-        if millis < 1000 {
-            // Dropped wherever it stands.
-            running.abort();
-        } else {
-            let all =
-                "SELECT max(next_offset) > (SELECT max(id) FROM events) FROM ledger WHERE lane = 'congratulations'";
-            weir.until(all).await;
-            stop.cancel();
-            running.await.unwrap().unwrap();
-        }
+    for failpoint in ["congratulations.before_commit:2", "congratulations.after_commit:3"] {
+        weir.dies_at(failpoint, &["up", "--until-caught-up"]);
     }
-    let row = weir
-        .owner()
-        .await
-        .query_one("SELECT count(*), count(DISTINCT assessment) FROM congratulations", &[])
-        .await
-        .unwrap();
-    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (passed, passed));
+    let up = weir.up();
+    up.lanes_caught_up(4).await;
+    let status = up.status();
+    let parts = status["parts"].as_array().unwrap();
+    assert!(parts.iter().any(|part| part["part"] == "congratulations" && part["state"] == "running"), "{status}");
     up.terminate();
+    assert_eq!(congratulations(&weir).await, (passed, passed));
+    let verified = weir.run(&["verify"]);
+    let words = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && words.contains("congratulations below"), "{words}");
+
+    // Without the program its lane stands still: the program's own `verify` says so, and that of `weir` does not know of it.
+    let plain = weir.program("weir");
+    let up = plain.up();
+    let token = up.token("default", "command");
+    let post = reqwest::Client::new().post(format!("{}/v1/commands/RegisterUser", up.api)).bearer_auth(token);
+    let data = weir_model::wire::samples::one(weir_model::EventType::UserRegistered);
+    assert_eq!(post.json(&data).send().await.unwrap().status(), 201);
+    up.caught_up().await;
+    up.terminate();
+    plain.verify();
+    let own = plain.program("weir-own-lane");
+    let refused = own.run(&["verify", "--wait", "1"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && words.contains("congratulations is at"), "{words}");
+}
+
+#[test]
+fn settings_of_ones_own_lane_are_settings() {
+    let weir = Weir::new().program("weir-own-lane");
+    let shown = weir.ok(&["config", "show", "--set", "lanes.congratulations.records_max=7"]);
+    assert!(shown.contains("lanes.congratulations.records_max"), "{shown}");
+    let refused = weir.run(&["config", "validate", "--set", "lanes.congratulation.records_max=7"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(1) && words.contains("did you mean `lanes.congratulations.records_max`"),
+        "{words}"
+    );
+    let refused = weir.program("weir").run(&["config", "validate", "--set", "lanes.congratulations.records_max=7"]);
+    assert_eq!(refused.status.code(), Some(1));
 }

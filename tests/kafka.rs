@@ -17,6 +17,7 @@ mod clickhouse;
 mod faults;
 mod hostile;
 mod learning_records;
+mod own;
 mod rebuild;
 mod records;
 mod rounds;

@@ -28,5 +28,6 @@ mod openapi;
 mod oulad;
 mod queries;
 mod readers;
+mod readmes;
 mod shape;
 mod tampering;

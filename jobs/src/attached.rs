@@ -13,6 +13,7 @@ use weir_model::SystemClock;
 use weir_postgres::{CommandService, Database, DatabaseOptions, ErrorKind, EventStore, GroupCommit};
 
 use crate::data_dir::DataDir;
+use crate::own::OwnLanes;
 use crate::server::Server;
 use crate::settings::Settings;
 
@@ -37,13 +38,15 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
     pub(crate) set: Vec<String>,
+    /// Lanes of the program's own.
+    pub(crate) own: OwnLanes,
 }
 
 impl Place {
     /// Opens the data directory and reads the settings.
     pub(crate) fn open(&self) -> Result<(DataDir, Settings), BoxError> {
         let dir = DataDir::open(&self.data_dir)?;
-        let settings = Settings::read(dir.path(), self.config.as_deref(), &self.set)?;
+        let settings = Settings::read(dir.path(), self.config.as_deref(), &self.set, &self.own)?;
         dir.share(settings.files.group())?;
         Ok((dir, settings))
     }

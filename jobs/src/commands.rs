@@ -30,6 +30,7 @@ use crate::attached::Place;
 use crate::data_dir;
 use crate::logging::LogFormat;
 use crate::output::{self, Format};
+use crate::own::OwnLanes;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 a refusal, a failure, a difference that `verify` found, or something that `status` finds not to be well (stderr says which); \
     2 a wrong command line; 130 told to stop twice; 137 killed.";
@@ -135,11 +136,11 @@ impl Command {
 }
 
 /// Runs a command; its exit code is 0, or 1 when it found what it was looking for to be wrong.
-pub(crate) async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
     // Made-up learners stay out of real books, which are never trimmed.
     let default = if matches!(cli.command, Command::Demo(_)) { "weir-demo" } else { "weir" };
     let data_dir = cli.data_dir.unwrap_or_else(|| data_dir::default_path(default));
-    let place = Place { data_dir, config: cli.config, set: cli.set };
+    let place = Place { data_dir, config: cli.config, set: cli.set, own };
     let format = cli.format;
     if cli.csv_safe {
         output::make_csv_safe();

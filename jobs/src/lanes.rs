@@ -6,14 +6,29 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::chain;
-use weir_engine::{BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, run_lane};
+use weir_engine::{
+    BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, UnknownLane, run_lane,
+};
 use weir_history::HistorySink;
 use weir_kafka::KafkaSource;
 use weir_model::event_type::TOPICS;
 use weir_postgres::{AppendSignal, EventStoreSource, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
 
 use crate::attached::Attached;
+use crate::own::OwnLane;
 use crate::schedule::{Carried, Runner};
+use crate::settings::Settings;
+
+/// Whose lane it is.
+enum Kind<'a> {
+    Weirs(LaneKind),
+    Own(&'a OwnLane),
+}
+
+/// There is no such lane, among weir's and the program's own.
+fn known(settings: &Settings, error: &UnknownLane) -> String {
+    settings.own.names().fold(error.to_string(), |words, name| format!("{words}, {name}"))
+}
 
 /// Starts lanes by name, on topics where brokers are set, else on the event store. `owner` is this process in the ledger.
 pub(crate) async fn start_lanes(
@@ -29,7 +44,10 @@ pub(crate) async fn start_lanes(
     let units = settings.durations;
     let mut lanes = JoinSet::new();
     for name in names {
-        let kind: LaneKind = name.parse()?;
+        let kind = match settings.own.get(name) {
+            Some(own) => Kind::Own(own),
+            None => Kind::Weirs(name.parse().map_err(|error: UnknownLane| known(settings, &error))?),
+        };
         let lane = settings.lane(name).ok_or_else(|| format!("the lane {name} has no settings"))?;
         let mut source: Box<dyn Source> = match settings.kafka.options() {
             Some(kafka) => {
@@ -40,21 +58,27 @@ pub(crate) async fn start_lanes(
         };
         let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
         let mut sink: Box<dyn Sink> = match kind {
-            LaneKind::ReadModels => {
+            Kind::Own(own) => {
+                own.prepare(&database).await?;
+                Box::new(ProjectionSink::new(database, ledger, own.projection(), policy.clone()))
+            }
+            Kind::Weirs(LaneKind::ReadModels) => {
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
-            LaneKind::Metrics => {
+            Kind::Weirs(LaneKind::Metrics) => {
                 Box::new(ProjectionSink::new(database, ledger, MetricsProjection { units }, policy.clone()))
             }
-            LaneKind::ClickHouse => {
+            Kind::Weirs(LaneKind::ClickHouse) => {
                 let server = settings.clickhouse.required()?;
                 Box::new(ClickHouseSink::new(server, database, ledger, policy.clone()))
             }
-            LaneKind::History => Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone())),
+            Kind::Weirs(LaneKind::History) => {
+                Box::new(HistorySink::new(attached.history.clone(), database, ledger, policy.clone()))
+            }
         };
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());
-        let carrying = (kind == LaneKind::ReadModels).then(|| Runner::new(attached));
+        let carrying = matches!(kind, Kind::Weirs(LaneKind::ReadModels)).then(|| Runner::new(attached));
         lanes.spawn(async move {
             if let Some(runner) = carrying {
                 carry_over(&runner, &board, &stop).await;

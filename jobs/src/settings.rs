@@ -26,6 +26,8 @@ use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
 
+use crate::own::{OwnLane, OwnLanes};
+
 /// An address stands for itself alone.
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
@@ -53,6 +55,9 @@ pub(crate) struct Settings {
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) sql: Sql,
     pub(crate) demo: Demo,
+    /// Lanes of the program's own.
+    #[serde(skip)]
+    pub(crate) own: OwnLanes,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -245,8 +250,14 @@ pub(crate) struct Demo {
 
 impl Settings {
     /// Reads all layers.
-    pub(crate) fn read(data_dir: &Path, file: Option<&Path>, flags: &[String]) -> Result<Self, SettingsError> {
-        Layers::read(data_dir, file, flags, true)?.settings()
+    pub(crate) fn read(
+        data_dir: &Path,
+        file: Option<&Path>,
+        flags: &[String],
+        own: &OwnLanes,
+    ) -> Result<Self, SettingsError> {
+        let settings = Layers::read(data_dir, file, flags, true, own)?.settings()?;
+        Ok(Self { own: own.clone(), ..settings })
     }
 
     pub(crate) fn group_commit(&self) -> GroupCommitLimits {
@@ -273,7 +284,8 @@ impl Settings {
 
     /// The lanes that are enabled, and so compared.
     pub(crate) fn enabled_lanes(&self) -> Vec<&'static str> {
-        LaneKind::NAMES.into_iter().filter(|lane| self.lanes.get(*lane).is_some_and(|lane| lane.enabled)).collect()
+        let all = LaneKind::NAMES.into_iter().chain(self.own.names());
+        all.filter(|lane| self.lanes.get(*lane).is_some_and(|lane| lane.enabled)).collect()
     }
 
     /// The lanes that run by themselves: those that are enabled, and have what they need.
@@ -302,7 +314,7 @@ impl Settings {
                 flush_interval: Duration::from_millis(lane.flush_interval_ms.max(1)),
             },
             poll_records_max: lane.poll_records_max.max(1),
-            filter: None,
+            filter: self.own.get(name).and_then(OwnLane::filter),
         })
     }
 }
@@ -313,7 +325,7 @@ mod tests {
 
     fn read(flags: &[&str]) -> Result<Settings, SettingsError> {
         let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
-        Settings::read(Path::new("/nonexistent"), None, &flags)
+        Settings::read(Path::new("/nonexistent"), None, &flags, &OwnLanes::default())
     }
 
     #[test]
@@ -328,7 +340,7 @@ mod tests {
             "clickhouse.settings.max_threads=2",
         ]
         .map(str::to_owned);
-        let layers = Layers::read(Path::new("/nonexistent"), None, &flags, false).expect("valid");
+        let layers = Layers::read(Path::new("/nonexistent"), None, &flags, false, &OwnLanes::default()).expect("valid");
         let values = layers.values().expect("values");
         let find = |key: &str| values.iter().find(|value| value.key == key).expect("there");
         assert_eq!(

@@ -1,5 +1,5 @@
 //! How fast, against what the machine could do at best? Each benchmark measures its floor in the same run, in interleaved
-//! pairs, and prints medians and a row for the README's table. `cargo bench --bench weir [NAME …]`; goals are not asserted.
+//! pairs, and prints medians and a row for the table of `benches/README.md`. `cargo bench --bench weir [NAME …]`; goals are not asserted.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot be set up fails, and says so")]
 #![allow(clippy::as_conversions, clippy::large_futures, reason = "figures for people")]

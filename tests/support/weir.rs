@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary;
 use crate::postgres::free_port;
+use crate::{binary, binary_of};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -23,6 +23,8 @@ pub struct Weir {
     /// A server that is not its own.
     postgres: Option<String>,
     environment: Vec<(String, String)>,
+    /// The binary.
+    program: &'static str,
 }
 
 impl Default for Weir {
@@ -45,7 +47,20 @@ impl Weir {
             "dead_letters.retry_delays_ms=[100, 100]",
         ];
         let dir = tempfile::Builder::new().prefix("weir-test-").tempdir().unwrap();
-        Self { dir, settings: settings.map(str::to_owned).to_vec(), postgres: None, environment: Vec::new() }
+        Self {
+            dir,
+            settings: settings.map(str::to_owned).to_vec(),
+            postgres: None,
+            environment: Vec::new(),
+            program: "weir",
+        }
+    }
+
+    /// Another binary of this workspace than `weir`.
+    #[must_use]
+    pub fn program(mut self, name: &'static str) -> Self {
+        self.program = name;
+        self
     }
 
     /// One more setting for every command.
@@ -102,6 +117,7 @@ impl Weir {
             settings: self.settings.clone(),
             postgres: self.postgres.clone(),
             environment: self.environment.clone(),
+            program: self.program,
         };
         let secrets = copy.path().join("secrets.json");
         if let Ok(text) = fs::read_to_string(&secrets) {
@@ -115,7 +131,7 @@ impl Weir {
     /// A command, ready to run.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(binary_of(self.program));
         command.args(args).arg("--data-dir").arg(self.path()).stdin(Stdio::null());
         for setting in &self.settings {
             command.args(["--set", setting]);

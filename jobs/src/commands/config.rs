@@ -24,7 +24,8 @@ pub(crate) enum Config {
 }
 
 pub(crate) fn run(place: &Place, command: Config, format: Format) -> Result<ExitCode, BoxError> {
-    let layers = |environment| Layers::read(&place.data_dir, place.config.as_deref(), &place.set, environment);
+    let layers =
+        |environment| Layers::read(&place.data_dir, place.config.as_deref(), &place.set, environment, &place.own);
     match command {
         Config::Show => {
             let mut rows = Rows::new(&["setting", "value", "from"]);

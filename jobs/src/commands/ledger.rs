@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::json;
-use weir_engine::{BoxError, LaneKind, Partition};
+use weir_engine::{BoxError, LaneKind, Partition, UnknownLane};
 use weir_kafka::TopicLog;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 
@@ -28,7 +28,6 @@ pub(crate) enum LedgerCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reset {
     /// Which lane
-    #[arg(value_parser = LaneKind::NAMES)]
     lane: String,
     #[arg(long)]
     topic: String,
@@ -66,12 +65,9 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
         resets.push((partition.clone(), offset_in(reset, partition, *range)?));
     }
     // The log first: where it is ahead of the ledger, the next claim moves the ledger up.
-    let kind: LaneKind = reset.lane.parse()?;
-    let may_go_back = match kind {
-        LaneKind::History => weir_history::reset(&attached.history, &reset.lane, &resets).await?,
-        LaneKind::ReadModels | LaneKind::Metrics | LaneKind::ClickHouse => {
-            vec![kind.takes_records_again(); resets.len()]
-        }
+    let may_go_back = match kind_of(attached, &reset.lane)? {
+        Some(LaneKind::History) => weir_history::reset(&attached.history, &reset.lane, &resets).await?,
+        kind => vec![kind.is_some_and(LaneKind::takes_records_again); resets.len()],
     };
     for ((partition, offset), may_go_back) in resets.into_iter().zip(may_go_back) {
         Ledger::reset(&attached.database, &reset.lane, &partition, offset, may_go_back).await?;
@@ -80,13 +76,18 @@ async fn reset(attached: &Attached, reset: &Reset) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// Which of weir's lanes it is; `None` for one of the program's own.
+fn kind_of(attached: &Attached, lane: &str) -> Result<Option<LaneKind>, UnknownLane> {
+    if attached.settings.own.get(lane).is_some() { Ok(None) } else { lane.parse().map(Some) }
+}
+
 /// What there is of the topic to read.
 async fn ranges(attached: &Attached, reset: &Reset) -> Result<BTreeMap<Partition, (i64, i64)>, BoxError> {
     if reset.topic != EVENT_STORE_TOPIC {
         let log = TopicLog::open(&attached.settings.kafka.required()?, &[&reset.topic]).await?;
         return Ok(log.ranges().clone());
     }
-    if !reset.lane.parse::<LaneKind>()?.takes_records_again() {
+    if !kind_of(attached, &reset.lane)?.is_some_and(LaneKind::takes_records_again) {
         return Err(format!(
             "nothing is ever removed from the event store: {} can read it from where it stands",
             reset.lane

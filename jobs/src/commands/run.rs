@@ -14,7 +14,7 @@ use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which lanes: read-models, metrics, history, clickhouse
+    /// Which lanes: read-models, metrics, history, clickhouse, and those of your own program
     #[arg(required = true, value_name = "LANE")]
     lanes: Vec<String>,
 }

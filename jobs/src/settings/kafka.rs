@@ -133,7 +133,13 @@ mod tests {
     #[test]
     fn the_names_of_librdkafka_pass_and_the_topics_are_the_specifications() {
         let flags = ["kafka.brokers=a:1", "kafka.client.security.protocol=SSL", "kafka.client.ssl.ca.location=/ca.pem"];
-        let settings = Settings::read(Path::new("/nonexistent"), None, &flags.map(str::to_owned)).expect("valid");
+        let settings = Settings::read(
+            Path::new("/nonexistent"),
+            None,
+            &flags.map(str::to_owned),
+            &crate::own::OwnLanes::default(),
+        )
+        .expect("valid");
         let options = settings.kafka.options().expect("brokers");
         assert_eq!(options.client["security.protocol"], "SSL");
         assert_eq!(options.client["ssl.ca.location"], "/ca.pem");

@@ -8,6 +8,7 @@ use figment::value::{Dict, Value};
 
 use super::error::SettingsError;
 use super::{DEFAULTS, Settings, references};
+use crate::own::OwnLanes;
 use crate::{access, cron};
 
 /// Environment variables of ours that are no settings.
@@ -42,7 +43,15 @@ pub(crate) struct Shown {
 
 /// All layers, merged.
 pub(crate) struct Layers {
+    defaults: Figment,
     figment: Figment,
+}
+
+/// What lanes of a program's own begin with.
+fn defaults_of(lane: &str) -> String {
+    format!(
+        "[lanes.{lane}]\nenabled = true\nrecords_max = 4000\nbytes_max = 8388608\nflush_interval_ms = 200\npoll_records_max = 2000\n"
+    )
 }
 
 impl Layers {
@@ -52,10 +61,15 @@ impl Layers {
         file: Option<&Path>,
         flags: &[String],
         environment: bool,
+        own: &OwnLanes,
     ) -> Result<Self, SettingsError> {
-        let mut figment = Figment::new().merge(named(DEFAULT, &Toml::string(DEFAULTS))?);
-        let own = data_dir.join("weir.toml");
-        let file = file.or_else(|| own.is_file().then_some(own.as_path()));
+        let mut defaults = Figment::new().merge(named(DEFAULT, &Toml::string(DEFAULTS))?);
+        for lane in own.names() {
+            defaults = defaults.merge(named(DEFAULT, &Toml::string(&defaults_of(lane)))?);
+        }
+        let mut figment = defaults.clone();
+        let usual = data_dir.join("weir.toml");
+        let file = file.or_else(|| usual.is_file().then_some(usual.as_path()));
         if let Some(path) = file {
             let name = path.display().to_string();
             if path.exists() {
@@ -67,10 +81,11 @@ impl Layers {
         }
         if environment {
             // A shell's variables have no hyphens.
-            let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(|key| {
+            let words = ["rebuild-read-models", "rebuild-metrics", "read-models"].into_iter().chain(own.names());
+            let words: Vec<(String, &str)> = words.map(|word| (word.replace('-', "_"), word)).collect();
+            let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(move |key| {
                 let key = key.as_str().to_ascii_lowercase().replace("__", ".");
-                let words = ["rebuild_read_models", "rebuild_metrics", "read_models"];
-                words.iter().fold(key, |key, word| key.replace(word, &word.replace('_', "-"))).into()
+                words.iter().fold(key, |key, (variable, word)| key.replace(variable, word)).into()
             });
             figment = figment.merge(named(ENVIRONMENT, &env)?);
         }
@@ -82,7 +97,7 @@ impl Layers {
             let line = if is_toml { typed } else { format!("{key} = {value:?}") };
             figment = figment.merge(named(FLAG, &Toml::string(&line))?);
         }
-        let layers = Self { figment };
+        let layers = Self { defaults, figment };
         layers.refuse_unknown()?;
         Ok(layers)
     }
@@ -161,7 +176,7 @@ impl Layers {
     }
 
     fn refuse_unknown(&self) -> Result<(), SettingsError> {
-        let defaults = Figment::from(Toml::string(DEFAULTS)).extract::<Dict>().map_err(Box::new)?;
+        let defaults = self.defaults.extract::<Dict>().map_err(Box::new)?;
         let known: Vec<String> = leaves(&defaults).into_iter().map(|(key, _)| key).collect();
         let given = leaves(&self.figment.extract::<Dict>().map_err(Box::new)?);
         let is_known = |key: &String| known.contains(key) || PASSED.iter().any(|prefix| key.starts_with(prefix));

@@ -86,7 +86,9 @@ fn router(api: Api, front: &Arc<Front>, checks_host: bool) -> Router {
         .route("/v1/lanes/{lane}", get(reads::lane))
         .merge(models::routes())
         .merge(open_routes(front, checks_host))
-        .fallback(|| async { Problem::not_found("there is nothing at this address; see the README for the routes") })
+        .fallback(|| async {
+            Problem::not_found("there is nothing at this address; GET /v1/openapi.json lists the routes")
+        })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(api));
     if front.proxies.is_empty() {

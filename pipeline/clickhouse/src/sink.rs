@@ -17,8 +17,8 @@ use weir_engine::retry::chain;
 use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, failpoint};
 use weir_model::{OtherEvent, Position};
 use weir_postgres::dead_letters::Refused;
-use weir_postgres::repeats::Memory;
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, RecordPolicy, apart, dead_letters};
+use weir_postgres::owner::{self, Redrive};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, PartitionOwner, RecordPolicy};
 
 use crate::error::ClickHouseError;
 use crate::rollups;
@@ -29,15 +29,11 @@ use crate::sift;
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
     server: ClickHouse,
-    database: Database,
-    ledger: Ledger,
-    policy: RecordPolicy,
-    memory: Memory,
+    owner: PartitionOwner,
     /// Whether the schema was brought up to date and checked.
     ready: bool,
     /// The id of the table that was there when the lane claimed.
     table: Option<String>,
-    partitions: Vec<Partition>,
     inserted_at: Option<Instant>,
 }
 
@@ -56,14 +52,13 @@ impl ClickHouseSink {
     /// Nothing happens until the lane claims.
     #[must_use]
     pub fn new(server: ClickHouse, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
-        let memory = Memory::new(policy.repeats_window);
-        let (table, partitions) = (None, Vec::new());
-        Self { server, database, ledger, policy, memory, ready: false, table, partitions, inserted_at: None }
+        let owner = PartitionOwner::new(database, ledger, policy);
+        Self { server, owner, ready: false, table: None, inserted_at: None }
     }
 
     async fn make_ready(&mut self) -> Result<(), SinkError> {
         if !self.ready {
-            for name in self.server.migrate(&self.database).await.map_err(retry)? {
+            for name in self.server.migrate(self.owner.database()).await.map_err(retry)? {
                 tracing::info!(name, "applied to ClickHouse");
             }
             self.ready = true;
@@ -84,31 +79,31 @@ impl ClickHouseSink {
         let minutes = minutes(events, others);
         let rows = Rows::of(events, others);
         failpoint::hit("clickhouse.before_insert");
-        self.keep_distance().await;
+        self.throttle().await;
         let inserted = self.server.insert(rows.pieces()).await;
         drop(rows);
         let sifted = match inserted {
             Ok(()) => Ok(Vec::new()),
             Err(error) if error.is_about_data() => {
                 tracing::warn!(error = chain(&error), "the records that ClickHouse refuses are looked for");
-                Box::pin(sift::insert(&self.server, events, others, &self.policy.delays)).await
+                Box::pin(sift::insert(&self.server, events, others, &self.owner.policy().delays)).await
             }
             Err(error) => Err(error),
         };
-        let refused = self.looked_at(sifted)?;
+        let refused = self.fence_if_missing(sifted)?;
         failpoint::hit("clickhouse.after_answer");
         let computed = rollups::recompute(&self.server, &minutes).await;
-        self.looked_at(computed)?;
+        self.fence_if_missing(computed)?;
         failpoint::hit("clickhouse.after_rollups");
         Ok(refused)
     }
 
     /// A table or database that is gone is made again, and whoever claims next finds it empty.
-    fn looked_at<T>(&mut self, done: Result<T, ClickHouseError>) -> Result<T, SinkError> {
+    fn fence_if_missing<T>(&mut self, done: Result<T, ClickHouseError>) -> Result<T, SinkError> {
         done.map_err(|error| {
             self.ready &= !error.is_missing();
-            match error.is_missing() && !self.partitions.is_empty() {
-                true => SinkError::Fenced { partitions: self.partitions.clone() },
+            match error.is_missing() && !self.owner.partitions().is_empty() {
+                true => self.owner.fenced(),
                 false => error.into(),
             }
         })
@@ -136,15 +131,15 @@ impl ClickHouseSink {
     /// A table that was dropped and made anew, by another process perhaps, is not the one that the ledger speaks of.
     async fn expect_table(&mut self) -> Result<(), SinkError> {
         let found = self.server.table_id().await;
-        let found = self.looked_at(found)?;
+        let found = self.fence_if_missing(found)?;
         if found == self.table {
             return Ok(());
         }
         self.ready = false;
-        Err(SinkError::Fenced { partitions: self.partitions.clone() })
+        Err(self.owner.fenced())
     }
 
-    async fn keep_distance(&mut self) {
+    async fn throttle(&mut self) {
         if let Some(at) = self.inserted_at {
             tokio::time::sleep_until(at + self.server.options.insert_interval).await;
         }
@@ -169,18 +164,18 @@ impl ClickHouseSink {
     /// The rows of the ledger, of what is claimed and what was, that say that the table holds something. With a position an event
     /// was applied; without one it may have been commit markers, or dead letters.
     async fn held(&self, claims: &[Claim]) -> Result<Vec<LedgerRow>, SinkError> {
-        let client = self.database.get().await?;
+        let client = self.owner.database().get().await?;
         let mut rows = Ledger::rows(&**client).await?;
         rows.retain(|row| {
             let is_claimed = claims.iter().any(|claim| claim.refused.is_none() && claim.partition == row.partition);
-            let is_ours = is_claimed || self.partitions.contains(&row.partition);
-            row.lane == self.ledger.lane() && row.position.is_some() && is_ours
+            let is_ours = is_claimed || self.owner.partitions().contains(&row.partition);
+            row.lane == self.owner.lane() && row.position.is_some() && is_ours
         });
         Ok(rows)
     }
 
     fn lost(&self, row: &LedgerRow, found: &str) -> SinkError {
-        let (lane, topic) = (self.ledger.lane(), &row.partition.topic);
+        let (lane, topic) = (self.owner.lane(), &row.partition.topic);
         ClickHouseError::new(
             "claiming partitions for ClickHouse",
             format!(
@@ -214,7 +209,7 @@ impl ClickHouseSink {
         if let Some(row) = missing.filter(|_| self.server.options.ttl_days == 0) {
             return Err(self.lost(row, &format!("its table ends with offset {offset}")));
         }
-        let stored = EventStore::new(self.database.clone()).event_id_at(Position(offset)).await?;
+        let stored = EventStore::new(self.owner.database().clone()).event_id_at(Position(offset)).await?;
         if stored.is_some_and(|stored| stored.to_string() == *id) {
             return Ok(());
         }
@@ -225,7 +220,7 @@ impl ClickHouseSink {
                 "the event store holds {found} at position {offset}, where ClickHouse has its last event: Postgres was restored to an \
                  older copy. Restore the newer one; or, if that past is lost for good, drop the database in ClickHouse and begin anew \
                  with `weir ledger reset {} --topic {EVENT_STORE_TOPIC} --to earliest --yes`",
-                self.ledger.lane()
+                self.owner.lane()
             )
             .into(),
         ))
@@ -239,29 +234,14 @@ impl ClickHouseSink {
     /// Undecodable records that someone asked to try again. An insert of the same record changes nothing, so what is not
     /// resolved in the end is simply done once more.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        let client = self.database.get().await?;
-        for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
-            let record = dead_letters::to_record(&letter);
-            if !self.partitions.contains(&record.partition) {
-                continue;
-            }
-            match apart::redriven(record.clone()) {
-                Ok(batch) => {
-                    let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
-                    let (events, others) = apart::without(&batch, &repeats);
-                    let refused = self.insert(&events, &others).await?;
-                    failpoint::hit("clickhouse.after_redrive");
-                    match refused.first() {
-                        Some(Refused { reason, .. }) => {
-                            apart::fail_again(&self.database, &self.ledger, &letter, reason, &self.policy).await?;
-                        }
-                        None => dead_letters::resolve(&**client, letter.id).await?,
-                    }
-                }
-                Err(error) => {
-                    let reason = error.to_string();
-                    apart::fail_again(&self.database, &self.ledger, &letter, &reason, &self.policy).await?;
-                }
+        for Redrive { letter, partition, batch, .. } in self.owner.redrives().await? {
+            let repeats = self.owner.keep(&batch, &[&partition]).await?;
+            let (events, others) = owner::without(&batch, &repeats);
+            let refused = self.insert(&events, &others).await?;
+            failpoint::hit("clickhouse.after_redrive");
+            match refused.first() {
+                Some(Refused { reason, .. }) => self.owner.fail_again(&letter, reason).await?,
+                None => self.owner.resolve(&letter).await?,
             }
         }
         Ok(())
@@ -279,43 +259,42 @@ fn minutes(events: &[&Located], others: &[&Located<OtherEvent>]) -> BTreeSet<i64
 impl Sink for ClickHouseSink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         self.make_ready().await?;
-        let claims = self.ledger.claim(&self.database, partitions).await?;
-        failpoint::hit("claim.after_ledger");
+        let claims = self.owner.claim(partitions).await?;
         self.refuse_emptied(&claims).await?;
         self.refuse_another_past(&claims).await?;
-        let taken: Vec<&Claim> = claims.iter().filter(|claim| claim.refused.is_none()).collect();
-        apart::drop_provisional(&self.database, &self.ledger, &taken).await?;
-        self.partitions.retain(|p| !partitions.contains(p));
-        self.partitions.extend(taken.iter().map(|claim| claim.partition.clone()));
+        self.owner.drop_provisional(&claims).await?;
+        self.owner.take(&claims);
         Ok(claims)
     }
 
     async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
-        Ok(self.ledger.begin(&self.database, positions).await?)
+        self.owner.begin(positions).await
     }
 
     fn release(&mut self, partitions: &[Partition]) {
-        self.partitions.retain(|partition| !partitions.contains(partition));
+        self.owner.release(partitions);
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
-        self.ledger.expect(&**self.database.get().await?, &spans).await?;
+        // 1.
+        self.owner.expect(&spans).await?;
         self.expect_table().await?;
-        let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
-        let (events, others) = apart::without(batch, &repeats);
+        let repeats = self.owner.keep(batch, &partitions).await?;
+        // 2. and 3.
+        let (events, others) = owner::without(batch, &repeats);
         let refused = self.insert(&events, &others).await?;
-        apart::refuse(&self.database, &self.ledger, &refused, &partitions, &self.policy).await?;
+        self.owner.refuse(&refused, &partitions).await?;
         failpoint::hit("clickhouse.before_ledger");
-        let client = self.database.get().await?;
-        self.ledger.advance(&**client, &spans).await?;
+        // 4.
+        self.owner.advance(&spans).await?;
         failpoint::hit("clickhouse.after_ledger");
         Ok(())
     }
 
     async fn tick(&mut self) -> Result<(), SinkError> {
         self.redrive().await?;
-        Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
+        self.owner.maintain().await
     }
 }

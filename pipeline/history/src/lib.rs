@@ -5,6 +5,7 @@ mod reset;
 pub mod rows;
 pub mod schema;
 mod sink;
+mod standing;
 mod table;
 pub mod verify;
 mod write;

@@ -2,8 +2,9 @@
 //!
 //! A transaction's version is the next offset to apply, so the Delta log itself is a compare-and-set on offsets:
 //!
-//! 1. write the data files; nobody sees them yet;
-//! 2. keep the batch's dead letters in Postgres, if the partition is still ours;
+//! 1. ask whether the ledger stands at the batch's start, and keep the batch's dead letters and new ids in Postgres, if the partitions
+//!    are still ours;
+//! 2. write the data files; no reader sees them yet;
 //! 3. read the log again: each transaction must stand at the batch's start. At its end: an earlier try had succeeded;
 //! 4. commit on exactly that snapshot (no retries: any commit in between is a conflict, which goes back to 3);
 //! 5. sync files, log and directories;
@@ -20,11 +21,13 @@ use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use weir_engine::{Batch, Claim, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::Position;
-use weir_postgres::repeats::{Memory, Places};
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, RecordPolicy, apart, dead_letters};
+use weir_postgres::owner::{self, Redrive};
+use weir_postgres::repeats::Places;
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, PartitionOwner, RecordPolicy};
 
 use crate::past;
 use crate::schema::PARTITION_COLUMNS;
+use crate::standing::{Facts, Found, Standing, found, standing};
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
 use crate::write::write;
 
@@ -34,23 +37,11 @@ const CHECKPOINT_EVERY: u64 = 20;
 /// Writes history.
 pub struct HistorySink {
     root: HistoryRoot,
-    database: Database,
-    ledger: Ledger,
-    policy: RecordPolicy,
-    memory: Memory,
+    owner: PartitionOwner,
     table: Option<HistoryTable>,
-    partitions: Vec<Partition>,
     /// Files written for a batch whose commit did not succeed yet.
     written: Option<(Vec<Span>, Vec<Add>)>,
     checkpointed: u64,
-}
-
-/// How a batch stands against the log.
-enum Standing {
-    AtStart,
-    AtEnd,
-    /// These are another owner's, or further on.
-    Elsewhere(Vec<Partition>),
 }
 
 impl HistorySink {
@@ -59,12 +50,8 @@ impl HistorySink {
     pub fn new(root: impl Into<HistoryRoot>, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
         Self {
             root: root.into(),
-            database,
-            ledger,
-            memory: Memory::new(policy.repeats_window),
-            policy,
+            owner: PartitionOwner::new(database, ledger, policy),
             table: None,
-            partitions: Vec::new(),
             written: None,
             checkpointed: 0,
         }
@@ -83,7 +70,7 @@ impl HistorySink {
         {
             return Ok(adds.clone());
         }
-        let (events, others) = apart::without(batch, repeats);
+        let (events, others) = owner::without(batch, repeats);
         let adds = write(self.table().await?, &events, &others).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));
         failpoint::hit("history.after_data_files");
@@ -92,35 +79,19 @@ impl HistorySink {
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
         self.table().await?.refresh().await.map_err(retry)?;
-        let (mut at_start, mut at_end, mut elsewhere) = (0, 0, Vec::new());
+        let mut facts = Vec::with_capacity(spans.len());
         for span in spans {
-            if !self.is_fenced_by_us(&span.partition).await? {
-                elsewhere.push(span.partition.clone());
-                continue;
-            }
-            let id = transaction_id(self.ledger.lane(), &span.partition);
-            match self.table().await?.transaction(&id).await.map_err(retry)? {
-                // Never written: the ledger's compare-and-set at the end still refuses a wrong start.
-                None => at_start += 1,
-                Some(version) if version == span.start => at_start += 1,
-                Some(version) if version == span.end => at_end += 1,
-                Some(_) => elsewhere.push(span.partition.clone()),
-            }
+            let fenced_by_us = self.is_fenced_by_us(&span.partition).await?;
+            let id = transaction_id(self.owner.lane(), &span.partition);
+            let next_offset = self.table().await?.transaction(&id).await.map_err(retry)?;
+            facts.push((span, Facts { fenced_by_us, next_offset }));
         }
-        if !elsewhere.is_empty() {
-            return Ok(Standing::Elsewhere(elsewhere));
-        }
-        Ok(match () {
-            () if at_start == spans.len() => Standing::AtStart,
-            () if at_end == spans.len() => Standing::AtEnd,
-            // A batch is in the log as a whole or not at all; anything else is another owner's work.
-            () => Standing::Elsewhere(spans.iter().map(|span| span.partition.clone()).collect()),
-        })
+        Ok(standing(&facts))
     }
 
     /// Whether the snapshot at hand was fenced by our own claim, and by none since.
     async fn is_fenced_by_us(&mut self, partition: &Partition) -> Result<bool, SinkError> {
-        let (id, ours) = (epoch_id(self.ledger.lane(), partition), self.ledger.epoch(partition));
+        let (id, ours) = (epoch_id(self.owner.lane(), partition), self.owner.ledger().epoch(partition));
         let fenced_by = self.table().await?.transaction(&id).await.map_err(retry)?;
         Ok(fenced_by.is_some() && fenced_by == ours)
     }
@@ -132,49 +103,33 @@ impl HistorySink {
         }
     }
 
-    async fn commit_delta(&mut self, adds: &[Add], transactions: Vec<Transaction>) -> Result<u64, SinkError> {
-        let table = self.table().await?;
-        commit(table, adds, transactions).await.map_err(retry)
-    }
-
-    async fn advance_ledger(&self, spans: &[Span]) -> Result<(), SinkError> {
-        let client = self.database.get().await?;
-        self.ledger.advance(&**client, spans).await.map(|_| ())
-    }
-
     /// What the last owners left open: their commits that the ledger has not heard of, and a fence against their next ones.
     async fn take_over(&mut self, claims: &mut [Claim]) -> Result<(), SinkError> {
-        let lane = self.ledger.lane().to_owned();
+        let lane = self.owner.lane().to_owned();
         let table = self.table().await?;
         table.refresh().await.map_err(retry)?;
         table.sync_everything().await.map_err(retry)?;
         let mut behind = Vec::new();
-        let mut taken: Vec<&mut Claim> = claims.iter_mut().filter(|claim| claim.refused.is_none()).collect();
-        for claim in &mut taken {
+        for claim in claims.iter_mut().filter(|claim| claim.refused.is_none()) {
             let id = transaction_id(&lane, &claim.partition);
-            let committed = self.table().await?.transaction(&id).await.map_err(retry)?;
-            match (claim.next_offset, committed) {
-                (Some(ledger), history) if history.is_none_or(|history| history < ledger) => {
-                    return Err(SinkError::Fatal(lost(&claim.partition, ledger, history).into()));
-                }
-                (ledger, Some(history)) => {
-                    self.check_past(&claim.partition, history).await?;
-                    if ledger != Some(history) {
-                        let start = ledger.unwrap_or(history);
-                        behind.push(Span { partition: claim.partition.clone(), start, end: history, position: None });
-                        claim.next_offset = Some(history);
-                    }
-                }
-                (_, None) => {}
+            let log = self.table().await?.transaction(&id).await.map_err(retry)?;
+            if let Found::LogLost { ledger } = found(claim.next_offset, log) {
+                return Err(SinkError::Fatal(lost(&claim.partition, ledger, log).into()));
+            }
+            if let Some(log) = log {
+                self.check_past(&claim.partition, log).await?;
+            }
+            if let Found::LogAhead { from, to } = found(claim.next_offset, log) {
+                behind.push(Span { partition: claim.partition.clone(), start: from, end: to, position: None });
+                claim.next_offset = Some(to);
             }
         }
-        self.fence(&taken).await?;
+        self.fence(claims).await?;
         failpoint::hit("claim.after_history_fence");
         if !behind.is_empty() {
-            self.advance_ledger(&behind).await?;
+            self.owner.advance(&behind).await?;
         }
-        let taken: Vec<&Claim> = taken.iter().map(|claim| &**claim).collect();
-        apart::drop_provisional(&self.database, &self.ledger, &taken).await
+        self.owner.drop_provisional(claims).await
     }
 
     /// Refuses an event store that does not hold the last event that history holds.
@@ -182,7 +137,7 @@ impl HistorySink {
         if *partition.topic != *EVENT_STORE_TOPIC {
             return Ok(());
         }
-        let store = EventStore::new(self.database.clone());
+        let store = EventStore::new(self.owner.database().clone());
         let Some((offset, id)) = past::last_event(self.table().await?, partition, below).await.map_err(retry)? else {
             return Ok(());
         };
@@ -204,11 +159,11 @@ impl HistorySink {
     }
 
     /// Writes our epochs into the log, those of all partitions in one commit.
-    async fn fence(&mut self, claims: &[&mut Claim]) -> Result<(), SinkError> {
-        let lane = self.ledger.lane().to_owned();
+    async fn fence(&mut self, claims: &[Claim]) -> Result<(), SinkError> {
+        let lane = self.owner.lane().to_owned();
         let table = self.table().await?;
         let mut fences = Vec::with_capacity(claims.len());
-        for claim in claims {
+        for claim in owner::taken(claims) {
             let id = epoch_id(&lane, &claim.partition);
             if table.transaction(&id).await.map_err(retry)?.is_some_and(|epoch| epoch > claim.epoch) {
                 return Err(SinkError::Fenced { partitions: vec![claim.partition.clone()] });
@@ -224,36 +179,23 @@ impl HistorySink {
 
     /// Undecodable records that someone asked to try again, now perhaps with a contract that knows them.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        let client = self.database.get().await?;
-        for letter in dead_letters::redrives(&**client, self.ledger.lane()).await? {
-            let record = dead_letters::to_record(&letter);
-            if !self.partitions.contains(&record.partition) {
-                continue;
-            }
-            let batch = match apart::redriven(record.clone()) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    let reason = error.to_string();
-                    apart::fail_again(&self.database, &self.ledger, &letter, &reason, &self.policy).await?;
-                    continue;
-                }
-            };
+        for Redrive { letter, partition, offset, batch } in self.owner.redrives().await? {
             // Its own transaction makes it exactly once: if it is there, only the dead letter was left to remove.
-            let id = redrive_id(self.ledger.lane(), &record.partition, record.offset);
+            let id = redrive_id(self.owner.lane(), &partition, offset);
             self.table().await?.refresh().await.map_err(retry)?;
-            self.check_epoch(&record.partition).await?;
+            self.check_epoch(&partition).await?;
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
                 // Nothing but this record is in the batch, so what is left out is all of it.
-                let repeats = apart::keep(&self.database, &self.ledger, &batch, &[&record.partition]).await?;
-                let (events, others) = apart::without(&batch, &repeats);
+                let repeats = self.owner.keep(&batch, &[&partition]).await?;
+                let (events, others) = owner::without(&batch, &repeats);
                 let table = self.table().await?;
                 let adds = write(table, &events, &others).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
                 table.sync(&adds, version).await.map_err(retry)?;
                 failpoint::hit("history.after_redrive_commit");
             }
-            dead_letters::resolve(&**client, letter.id).await?;
+            self.owner.resolve(&letter).await?;
         }
         Ok(())
     }
@@ -320,18 +262,15 @@ pub(crate) async fn commit(
 impl Sink for HistorySink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         self.written = None;
-        let mut claims = self.ledger.claim(&self.database, partitions).await?;
-        failpoint::hit("claim.after_ledger");
+        let mut claims = self.owner.claim(partitions).await?;
         self.take_over(&mut claims).await?;
-        self.partitions.retain(|p| !partitions.contains(p));
-        let taken = claims.iter().filter(|claim| claim.refused.is_none());
-        self.partitions.extend(taken.map(|claim| claim.partition.clone()));
+        self.owner.take(&claims);
         Ok(claims)
     }
 
     /// Into the log first, which the ledger is never ahead of.
     async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
-        let lane = self.ledger.lane().to_owned();
+        let lane = self.owner.lane().to_owned();
         let of_topics = positions.iter().filter(|(partition, _)| *partition.topic != *EVENT_STORE_TOPIC);
         let begins: Vec<Transaction> =
             of_topics.map(|(partition, start)| Transaction::new(transaction_id(&lane, partition), *start)).collect();
@@ -344,36 +283,42 @@ impl Sink for HistorySink {
         let table = self.table().await?;
         let version = commit(table, &[], begins).await.map_err(retry)?;
         table.sync(&[], version).await.map_err(retry)?;
-        Ok(self.ledger.begin(&self.database, positions).await?)
+        self.owner.begin(positions).await
     }
 
     fn release(&mut self, partitions: &[Partition]) {
-        self.partitions.retain(|partition| !partitions.contains(partition));
+        self.owner.release(partitions);
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let spans = batch.spans();
         let partitions: Vec<&Partition> = spans.iter().map(|span| &span.partition).collect();
-        self.ledger.expect(&**self.database.get().await?, &spans).await?;
-        let repeats = apart::keep(&self.database, &self.ledger, batch, &partitions).await?;
+        // 1.
+        self.owner.expect(&spans).await?;
+        let repeats = self.owner.keep(batch, &partitions).await?;
+        // 2.
         let adds = self.write_files(batch, &spans, &repeats).await?;
-        let transactions = spans
-            .iter()
-            .map(|span| Transaction::new(transaction_id(self.ledger.lane(), &span.partition), span.end))
-            .collect();
+        // 3.
         match self.standing(&spans).await? {
             Standing::AtStart => {
+                // 4.
                 failpoint::hit("history.before_delta_commit");
-                let version = self.commit_delta(&adds, transactions).await?;
+                let lane = self.owner.lane();
+                let moved = spans.iter().map(|span| Transaction::new(transaction_id(lane, &span.partition), span.end));
+                let moved = moved.collect();
+                let table = self.table().await?;
+                let version = commit(table, &adds, moved).await.map_err(retry)?;
                 failpoint::hit("history.after_delta_commit");
-                self.table().await?.sync(&adds, version).await.map_err(retry)?;
+                // 5.
+                table.sync(&adds, version).await.map_err(retry)?;
             }
             // A part of this may have been in the page cache only when the earlier try ended.
             Standing::AtEnd => self.table().await?.sync_everything().await.map_err(retry)?,
             Standing::Elsewhere(partitions) => return Err(SinkError::Fenced { partitions }),
         }
         failpoint::hit("history.after_sync");
-        self.advance_ledger(&spans).await?;
+        // 6.
+        self.owner.advance(&spans).await?;
         failpoint::hit("history.after_ledger");
         self.written = None;
         Ok(())
@@ -381,7 +326,7 @@ impl Sink for HistorySink {
 
     async fn tick(&mut self) -> Result<(), SinkError> {
         self.redrive().await?;
-        self.memory.forget(&self.database, self.ledger.lane()).await?;
+        self.owner.maintain().await?;
         self.checkpoint().await
     }
 }

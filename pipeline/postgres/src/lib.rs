@@ -1,7 +1,6 @@
 //! Everything that lives in Postgres: the event store, the ledger, dead letters, the read models, the durable metrics
 //! and the API's tokens.
 
-pub mod apart;
 mod append;
 mod coalesce;
 mod commands;
@@ -15,6 +14,7 @@ pub mod job_runs;
 mod ledger;
 pub mod metric_totals;
 mod notify;
+pub mod owner;
 pub mod parts;
 mod projection;
 mod projection_sink;
@@ -39,6 +39,7 @@ pub use group_commit::{AppendError, GroupCommit, GroupCommitLimits};
 pub use ledger::{Ledger, LedgerRow};
 pub use metric_totals::MetricsProjection;
 pub use notify::AppendSignal;
+pub use owner::PartitionOwner;
 pub use projection::{ApplyError, Handler, Handlers, Projection};
 pub use projection_sink::ProjectionSink;
 pub use read_models::ReadModelsProjection;

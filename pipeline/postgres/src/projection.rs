@@ -52,6 +52,17 @@ pub trait Projection: Send + Sync {
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError>;
 }
 
+#[async_trait]
+impl Projection for Arc<dyn Projection> {
+    fn depends_on_order(&self, event: &Event) -> bool {
+        (**self).depends_on_order(event)
+    }
+
+    async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError> {
+        (**self).apply(transaction, events).await
+    }
+}
+
 /// A user's own code for one event type.
 #[async_trait]
 pub trait Handler: Send + Sync {

@@ -11,35 +11,31 @@ use crate::database::Database;
 use crate::dead_letters::{self, RecordPolicy};
 use crate::error::{DbError, During};
 use crate::ledger::{Advance, Ledger};
+use crate::owner::PartitionOwner;
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
 use crate::redrive;
-use crate::repeats::{self, Candidate, Memory, Places};
+use crate::repeats::{self, Candidate, Places};
 
 /// The sink of a lane whose output is in Postgres.
 pub struct ProjectionSink<P> {
-    database: Database,
-    ledger: Ledger,
+    owner: PartitionOwner,
     projection: P,
-    policy: RecordPolicy,
-    memory: Memory,
-    partitions: Vec<Partition>,
 }
 
 impl<P: Projection> ProjectionSink<P> {
     /// Nothing happens until the lane claims.
     pub fn new(database: Database, ledger: Ledger, projection: P, policy: RecordPolicy) -> Self {
-        let memory = Memory::new(policy.repeats_window);
-        Self { database, ledger, projection, policy, memory, partitions: Vec::new() }
+        Self { owner: PartitionOwner::new(database, ledger, policy), projection }
     }
 
     /// One transaction for the batch. `bisecting` looks for the events at fault, at the price of savepoints.
     async fn commit_once(&self, batch: &Batch, bisecting: bool) -> Result<(), ApplyOutcome> {
         const ACTION: &str = "committing a batch";
-        let lane = self.ledger.lane();
-        let mut client = self.database.get().await?;
+        let lane = self.owner.lane();
+        let mut client = self.owner.database().get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         // First, so that a fenced writer learns it before it has done anything.
-        if self.ledger.advance(&*transaction, &batch.spans()).await? == Advance::Earlier {
+        if self.owner.ledger().advance(&*transaction, &batch.spans()).await? == Advance::Earlier {
             return Ok(());
         }
         dead_letters::insert_undecodable(&*transaction, lane, &batch.dead).await?;
@@ -51,7 +47,7 @@ impl<P: Projection> ProjectionSink<P> {
         } else {
             self.projection.apply(&transaction, &free).await.map_err(ApplyOutcome::Apply)?;
         }
-        dead_letters::park(&*transaction, lane, &unapplied, &self.policy).await?;
+        dead_letters::park(&*transaction, lane, &unapplied, self.owner.policy()).await?;
         failpoint::hit(&format!("{lane}.before_commit"));
         transaction.commit().await.during(ACTION)?;
         failpoint::hit(&format!("{lane}.after_commit"));
@@ -67,7 +63,7 @@ impl<P: Projection> ProjectionSink<P> {
     ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
         let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
         let keys = batch.events.iter().filter_map(|located| self.order_key(located)).collect();
-        let parked = dead_letters::parked_keys(&**transaction, self.ledger.lane(), keys).await?;
+        let parked = dead_letters::parked_keys(&**transaction, self.owner.lane(), keys).await?;
         if parked.is_empty() {
             return Ok((events.collect(), Vec::new()));
         }
@@ -148,27 +144,24 @@ impl From<ApplyOutcome> for SinkError {
 #[async_trait]
 impl<P: Projection> Sink for ProjectionSink<P> {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
-        let claims = self.ledger.claim(&self.database, partitions).await?;
-        failpoint::hit("claim.after_ledger");
-        self.partitions.retain(|p| !partitions.contains(p));
-        let taken = claims.iter().filter(|claim| claim.refused.is_none());
-        self.partitions.extend(taken.map(|claim| claim.partition.clone()));
+        let claims = self.owner.claim(partitions).await?;
+        self.owner.take(&claims);
         Ok(claims)
     }
 
     async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
-        Ok(self.ledger.begin(&self.database, positions).await?)
+        self.owner.begin(positions).await
     }
 
     fn release(&mut self, partitions: &[Partition]) {
-        self.partitions.retain(|partition| !partitions.contains(partition));
+        self.owner.release(partitions);
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         match self.commit_once(batch, false).await {
             Err(ApplyOutcome::Apply(error)) if error.blames_an_event() => {
                 let error = chain(&error);
-                tracing::warn!(lane = self.ledger.lane(), error, "an event cannot be applied; looking for it");
+                tracing::warn!(lane = self.owner.lane(), error, "an event cannot be applied; looking for it");
                 Ok(self.commit_once(batch, true).await?)
             }
             other => Ok(other?),
@@ -176,8 +169,7 @@ impl<P: Projection> Sink for ProjectionSink<P> {
     }
 
     async fn tick(&mut self) -> Result<(), SinkError> {
-        let Self { database, ledger, partitions, projection, policy, .. } = self;
-        redrive::retry_due(database, ledger, partitions, projection, policy).await?;
-        Ok(self.memory.forget(&self.database, self.ledger.lane()).await?)
+        redrive::retry_due(&self.owner, &self.projection).await?;
+        self.owner.maintain().await
     }
 }

@@ -3,35 +3,29 @@
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use weir_engine::retry::chain;
-use weir_engine::{Located, Partition, SinkError};
+use weir_engine::{Located, SinkError};
 use weir_model::wire::{self, Decoded};
 
-use crate::database::Database;
 use crate::dead_letters::{DeadLetter, LETTER_COLUMNS, RecordPolicy, fail_again, letter, resolve, to_record};
 use crate::error::{During, ErrorKind};
-use crate::ledger::{Ledger, columns, partition_of};
+use crate::ledger::{columns, partition_of};
+use crate::owner::PartitionOwner;
 use crate::projection::{ApplyError, Projection};
 use crate::repeats::{self, Candidate};
 
 /// Tries the keys that are due: the record that holds each up, then those that wait behind it, in order. Everything of
 /// one key, and the proof that the partition is still ours, is one transaction.
-pub(crate) async fn retry_due<P: Projection>(
-    database: &Database,
-    ledger: &Ledger,
-    partitions: &[Partition],
-    projection: &P,
-    policy: &RecordPolicy,
-) -> Result<(), SinkError> {
+pub(crate) async fn retry_due<P: Projection>(owner: &PartitionOwner, projection: &P) -> Result<(), SinkError> {
     const ACTION: &str = "looking for parked keys that are due";
     const DUE: &str = "SELECT source, topic, partition, id, key, decodable AND ordered FROM dead_letters \
          JOIN unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) USING (source, topic, partition) \
          WHERE lane = $1 AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
-    if partitions.is_empty() {
+    if owner.partitions().is_empty() {
         return Ok(());
     }
-    let mut client = database.get().await?;
-    let lane = ledger.lane();
-    let (sources, topics, numbers) = columns(partitions.iter());
+    let mut client = owner.database().get().await?;
+    let lane = owner.lane();
+    let (sources, topics, numbers) = columns(owner.partitions().iter());
     let values: [&(dyn ToSql + Sync); 4] = [&lane, &sources, &topics, &numbers];
     let due = client.query(DUE, &values).await.during(ACTION)?;
     for row in due {
@@ -40,7 +34,7 @@ pub(crate) async fn retry_due<P: Projection>(
         let key: Option<String> = row.try_get(4).during(ACTION)?;
         let ordered: bool = row.try_get(5).during(ACTION)?;
         let transaction = client.transaction().await.during(ACTION)?;
-        ledger.hold(&*transaction, &[&partition]).await?;
+        owner.ledger().hold(&*transaction, &[&partition]).await?;
         // A record without key, or one that does not depend on the order, stands for itself alone.
         let behind = if ordered { key } else { None };
         let sql = format!(
@@ -51,7 +45,7 @@ pub(crate) async fn retry_due<P: Projection>(
             [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind];
         let letters = transaction.query(&sql, &values).await.during(ACTION)?;
         for row in &letters {
-            if !try_again(&transaction, &letter(row)?, projection, policy).await? {
+            if !try_again(&transaction, &letter(row)?, projection, owner.policy()).await? {
                 break;
             }
         }

@@ -136,14 +136,14 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// Ids forgotten in one statement: a lane must not wait long for it.
 const FORGET_MAX: i64 = 10_000;
 
-/// A lane's memory for event ids.
+/// For how long a lane remembers event ids.
 #[derive(Debug)]
-pub struct Memory {
+pub struct DedupWindow {
     window: Duration,
     forgot_at: Option<Instant>,
 }
 
-impl Memory {
+impl DedupWindow {
     /// Ids are remembered for so long.
     #[must_use]
     pub fn new(window: Duration) -> Self {
