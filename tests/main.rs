@@ -29,5 +29,6 @@ mod oulad;
 mod queries;
 mod readers;
 mod readmes;
+mod settings;
 mod shape;
 mod tampering;

@@ -77,7 +77,7 @@ pub(crate) fn claim(dir: &Path, is_empty: bool) -> Result<(), AccessError> {
         return set_mode(dir, 0o700);
     }
     check(dir)?;
-    // A group that may go through, and nobody else: see `share`.
+    // A group that may go through, and no one else: see `share`.
     if metadata.mode() & OTHERS & !0o010 == 0 {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn tighten(dir: &Path, but: &[&str]) -> Result<u64, AccessError> {
     Ok(changed + 1)
 }
 
-/// Lets a group read history, and nothing else of a data directory; with none, nobody.
+/// Lets a group read history, and nothing else of a data directory; with none, no one.
 pub(crate) fn share(dir: &Path, history: &Path, group: Option<&str>) -> Result<(), AccessError> {
     let mode = fs::metadata(dir).map_err(io_error("looking at", dir))?.mode();
     let Some(name) = group else {

@@ -34,7 +34,7 @@ pub(crate) struct Attached {
 
 /// Where a command works and with what settings.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Target {
     pub(crate) data_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
     pub(crate) set: Vec<String>,
@@ -42,7 +42,7 @@ pub(crate) struct Place {
     pub(crate) own: OwnLanes,
 }
 
-impl Place {
+impl Target {
     /// Opens the data directory and reads the settings.
     pub(crate) fn open(&self) -> Result<(DataDir, Settings), BoxError> {
         let dir = DataDir::open(&self.data_dir)?;
@@ -51,7 +51,7 @@ impl Place {
         Ok((dir, settings))
     }
 
-    /// Attaches to the running Postgres, or starts it. [`Attached::detach`] stops what nobody else uses.
+    /// Attaches to the running Postgres, or starts it. [`Attached::detach`] stops what no other process uses.
     pub(crate) async fn attach(&self) -> Result<Attached, BoxError> {
         let (dir, settings) = self.open()?;
         Attached::new(dir, settings, Patience::None).await

@@ -26,7 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use weir_engine::BoxError;
 use weir_model::TenantId;
 
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::data_dir;
 use crate::logging::LogFormat;
 use crate::output::{self, Format};
@@ -140,28 +140,28 @@ pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
     // Made-up learners stay out of real books, which are never trimmed.
     let default = if matches!(cli.command, Command::Demo(_)) { "weir-demo" } else { "weir" };
     let data_dir = cli.data_dir.unwrap_or_else(|| data_dir::default_path(default));
-    let place = Place { data_dir, config: cli.config, set: cli.set, own };
+    let target = Target { data_dir, config: cli.config, set: cli.set, own };
     let format = cli.format;
     if cli.csv_safe {
         output::make_csv_safe();
     }
     match cli.command {
-        Command::Up(args) => Box::pin(up::run(&place, args)).await,
-        Command::Run(args) => Box::pin(run::run(&place, args)).await,
-        Command::Publish(args) => Box::pin(publish::run(&place, args)).await,
-        Command::Topics(command) => Box::pin(topics::run(&place, command, format)).await,
-        Command::Clickhouse(command) => Box::pin(clickhouse::run(&place, command)).await,
-        Command::Source(command) => Box::pin(source::run(&place, command)).await,
-        Command::Demo(args) => Box::pin(demo::run(place, args, format)).await,
-        Command::Import(import) => Box::pin(import::run(&place, import, format)).await,
-        Command::Sql(args) => Box::pin(sql::run(&place, args, format)).await,
-        Command::Ask(args) => Box::pin(ask::run(&place, args, format)).await,
-        Command::Verify(args) => Box::pin(verify::run(&place, args, format)).await,
-        Command::Status(args) => Box::pin(status::run(&place, args, format)).await,
-        Command::Trace(args) => Box::pin(trace::run(&place, args, format)).await,
-        Command::Ledger(command) => Box::pin(ledger::run(&place, command, format)).await,
-        Command::DeadLetters(command) => Box::pin(dead_letters::run(&place, command, format)).await,
-        Command::Jobs(command) => Box::pin(jobs::run(&place, command, format)).await,
+        Command::Up(args) => Box::pin(up::run(&target, args)).await,
+        Command::Run(args) => Box::pin(run::run(&target, args)).await,
+        Command::Publish(args) => Box::pin(publish::run(&target, args)).await,
+        Command::Topics(command) => Box::pin(topics::run(&target, command, format)).await,
+        Command::Clickhouse(command) => Box::pin(clickhouse::run(&target, command)).await,
+        Command::Source(command) => Box::pin(source::run(&target, command)).await,
+        Command::Demo(args) => Box::pin(demo::run(target, args, format)).await,
+        Command::Import(import) => Box::pin(import::run(&target, import, format)).await,
+        Command::Sql(args) => Box::pin(sql::run(&target, args, format)).await,
+        Command::Ask(args) => Box::pin(ask::run(&target, args, format)).await,
+        Command::Verify(args) => Box::pin(verify::run(&target, args, format)).await,
+        Command::Status(args) => Box::pin(status::run(&target, args, format)).await,
+        Command::Trace(args) => Box::pin(trace::run(&target, args, format)).await,
+        Command::Ledger(command) => Box::pin(ledger::run(&target, command, format)).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(&target, command, format)).await,
+        Command::Jobs(command) => Box::pin(jobs::run(&target, command, format)).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -170,12 +170,12 @@ pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
             clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Config(command) => config::run(&place, command, format),
-        Command::Token(command) => Box::pin(token::run(&place, command, format)).await,
+        Command::Config(command) => config::run(&target, command, format),
+        Command::Token(command) => Box::pin(token::run(&target, command, format)).await,
     }
 }
 
-/// From here on SIGINT or SIGTERM ends the process at once: whoever asks again does not want to wait for the drain. The
+/// From here on SIGINT or SIGTERM ends the process at once: a second signal does not want to wait for the drain. The
 /// next start goes on from the ledger, as after a crash.
 pub(crate) fn end_at_second_signal() {
     tokio::spawn(async {
@@ -200,7 +200,7 @@ pub(crate) async fn told_to_stop() -> std::io::Result<()> {
 fn new_tenant(name: String) -> Result<TenantId, BoxError> {
     if !output::is_plain_name(&name) {
         return Err(format!(
-            "the tenant {name:?} has a space at an end, or a character that nobody sees; name it by what one can read"
+            "the tenant {name:?} has a space at an end, or a character that cannot be seen; name it by what one can read"
         )
         .into());
     }

@@ -93,7 +93,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Data
     move |source| DataDirError::Io { action, path: path.to_owned(), source }
 }
 
-/// Where data goes when nobody says: the system's place for root, the user's own place otherwise.
+/// Where data goes when it is not said: the system's place for root, the user's own place otherwise.
 pub(crate) fn default_path(name: &str) -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return Path::new("/var/lib").join(name);
@@ -153,7 +153,7 @@ impl DataDir {
         for entry in fs::read_dir(&all).map_err(io_error("reading", &all))?.filter_map(Result::ok) {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
             if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-                // Another process may be removing the same; whoever comes next tries again.
+                // Another process may be removing the same; the next process tries again.
                 if let Err(error) = fs::remove_dir_all(entry.path()) {
                     tracing::debug!(%error, "temporary files stay");
                 }
@@ -162,7 +162,7 @@ impl DataDir {
         Ok(path)
     }
 
-    /// Lets a group read history, and nothing else; with none, nobody.
+    /// Lets a group read history, and nothing else; with none, no one.
     pub(crate) fn share(&self, group: Option<&str>) -> Result<(), DataDirError> {
         let history = self.join("history");
         if group.is_some() {
@@ -238,7 +238,7 @@ impl DataDir {
         self.lock("users.lock", File::try_lock_shared).await
     }
 
-    /// The same alone, if nobody needs the embedded server; nobody comes to need it while this is held.
+    /// The same alone, if no process needs the embedded server; none comes to need it while this is held.
     pub(crate) fn lock_users_alone(&self) -> Result<Option<File>, DataDirError> {
         let mut file = self.lock_file("users.lock")?;
         match file.try_lock() {

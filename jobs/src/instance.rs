@@ -12,7 +12,7 @@ use weir_postgres::publishing::Publishing;
 use weir_postgres::tokens::Tokens;
 use weir_postgres::{CommandService, EventStore};
 
-use crate::attached::{Attached, Patience, Place};
+use crate::attached::{Attached, Patience, Target};
 use crate::data_dir::Running;
 use crate::lanes::{start_lanes, start_publisher};
 use crate::schedule::Scheduler;
@@ -56,8 +56,8 @@ pub(crate) struct Watch {
 
 impl Instance {
     /// Takes the data directory and starts everything on it.
-    pub(crate) async fn start(place: &Place) -> Result<Self, BoxError> {
-        let (dir, settings) = place.open()?;
+    pub(crate) async fn start(target: &Target) -> Result<Self, BoxError> {
+        let (dir, settings) = target.open()?;
         let lock = dir.lock_instance()?;
         // What a killed instance said of itself is no longer true.
         dir.clear_running();
@@ -142,7 +142,7 @@ impl Watch {
 
 impl View {
     /// Whether every lane that has not stopped for good has applied everything up to the event store's end. While the
-    /// database is away nobody knows: not yet.
+    /// database is away it is not known: not yet.
     pub(crate) async fn is_caught_up(&self) -> bool {
         let Ok(head) = EventStore::new(self.attached.database.clone()).head().await else { return false };
         let lanes = self.board.lanes();

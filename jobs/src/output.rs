@@ -30,12 +30,12 @@ pub(crate) fn make_csv_safe() {
 
 /// Rows of equal columns.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct Listing {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<Value>>,
 }
 
-impl Rows {
+impl Listing {
     pub(crate) fn new(columns: &[&str]) -> Self {
         Self { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows: Vec::new() }
     }
@@ -113,7 +113,7 @@ fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A text on one line of a screen, whoever wrote it: what would steer the terminal is spelled out.
+/// A text on one line of a screen, from any source: what would steer the terminal is spelled out.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, is_steering)
 }
@@ -130,7 +130,7 @@ pub(crate) fn say(line: &str) -> io::Result<()> {
 
 /// A line for people, beside the data.
 pub(crate) fn complain(line: &str) {
-    // Nobody is left to tell when stderr is closed.
+    // There is no one to tell when stderr is closed.
     drop(writeln!(io::stderr().lock(), "{}", escaped(line, |c| is_steering(c) && c != '\n')));
 }
 

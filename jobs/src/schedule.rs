@@ -32,9 +32,9 @@ const VERIFY_WAIT: Duration = Duration::from_secs(60);
 pub(crate) enum Job {
     /// Does every number agree?
     Verify,
-    /// The read models anew from all that their lane has read, beside those that serve
+    /// The read models again from all that their lane has read, beside those that serve
     RebuildReadModels,
-    /// The counters and histograms anew, likewise
+    /// The counters and histograms again, likewise
     RebuildMetrics,
 }
 

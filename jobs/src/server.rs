@@ -4,7 +4,7 @@
 //! enter the directories above the data directory. It gets its own directory as an open file and addresses it as
 //! `/proc/self/fd/N`, which needs no path.
 //!
-//! weir reaches it by a socket within the cluster's directory, where nobody else can put one, and works as a role that is no superuser.
+//! weir reaches it by a socket within the cluster's directory, where no other user can put one, and works as a role that is no superuser.
 //! TCP is for readers alone.
 
 mod child;
@@ -111,7 +111,7 @@ impl Server {
             return Ok(server);
         }
         let starting = dir.lock_server().await?;
-        // Whoever uses it already keeps on asking at the port that it had.
+        // A process that uses it already keeps on asking at the port that it had.
         let may_move = dir.lock_users_alone()?.is_some();
         let users = dir.lock_users().await?;
         let secrets = secrets(dir)?;
@@ -131,7 +131,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it runs already nothing has to be started, so nobody is waited for.
+    /// Where it runs already nothing has to be started, so nothing is waited for.
     async fn adopt(dir: &DataDir, bin: &Path) -> Result<Option<Self>, ServerError> {
         let users = dir.lock_users().await?;
         let Some(secrets) = known_secrets(dir)? else { return Ok(None) };
@@ -145,7 +145,7 @@ impl Server {
         self.url_of(OWNER, &self.secrets.worker_password)
     }
 
-    /// For people and dashboards: may read, nothing else. A client that knows channel binding gives its password to nobody who does not
+    /// For people and dashboards: may read, nothing else. A client that knows channel binding gives its password to no server that does not
     /// have it already.
     pub(crate) fn reader_url(&self) -> String {
         let Secrets { port, reader_password, .. } = &self.secrets;
@@ -262,8 +262,8 @@ impl Server {
         asked.await.unwrap_or(false)
     }
 
-    /// Under the server lock: if it does not answer, start it. Only where nobody uses it may it take another port: all others
-    /// connect to the one that it had, and whoever took that is not asked to be our database.
+    /// Under the server lock: if it does not answer, start it. Only where no process uses it may it take another port: all others
+    /// connect to the one that it had, and the process that took that is not asked to be our database.
     async fn ensure_running(&mut self, may_move: bool) -> Result<(), ServerError> {
         if self.answers_superuser().await {
             // Somebody else may have started it again after ours had ended.
@@ -322,7 +322,7 @@ impl Server {
 
     fn move_port(&mut self) -> Result<(), ServerError> {
         self.secrets.port = free_port()?;
-        // Whoever listens at the old one may have been told it.
+        // The process that listens at the old one may have been told it.
         self.secrets.reader_password = password();
         Ok(write_durably(&self.dir.join("secrets.json"), &self.secrets)?)
     }
@@ -369,7 +369,7 @@ impl Server {
 
     /// Stops the server, unless others use it.
     pub(crate) async fn stop(mut self) -> Result<(), ServerError> {
-        // Ours must go before the others can be asked for; while nobody has theirs, nobody comes to use it.
+        // Ours must go before the others can be asked for; while no process has theirs, none comes to use it.
         self.users = None;
         let Some(_alone) = self.dir.lock_users_alone()? else { return Ok(()) };
         let Some(pid) = self.pid() else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clickhouse::Row;
 use serde::{Serialize, Serializer};
-use weir_clickhouse::{ClickHouseOptions, ClickHouseSink, Rows};
+use weir_clickhouse::{Block, ClickHouseOptions, ClickHouseSink};
 use weir_engine::{BatchLimits, Lane, Located};
 use weir_model::cells::{Cell, split};
 use weir_postgres::{Ledger, RecordPolicy};
@@ -276,7 +276,7 @@ pub(crate) fn insert() {
         let figures = runtime.block_on(async {
             let native = per_cpu(&server, events.len(), async || {
                 for block in events.chunks(BLOCK) {
-                    ours.insert(Rows::of(block, &[]).pieces()).await.unwrap();
+                    ours.insert(Block::of(block, &[]).pieces()).await.unwrap();
                 }
             });
             let native = native.await;
@@ -355,7 +355,7 @@ pub(crate) fn whole_lane() {
     runtime.block_on(ours.migrate(&database)).unwrap();
     let events = runtime.block_on(decoded(&database, LANE_EVENTS));
     let events: Vec<&Located> = events.iter().collect();
-    let blocks: Vec<Vec<_>> = events.chunks(BLOCK).map(|block| Rows::of(block, &[]).pieces().collect()).collect();
+    let blocks: Vec<Vec<_>> = events.chunks(BLOCK).map(|block| Block::of(block, &[]).pieces().collect()).collect();
     let mut turn = 0;
     let lane_rate = || {
         turn += 1;

@@ -129,7 +129,7 @@ async fn a_table_that_is_dropped_while_the_lane_runs() {
     weir.ok(&["import", "oulad", fixture.arg()]);
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
-    // And made anew by someone else before the lane comes to it, so that no insert of its fails.
+    // And made again by someone else before the lane comes to it, so that no insert of its fails.
     server.sql("DROP TABLE weir.events_raw SYNC").await;
     weir.ok(&["clickhouse", "migrate"]);
     let (more, _) = super::fixture("clickhouse_dropped_again", 100);

@@ -1,4 +1,4 @@
-//! The read models made anew where their lane reads topics: from the event store's part, the topics, and history for what topics hold
+//! The read models made again where their lane reads topics: from the event store's part, the topics, and history for what topics hold
 //! no longer.
 
 use std::path::Path;

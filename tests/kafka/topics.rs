@@ -1,4 +1,4 @@
-//! What happens to topics: grown, deleted and made anew, trimmed, written to in transactions that end either way.
+//! What happens to topics: grown, deleted and made again, trimmed, written to in transactions that end either way.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,10 +33,10 @@ async fn refusals(stream: &Stream, api: &str, words: &str) {
     .await;
 }
 
-/// Lanes never skip: a topic made anew stops its partitions, whatever it holds by then, until someone decides.
+/// Lanes never skip: a topic made again stops its partitions, whatever it holds by then, until someone decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_deleted_made_anew_and_refilled_past_the_old_offsets() {
-    let stream = Stream::new("kafka::anew");
+    let stream = Stream::new("kafka::made_again");
     stream.import();
     stream.weir.ok(&["up", "--until-caught-up"]);
     stream.weir.verify();

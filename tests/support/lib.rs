@@ -63,7 +63,7 @@ pub fn binary_of(name: &str) -> &'static PathBuf {
         require_tools();
         let mut cargo = Command::new(env!("CARGO"));
         // What `cargo test` says about this package would be news to the build scripts of others (ring watches these), and
-        // half of everything would be built anew.
+        // half of everything would be built again.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")) {
             if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_"]
                 .iter()

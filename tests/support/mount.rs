@@ -28,7 +28,7 @@ impl Mount {
         Some(Self { path: path.to_owned() })
     }
 
-    /// Mounts it anew, with options such as `size=200m` or `ro`.
+    /// Mounts it again, with options such as `size=200m` or `ro`.
     pub fn remount(&self, options: &str) {
         self.try_remount(options).unwrap();
     }

@@ -9,8 +9,8 @@ use serde_json::json;
 use weir_engine::BoxError;
 use weir_query::{History, QUESTIONS, Question};
 
-use crate::attached::{Place, history_root};
-use crate::output::{Format, Rows};
+use crate::attached::{Target, history_root};
+use crate::output::{Format, Listing};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,9 +30,9 @@ enum Store {
     Clickhouse,
 }
 
-pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     let Some(name) = args.name else {
-        let mut rows = Rows::new(&["question", "asks"]);
+        let mut rows = Listing::new(&["question", "asks"]);
         rows.rows.extend(QUESTIONS.iter().map(|question| vec![json!(question.name), json!(question.words())]));
         rows.print(format)?;
         return Ok(ExitCode::SUCCESS);
@@ -44,7 +44,7 @@ pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<Exi
         crate::output::say(sql.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (dir, settings) = place.open()?;
+    let (dir, settings) = target.open()?;
     let (schema, batches) = match args.on {
         Store::History => {
             let history = History::open(&history_root(&dir, &settings)?, settings.sql.memory_max_bytes).await?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use weir_engine::BoxError;
 
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::output::{complain, say};
 
 #[derive(Debug, clap::Subcommand)]
@@ -17,9 +17,9 @@ pub(crate) enum ClickHouseCommand {
     },
 }
 
-pub(crate) async fn run(place: &Place, command: ClickHouseCommand) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, command: ClickHouseCommand) -> Result<ExitCode, BoxError> {
     let ClickHouseCommand::Migrate { dry_run } = command;
-    let (_, settings) = place.open()?;
+    let (_, settings) = target.open()?;
     let server = settings.clickhouse.required()?;
     if dry_run {
         for statement in server.pending().await? {
@@ -28,7 +28,7 @@ pub(crate) async fn run(place: &Place, command: ClickHouseCommand) -> Result<Exi
         return Ok(ExitCode::SUCCESS);
     }
     // Postgres says whose turn it is.
-    let attached = place.attach().await?;
+    let attached = target.attach().await?;
     let migrated = server.migrate(&attached.database).await;
     attached.detach().await?;
     let applied = migrated?;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde_json::json;
 use weir_engine::BoxError;
 
-use crate::attached::Place;
-use crate::output::{Format, Rows, say};
+use crate::attached::Target;
+use crate::output::{Format, Listing, say};
 use crate::settings::{Layers, schema};
 
 #[derive(Debug, clap::Subcommand)]
@@ -23,12 +23,12 @@ pub(crate) enum Config {
     },
 }
 
-pub(crate) fn run(place: &Place, command: Config, format: Format) -> Result<ExitCode, BoxError> {
+pub(crate) fn run(target: &Target, command: Config, format: Format) -> Result<ExitCode, BoxError> {
     let layers =
-        |environment| Layers::read(&place.data_dir, place.config.as_deref(), &place.set, environment, &place.own);
+        |environment| Layers::read(&target.data_dir, target.config.as_deref(), &target.set, environment, &target.own);
     match command {
         Config::Show => {
-            let mut rows = Rows::new(&["setting", "value", "from"]);
+            let mut rows = Listing::new(&["setting", "value", "from"]);
             for value in layers(true)?.values()? {
                 rows.rows.push(vec![json!(value.key), value.value, json!(value.origin)]);
             }

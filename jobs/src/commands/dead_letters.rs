@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use weir_engine::BoxError;
 use weir_postgres::dead_letters::{self, DeadLetter};
 
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain, say};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum DeadLetters {
@@ -35,7 +35,7 @@ pub(crate) enum DeadLetters {
     },
 }
 
-pub(crate) async fn run(place: &Place, command: DeadLetters, format: Format) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(place: &Target, command: DeadLetters, format: Format) -> Result<ExitCode, BoxError> {
     let attached = place.attach().await?;
     let done = work(&attached, command, format).await;
     attached.detach().await?;
@@ -128,7 +128,7 @@ fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {
     if format != Format::Table {
         columns.push("payload");
     }
-    let mut rows = Rows::new(&columns);
+    let mut rows = Listing::new(&columns);
     for letter in letters {
         let mut object = serde_json::to_value(letter)?;
         object["payload"] = json!(String::from_utf8_lossy(&letter.payload));

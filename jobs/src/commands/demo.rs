@@ -19,7 +19,7 @@ use weir_postgres::tokens::{self, Scope};
 use weir_postgres::{Caller, CommandError, CommandRequest, CommandService, Expected};
 
 use super::{end_at_second_signal, told_to_stop, verify};
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::instance::{Instance, View};
 use crate::output::{Format, complain};
 
@@ -49,20 +49,20 @@ pub(crate) struct Args {
     clickhouse: bool,
 }
 
-pub(crate) async fn run(mut place: Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    // Two demos on one machine should not quarrel about a port; whoever names one gets it.
-    if !place.set.iter().any(|flag| flag.starts_with("api.listen=")) {
-        place.set.insert(0, "api.listen=127.0.0.1:0".to_owned());
+pub(crate) async fn run(mut target: Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    // Two demos on one machine should not quarrel about a port; one that is named is taken.
+    if !target.set.iter().any(|flag| flag.starts_with("api.listen=")) {
+        target.set.insert(0, "api.listen=127.0.0.1:0".to_owned());
     }
     let _clickhouse = match args.clickhouse {
-        true => Some(clickhouse::ClickHouseServer::start(&mut place).await?),
+        true => Some(clickhouse::ClickHouseServer::start(&mut target).await?),
         false => None,
     };
     let told = told_to_stop();
     tokio::pin!(told);
     complain("starting …");
     let mut instance = tokio::select! {
-        started = Box::pin(Instance::start(&place)) => started?,
+        started = Box::pin(Instance::start(&target)) => started?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
     let rate = args.rate.unwrap_or(instance.view.attached.settings.demo.events_per_second).clamp(0.1, 1e6);

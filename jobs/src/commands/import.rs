@@ -7,9 +7,9 @@ use serde_json::json;
 use weir_engine::BoxError;
 
 use super::new_tenant;
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::oulad::{self, Summary};
-use crate::output::{Format, Rows, complain};
+use crate::output::{Format, Listing, complain};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Import {
@@ -29,7 +29,7 @@ pub(crate) enum Import {
     },
 }
 
-pub(crate) async fn run(place: &Place, import: Import, format: Format) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(place: &Target, import: Import, format: Format) -> Result<ExitCode, BoxError> {
     let Import::Oulad { dir, rejects, strict, tenant } = import;
     let tenant = new_tenant(tenant)?;
     let mut attached = place.attach().await?;
@@ -60,7 +60,7 @@ pub(crate) async fn run(place: &Place, import: Import, format: Format) -> Result
 }
 
 fn print(summary: &Summary, format: Format) -> Result<(), BoxError> {
-    let mut rows = Rows::new(&["event_type", "appended", "present"]);
+    let mut rows = Listing::new(&["event_type", "appended", "present"]);
     for (event_type, (appended, present)) in &summary.events {
         rows.rows.push(vec![json!(event_type.as_str()), json!(appended), json!(present)]);
     }

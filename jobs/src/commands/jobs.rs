@@ -7,9 +7,9 @@ use serde_json::json;
 use weir_engine::BoxError;
 use weir_postgres::job_runs::{self, Outcome};
 
-use crate::attached::{Attached, Place};
+use crate::attached::{Attached, Target};
 use crate::cron::{next, parse};
-use crate::output::{Format, Rows, complain, say};
+use crate::output::{Format, Listing, complain, say};
 use crate::schedule::{Job, Runner};
 
 #[derive(Debug, clap::Subcommand)]
@@ -32,8 +32,8 @@ pub(crate) enum Jobs {
     },
 }
 
-pub(crate) async fn run(place: &Place, command: Jobs, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, command: Jobs, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let done = Box::pin(work(&attached, command, format)).await;
     attached.detach().await?;
     done
@@ -59,10 +59,10 @@ async fn work(attached: &Attached, command: Jobs, format: Format) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(attached: &Attached) -> Result<Rows, BoxError> {
+async fn list(attached: &Attached) -> Result<Listing, BoxError> {
     let client = attached.database.get().await?;
     let last = job_runs::last(&**client).await?;
-    let mut rows = Rows::new(&["job", "cron", "due_at", "last_ended_at", "last_outcome", "last_detail"]);
+    let mut rows = Listing::new(&["job", "cron", "due_at", "last_ended_at", "last_outcome", "last_detail"]);
     for job in Job::ALL {
         let cron = attached.settings.jobs.get(job.name()).map(|settings| settings.cron.clone()).unwrap_or_default();
         let due = parse(&cron).ok().and_then(|cron| next(&cron, Timestamp::now()));
@@ -79,10 +79,10 @@ async fn list(attached: &Attached) -> Result<Rows, BoxError> {
     Ok(rows)
 }
 
-async fn history(attached: &Attached, job: Option<Job>, limit: i64) -> Result<Rows, BoxError> {
+async fn history(attached: &Attached, job: Option<Job>, limit: i64) -> Result<Listing, BoxError> {
     let client = attached.database.get().await?;
     let columns = ["id", "job", "due_at", "started_at", "ended_at", "outcome", "detail", "owner"];
-    let mut rows = Rows::new(&columns);
+    let mut rows = Listing::new(&columns);
     for run in job_runs::history(&**client, job.map(Job::name), limit).await? {
         rows.rows.push(vec![
             json!(run.id),

@@ -8,8 +8,8 @@ use weir_engine::{BoxError, LaneKind, Partition, UnknownLane};
 use weir_kafka::TopicLog;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LedgerCommand {
@@ -20,7 +20,7 @@ pub(crate) enum LedgerCommand {
         lane: Option<String>,
     },
     /// Decide where a lane goes on in a partition that it cannot read from where it stands: records that were removed before
-    /// it read them, or a topic that was made anew. Forward only; clickhouse also back, to fill its table anew, and history where
+    /// it read them, or a topic that was made again. Forward only; clickhouse also back, to fill its table again, and history where
     /// its table was moved aside
     Reset(Reset),
 }
@@ -42,8 +42,8 @@ pub(crate) struct Reset {
     yes: bool,
 }
 
-pub(crate) async fn run(place: &Place, command: LedgerCommand, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, command: LedgerCommand, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let done = match command {
         LedgerCommand::Show { lane } => show(&attached, lane.as_deref(), format).await,
         LedgerCommand::Reset(reset) => self::reset(&attached, &reset).await,
@@ -130,7 +130,7 @@ async fn show(attached: &Attached, lane: Option<&str>, format: Format) -> Result
         "advanced_at",
         "retired_at",
     ];
-    let mut rows = Rows::new(&columns);
+    let mut rows = Listing::new(&columns);
     let client = attached.database.get().await?;
     for row in Ledger::rows(&**client).await?.into_iter().filter(|row| lane.is_none_or(|lane| row.lane == lane)) {
         rows.rows.push(vec![

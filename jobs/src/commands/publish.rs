@@ -7,7 +7,7 @@ use weir_engine::{BoxError, PUBLISHER, StatusBoard};
 use weir_postgres::AppendSignal;
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::attached::{Attached, Place};
+use crate::attached::{Attached, Target};
 use crate::instance::{handlers, listen};
 use crate::output::complain;
 use crate::telling::{self, Telling};
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     recover: bool,
 }
 
-pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, args: Args) -> Result<ExitCode, BoxError> {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     let told = tokio::spawn(async move {
@@ -29,7 +29,7 @@ pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError>
         Ok::<_, BoxError>(())
     });
     let attached = tokio::select! {
-        attached = Box::pin(place.attach_patiently()) => attached?,
+        attached = Box::pin(target.attach_patiently()) => attached?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let done = if args.recover { recover(&attached).await } else { publish(&attached, stop).await };

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use weir_engine::{BoxError, StatusBoard};
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::attached::{Attached, Place};
+use crate::attached::{Attached, Target};
 use crate::instance::{handlers, listen};
 use crate::lanes::start_lanes;
 use crate::telling::{self, Telling};
@@ -19,11 +19,11 @@ pub(crate) struct Args {
     lanes: Vec<String>,
 }
 
-pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, args: Args) -> Result<ExitCode, BoxError> {
     let told = told_to_stop();
     tokio::pin!(told);
     let attached = tokio::select! {
-        attached = Box::pin(place.attach_patiently()) => attached?,
+        attached = Box::pin(target.attach_patiently()) => attached?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
     let ran = run_lanes(&attached, &args.lanes, told).await;

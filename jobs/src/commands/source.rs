@@ -7,7 +7,7 @@ use weir_engine::BoxError;
 use weir_kafka::Topics;
 use weir_postgres::{EventStore, switching};
 
-use crate::attached::{Attached, Place};
+use crate::attached::{Attached, Target};
 use crate::output::complain;
 
 #[derive(Debug, clap::Subcommand)]
@@ -20,9 +20,9 @@ pub(crate) enum SourceCommand {
     },
 }
 
-pub(crate) async fn run(place: &Place, command: SourceCommand) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, command: SourceCommand) -> Result<ExitCode, BoxError> {
     let SourceCommand::Switch { to: _ } = command;
-    let attached = place.attach().await?;
+    let attached = target.attach().await?;
     let switched = switch(&attached).await;
     attached.detach().await?;
     switched.map(|()| ExitCode::SUCCESS)

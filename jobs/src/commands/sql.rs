@@ -14,8 +14,8 @@ use weir_model::Position;
 use weir_postgres::{EventStore, Ledger, inspect};
 use weir_query::History;
 
-use crate::attached::{Attached, Patience, Place, history_root};
-use crate::output::{Format, Rows};
+use crate::attached::{Attached, Patience, Target, history_root};
+use crate::output::{Format, Listing};
 
 use prompt::Prompt;
 
@@ -31,9 +31,9 @@ pub(crate) struct Args {
     wait_seconds: u64,
 }
 
-pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
     // History alone answers; Postgres is needed only to wait for a lane.
-    let (dir, settings) = place.open()?;
+    let (dir, settings) = target.open()?;
     let history = history_root(&dir, &settings)?;
     if let Some(position) = args.wait_for {
         let attached = Attached::new(dir.clone(), settings.clone(), Patience::None).await?;
@@ -54,8 +54,8 @@ pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<Exi
 }
 
 /// Arrow's columns as rows.
-pub(super) fn to_rows(schema: &Schema, batches: &[RecordBatch]) -> Result<Rows, BoxError> {
-    let mut rows = Rows { columns: schema.fields().iter().map(|f| f.name().clone()).collect(), rows: Vec::new() };
+pub(super) fn to_rows(schema: &Schema, batches: &[RecordBatch]) -> Result<Listing, BoxError> {
+    let mut rows = Listing { columns: schema.fields().iter().map(|f| f.name().clone()).collect(), rows: Vec::new() };
     for batch in batches {
         append(&mut rows, batch)?;
     }
@@ -85,7 +85,7 @@ async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result
     }
 }
 
-fn append(rows: &mut Rows, batch: &RecordBatch) -> Result<(), BoxError> {
+fn append(rows: &mut Listing, batch: &RecordBatch) -> Result<(), BoxError> {
     let options = FormatOptions::default();
     let columns = batch
         .columns()

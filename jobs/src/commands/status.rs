@@ -14,8 +14,8 @@ use weir_verify::Stores;
 use weir_verify::reach::{Ends, is_live, trouble};
 
 use super::told_to_stop;
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain, say};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain, say};
 use crate::telling::is_gone;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,8 +30,8 @@ pub(crate) struct Args {
     partitions: bool,
 }
 
-pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let shown = if args.watch { watch(&attached, &args, format).await } else { show(&attached, &args, format).await };
     attached.detach().await?;
     Ok(if shown? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -82,7 +82,7 @@ async fn show(attached: &Attached, args: &Args, format: Format) -> Result<bool, 
         ),
         false => ("parts", &["part", "state", "lag", "lagSeconds", "deadLetters", "processes", "partitions", "since"]),
     };
-    let mut rows = Rows::new(columns);
+    let mut rows = Listing::new(columns);
     for row in status[of].as_array().into_iter().flatten() {
         rows.rows.push(columns.iter().map(|column| row[*column].clone()).collect());
     }

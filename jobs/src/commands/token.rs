@@ -7,8 +7,8 @@ use weir_engine::BoxError;
 use weir_postgres::tokens::{self, Scope};
 
 use super::new_tenant;
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain, say};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Token {
@@ -33,8 +33,8 @@ pub(crate) enum Token {
     },
 }
 
-pub(crate) async fn run(place: &Place, command: Token, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, command: Token, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let done = work(&attached, command, format).await;
     attached.detach().await?;
     done
@@ -52,7 +52,7 @@ async fn work(attached: &Attached, command: Token, format: Format) -> Result<Exi
             complain("keep it: it cannot be shown again");
         }
         Token::List => {
-            let mut rows = Rows::new(&["id", "tenant", "name", "scopes", "created_at", "revoked_at"]);
+            let mut rows = Listing::new(&["id", "tenant", "name", "scopes", "created_at", "revoked_at"]);
             for t in tokens::list(&**client).await? {
                 rows.rows.push(vec![
                     json!(t.id),

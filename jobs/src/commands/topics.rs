@@ -8,8 +8,8 @@ use weir_kafka::{Change, KafkaOptions, TopicLog, Topics};
 use weir_postgres::publishing::Publishing;
 use weir_postgres::{Ledger, dead_letters};
 
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum TopicsCommand {
@@ -19,8 +19,8 @@ pub(crate) enum TopicsCommand {
     Apply,
 }
 
-pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -> Result<ExitCode, BoxError> {
-    let (_, settings) = place.open()?;
+pub(crate) async fn run(target: &Target, command: TopicsCommand, format: Format) -> Result<ExitCode, BoxError> {
+    let (_, settings) = target.open()?;
     let kafka = settings.kafka.required()?;
     let topics = Topics::open(&kafka, settings.topic_specs())?;
     for warning in &topics.warnings {
@@ -33,7 +33,7 @@ pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -
             changes
         }
         TopicsCommand::Apply => {
-            let changes = at_rest(place, &kafka, changes).await?;
+            let changes = at_rest(target, &kafka, changes).await?;
             table(&changes).print(format)?;
             let mut left = topics.apply(&changes).await?;
             for change in &mut left {
@@ -56,8 +56,8 @@ pub(crate) async fn run(place: &Place, command: TopicsCommand, format: Format) -
 }
 
 /// More partitions move keys to other ones, where a later event could overtake an earlier one: a topic that has records grows
-/// only while nobody publishes and every lane has read all of them.
-async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) -> Result<Vec<Change>, BoxError> {
+/// only while no process publishes and every lane has read all of them.
+async fn at_rest(target: &Target, kafka: &KafkaOptions, mut changes: Vec<Change>) -> Result<Vec<Change>, BoxError> {
     let mut growing = Vec::new();
     for change in changes.iter_mut().filter(|change| change.what == "partitions" && change.obstacle.is_none()) {
         let log = TopicLog::open(kafka, &[&change.topic]).await?;
@@ -68,7 +68,7 @@ async fn at_rest(place: &Place, kafka: &KafkaOptions, mut changes: Vec<Change>) 
     if growing.is_empty() {
         return Ok(changes);
     }
-    let attached = place.attach().await?;
+    let attached = target.attach().await?;
     let looked = async {
         for (change, log) in growing {
             change.obstacle = obstacle(&attached, &change.topic, &log).await?;
@@ -111,8 +111,8 @@ async fn obstacle(attached: &Attached, topic: &str, log: &TopicLog) -> Result<Op
     Ok(None)
 }
 
-fn table(changes: &[Change]) -> Rows {
-    let mut rows = Rows::new(&["topic", "what", "is", "should_be", "can_apply"]);
+fn table(changes: &[Change]) -> Listing {
+    let mut rows = Listing::new(&["topic", "what", "is", "should_be", "can_apply"]);
     for change in changes {
         rows.rows.push(vec![
             json!(change.topic),

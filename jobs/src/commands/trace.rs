@@ -12,8 +12,8 @@ use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_le
 use weir_query::History;
 use weir_verify::reach::trouble;
 
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,20 +21,20 @@ pub(crate) struct Args {
     event_id: Uuid,
 }
 
-pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let traced = trace(&attached, args.event_id).await;
     attached.detach().await?;
     traced?.print(format)?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn trace(attached: &Attached, id: Uuid) -> Result<Rows, BoxError> {
+async fn trace(attached: &Attached, id: Uuid) -> Result<Listing, BoxError> {
     let store = EventStore::new(attached.database.clone());
     let event = store.find(id).await?.ok_or_else(|| {
         format!("there is no event {id} in this event store; `weir sql \"SELECT event_id FROM events\"` shows ids")
     })?;
-    let mut rows = Rows::new(&["place", "state", "at", "detail"]);
+    let mut rows = Listing::new(&["place", "state", "at", "detail"]);
     let mut row = |place: &str, state: &str, at: Option<String>, detail: String| {
         rows.rows.push(vec![json!(place), json!(state), at.map_or(Value::Null, Value::String), json!(detail)]);
     };

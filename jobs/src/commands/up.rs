@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_engine::BoxError;
 
 use super::{end_at_second_signal, told_to_stop};
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::instance::Instance;
 
 #[derive(Debug, clap::Args)]
@@ -16,11 +16,11 @@ pub(crate) struct Args {
     until_caught_up: bool,
 }
 
-pub(crate) async fn run(place: &Place, args: Args) -> Result<ExitCode, BoxError> {
+pub(crate) async fn run(target: &Target, args: Args) -> Result<ExitCode, BoxError> {
     let told = told_to_stop();
     tokio::pin!(told);
     let mut instance = tokio::select! {
-        started = Box::pin(Instance::start(place)) => started?,
+        started = Box::pin(Instance::start(target)) => started?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
     let failure = {

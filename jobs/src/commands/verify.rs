@@ -7,8 +7,8 @@ use serde_json::json;
 use weir_engine::{BoxError, LaneKind};
 use weir_verify::{Asked, Report, Stores};
 
-use crate::attached::{Attached, Place};
-use crate::output::{Format, Rows, complain};
+use crate::attached::{Attached, Target};
+use crate::output::{Format, Listing, complain};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -17,8 +17,8 @@ pub(crate) struct Args {
     wait: u64,
 }
 
-pub(crate) async fn run(place: &Place, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    let attached = place.attach().await?;
+pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    let attached = target.attach().await?;
     let equal = show(&attached, Duration::from_secs(args.wait), format).await;
     attached.detach().await?;
     Ok(if equal? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -69,23 +69,23 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
     Ok(report.is_equal())
 }
 
-/// What makes a sink equal again, whoever changed it. The runbook of WeirVerifyMismatch has the steps before and after.
+/// What makes a sink equal again, whatever changed it. The runbook of WeirVerifyMismatch has the steps before and after.
 fn mend(lane: &str) -> &'static str {
     match lane.parse() {
-        Ok(LaneKind::ReadModels) => "`weir jobs run rebuild-read-models` makes them anew while they serve",
-        Ok(LaneKind::Metrics) => "`weir jobs run rebuild-metrics` counts anew while they serve",
+        Ok(LaneKind::ReadModels) => "`weir jobs run rebuild-read-models` makes them again while they serve",
+        Ok(LaneKind::Metrics) => "`weir jobs run rebuild-metrics` counts again while they serve",
         Ok(LaneKind::ClickHouse) => {
             "`weir ledger reset clickhouse --topic TOPIC --to earliest --yes` inserts every record again"
         }
         Ok(LaneKind::History) => {
             "with its lane stopped, move its table aside, and `weir ledger reset history --topic TOPIC --to earliest --yes` has it \
-             written anew"
+             written again"
         }
         Err(_) => "see what was written to the topics or to the table `events`, and by whom",
     }
 }
 
-fn table(report: &Report) -> Rows {
+fn table(report: &Report) -> Listing {
     let columns = [
         "lane",
         "subject",
@@ -97,7 +97,7 @@ fn table(report: &Report) -> Rows {
         "repeats",
         "equal",
     ];
-    let mut rows = Rows::new(&columns);
+    let mut rows = Listing::new(&columns);
     for c in &report.comparisons {
         // 32 digits twice would not fit a screen; 16 of them differ as surely.
         let short = |hash: &str| hash.get(..16).unwrap_or_default().to_owned();

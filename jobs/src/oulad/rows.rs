@@ -310,13 +310,13 @@ fn at_midnight(course: &Course, day: i64) -> Result<i64, Reason> {
 }
 
 /// A file, row by row.
-struct Table {
+struct Listing {
     name: &'static str,
     columns: HashMap<String, usize>,
     csv: csv::Reader<Box<dyn Read + Send>>,
 }
 
-impl Table {
+impl Listing {
     /// The next row with its line in the file.
     fn next(&mut self) -> Option<(u64, Result<StringRecord, Reason>)> {
         let mut record = StringRecord::new();
@@ -336,7 +336,7 @@ impl Table {
     }
 }
 
-fn open(dir: &Path, name: &'static str) -> Result<Table, BoxError> {
+fn open(dir: &Path, name: &'static str) -> Result<Listing, BoxError> {
     let plain = dir.join(format!("{name}.csv"));
     let packed = dir.join(format!("{name}.csv.gz"));
     let file: Box<dyn Read + Send> = if plain.is_file() {
@@ -349,7 +349,7 @@ fn open(dir: &Path, name: &'static str) -> Result<Table, BoxError> {
     let mut csv = csv::Reader::from_reader(file);
     let columns = csv.headers().map_err(|e| format!("{name} has no header line: {e}"))?;
     let columns = columns.iter().enumerate().map(|(index, column)| (column.trim().to_owned(), index)).collect();
-    Ok(Table { name, columns, csv })
+    Ok(Listing { name, columns, csv })
 }
 
 /// A row's fields by name.

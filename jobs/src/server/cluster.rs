@@ -42,7 +42,7 @@ pub(super) fn prepare(cluster: &Path, owner: Option<(u32, u32)>) -> Result<(), S
     Ok(())
 }
 
-/// Of nobody's authority: what it is for is channel binding (RFC 5929), with which a client tells whether the server at the other end
+/// Signed by no authority: what it is for is channel binding (RFC 5929), with which a client tells whether the server at the other end
 /// knows its password, before it says anything.
 fn certificate() -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
     const DAYS: u32 = 20 * 365;

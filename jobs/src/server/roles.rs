@@ -21,7 +21,7 @@ pub(super) async fn set_up(url: &str, secrets: &Secrets) -> Result<(), ServerErr
     done
 }
 
-/// Passwords stand in them as what a server keeps of one (RFC 5803), which lets nobody in: statements that fail are logged.
+/// Passwords stand in them as what a server keeps of one (RFC 5803), which lets no one in: statements that fail are logged.
 fn statements(secrets: &Secrets) -> String {
     let verifier = |password: &str| scram_sha_256(password.as_bytes());
     let (owner, reader) = (verifier(&secrets.worker_password), verifier(&secrets.reader_password));

@@ -24,7 +24,7 @@ const PASSED: [&str; 6] = [
     "kafka.producer.",
 ];
 
-/// Settings whose names say that nobody else should see them.
+/// Settings whose names say that they are secrets.
 const SECRETS: [&str; 8] =
     ["secret", "password", "token", "access_key", "account_key", "key.pem", "credentials", "sas_key"];
 
@@ -157,7 +157,7 @@ impl Layers {
         Ok(shown)
     }
 
-    /// With what the values refer to in their place. Only here, so that nobody is shown it.
+    /// With what the values refer to in their place. Only here, so that it is never shown.
     fn resolved(&self) -> Result<Figment, SettingsError> {
         let mut figment = self.figment.clone();
         for (key, value) in leaves(&self.figment.extract::<Dict>().map_err(Box::new)?) {

@@ -93,7 +93,7 @@ impl Body<'_> {
     }
 
     /// What is refused is read on all the same, and dropped: a connection that closes while the client still sends is reset, and then
-    /// nobody reads the answer.
+    /// the answer is not read.
     async fn pass_over(&mut self) {
         const BYTES_MAX: usize = 64 << 20;
         const TIME_MAX: Duration = Duration::from_secs(5);

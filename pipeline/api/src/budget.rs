@@ -1,5 +1,5 @@
 //! Memory for what clients send: one budget of the whole process, and of it a share for each tenant at most. Who would go beyond it is
-//! told to come again; nobody waits with what it holds already.
+//! told to come again; no request waits with what it holds already.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

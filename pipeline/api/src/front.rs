@@ -125,7 +125,7 @@ pub(crate) struct Addresses {
 }
 
 /// One of an address's, until dropped.
-pub(crate) struct Held {
+pub(crate) struct ConnectionSlot {
     addresses: Addresses,
     address: IpAddr,
 }
@@ -135,7 +135,7 @@ impl Addresses {
         Self { held: Arc::default(), max }
     }
 
-    pub(crate) fn enter(&self, address: IpAddr) -> Option<Held> {
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<ConnectionSlot> {
         let address = whom(address);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
@@ -143,11 +143,11 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        Some(Held { addresses: self.clone(), address })
+        Some(ConnectionSlot { addresses: self.clone(), address })
     }
 }
 
-impl Drop for Held {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut held = self.addresses.held.lock().unwrap_or_else(PoisonError::into_inner);
         let left = held.get(&self.address).copied().unwrap_or(0).saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Liveness, readiness, metrics. Open to whoever reaches the address: they hold no tenant's data, and words about trouble, which name
+//! Liveness, readiness, metrics. Open to each client that reaches the address: they hold no tenant's data, and words about trouble, which name
 //! servers and files, are for admins.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::{Api, Problem};
 /// A lane with a lag that has not moved for this long is not ready.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
-/// A gauge that nobody has set for so long is not shown any more.
+/// A gauge that was not set for so long is not shown any more.
 const GAUGES_KEPT: Duration = Duration::from_secs(60);
 
 /// Installs this process's recorder. Histograms get buckets; without, the exporter would make summaries of them.
@@ -64,7 +64,7 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> R
         false => false,
         true => match authenticate(&api, &headers, Scope::Admin).await {
             Ok(_) => true,
-            // Nobody can tell whose token it is while the database is what is away.
+            // It cannot be told whose token it is while the database is what is away.
             Err(problem) if problem.is_unavailable() => false,
             Err(problem) => return Err(problem),
         },

@@ -1,4 +1,4 @@
-//! What one tenant and one client may use, so that nobody can use up what the others need.
+//! What one tenant and one client may use, so that none can use up what the others need.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -144,7 +144,7 @@ async fn page(
     Ok(Page { items: items.map_err(|e| Problem::unavailable(e.to_string()))?, next })
 }
 
-/// Read models of an older layout are on the way, and whoever wrote may wait for its own.
+/// Read models of an older layout are on the way, and the writer may wait for its own.
 async fn wait(api: &Api, principal: &Principal, params: &mut Params) -> Result<(), Problem> {
     if !api.layout.0.load(Ordering::Relaxed) {
         if read_models::are_outdated(&**api.database.get().await?).await? {

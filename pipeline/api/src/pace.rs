@@ -1,5 +1,5 @@
 //! How fast large bodies of one tenant are read, and how many at once. What waits is not read, so that it costs the client's memory
-//! and nobody's processor: beside a tenant that sends as much as the machine can copy, others would wait.
+//! and no processor time: beside a tenant that sends as much as the machine can copy, others would wait.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

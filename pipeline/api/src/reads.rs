@@ -131,7 +131,7 @@ pub(crate) async fn snapshot(
     }
 }
 
-/// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that whoever wrote can read
+/// `GET /v1/lanes/{lane}?wait_for=POSITION`: answers once the lane has applied the position, so that the writer can read
 /// what it wrote. Only positions of the tenant's own events: how far the lane is with others is none of its business.
 pub(crate) async fn lane(
     State(api): State<Arc<Api>>,

@@ -22,7 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::front::{Addresses, Front, Held, Peer};
+use crate::front::{Addresses, ConnectionSlot, Front, Peer};
 use crate::tls::HTTP_2;
 use crate::{Api, health_router, router};
 
@@ -55,7 +55,7 @@ const AGED_DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Serves until `stop`, then lets the requests under way finish.
 pub async fn serve(listener: TcpListener, front: Front, api: Api, stop: CancellationToken) -> std::io::Result<()> {
-    // Where nobody but this machine comes, a name that is not ours is a trick; elsewhere only the owner knows the names.
+    // Where only this machine can connect, a name that is not ours is a trick; elsewhere only the owner knows the names.
     let checks_host = listener.local_addr()?.ip().is_loopback() && front.proxies.is_empty() || !front.hosts.is_empty();
     let renewing = front.tls.clone().map(|tls| tokio::spawn(tls.renew()));
     let front = Arc::new(front);
@@ -81,7 +81,7 @@ async fn next(
     listener: &TcpListener,
     doors: &Doors,
     stop: &CancellationToken,
-) -> Option<(TcpStream, SocketAddr, Place)> {
+) -> Option<(TcpStream, SocketAddr, Admission)> {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return None,
@@ -101,8 +101,8 @@ async fn next(
 }
 
 /// What a connection holds while it lives.
-enum Place {
-    Usual { _permit: OwnedSemaphorePermit, _of_address: Option<Held> },
+enum Admission {
+    Usual { _permit: OwnedSemaphorePermit, _of_address: Option<ConnectionSlot> },
     Reserve { evicted: CancellationToken },
 }
 
@@ -111,7 +111,7 @@ enum Place {
 struct Reserve(Arc<Mutex<VecDeque<CancellationToken>>>);
 
 impl Reserve {
-    fn enter(&self) -> Place {
+    fn enter(&self) -> Admission {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|evicted| !evicted.is_cancelled());
         if open.len() >= RESERVE
@@ -121,7 +121,7 @@ impl Reserve {
         }
         let evicted = CancellationToken::new();
         open.push_back(evicted.clone());
-        Place::Reserve { evicted }
+        Admission::Reserve { evicted }
     }
 }
 
@@ -156,7 +156,7 @@ impl Doors {
     }
 
     /// An address that takes all there are would lock everybody else out: beyond its part it is in the reserve. Proxies ask for many.
-    fn place(&self, peer: IpAddr) -> Option<Place> {
+    fn place(&self, peer: IpAddr) -> Option<Admission> {
         if !self.front.admits(peer) {
             return None;
         }
@@ -164,14 +164,14 @@ impl Doors {
             let is_proxy = self.front.is_proxy(peer);
             let held = if is_proxy { None } else { self.addresses.enter(peer) };
             if is_proxy || held.is_some() {
-                return Some(Place::Usual { _permit: permit, _of_address: held });
+                return Some(Admission::Usual { _permit: permit, _of_address: held });
             }
         }
         Some(self.reserve.enter())
     }
 
-    async fn serve(self, stream: TcpStream, peer: IpAddr, place: Place) {
-        let Place::Reserve { evicted } = &place else {
+    async fn serve(self, stream: TcpStream, peer: IpAddr, place: Admission) {
+        let Admission::Reserve { evicted } = &place else {
             let (head, write) = (self.header_timeout, self.write_timeout);
             self.speak(stream, peer, false, head, write).await;
             return drop(place);

@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for Counter<'_> {
     }
 }
 
-/// A member's name, which nobody keeps.
+/// A member's name, which is not kept.
 struct Name;
 
 impl<'de> Deserialize<'de> for Name {

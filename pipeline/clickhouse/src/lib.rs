@@ -13,6 +13,6 @@ mod verify;
 
 pub use error::ClickHouseError;
 pub use rollups::RollupCheck;
-pub use rows::Rows;
+pub use rows::Block;
 pub use server::{ClickHouse, ClickHouseOptions, Found};
 pub use sink::ClickHouseSink;

@@ -272,7 +272,7 @@ impl ClickHouse {
                     ACTION,
                     format!("{name} was altered: the column {column} {data_type} is missing"),
                     &format!(
-                        "ALTER TABLE {name} ADD COLUMN {column} {data_type}, then fill it anew: `weir ledger reset clickhouse --topic TOPIC --to earliest --yes`"
+                        "ALTER TABLE {name} ADD COLUMN {column} {data_type}, then fill it again: `weir ledger reset clickhouse --topic TOPIC --to earliest --yes`"
                     ),
                 ),
             });

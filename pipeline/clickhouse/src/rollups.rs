@@ -1,6 +1,6 @@
-//! The sums per minute, computed anew from the view for the minutes that an insert touched.
+//! The sums per minute, computed again from the view for the minutes that an insert touched.
 //!
-//! Two processes may compute one minute at once. Both inserted before they read, so whoever reads last sees the rows of both, and
+//! Two processes may compute one minute at once. Both inserted before they read, so the one that reads last sees the rows of both, and
 //! counts most; the tables keep, of each key, the row that counted most.
 
 use std::collections::BTreeSet;
@@ -64,7 +64,7 @@ fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
     template.replace("{view}", &view).replace("{minutes}", condition).replace("{minute}", MINUTE)
 }
 
-/// Computes these minutes anew.
+/// Computes these minutes again.
 pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> Result<(), ClickHouseError> {
     const ACTION: &str = "computing rollups in ClickHouse";
     let condition = condition("`timestamp`", minutes);
@@ -89,7 +89,7 @@ pub struct RollupCheck {
 }
 
 impl ClickHouse {
-    /// Counts every rollup anew.
+    /// Counts every rollup again.
     pub async fn check_rollups(&self) -> Result<Vec<RollupCheck>, ClickHouseError> {
         let mut checks = Vec::new();
         for (table, template) in ROLLUPS {
@@ -116,7 +116,7 @@ impl ClickHouse {
         events: &str,
         rows: &str,
     ) -> Result<BTreeSet<i64>, ClickHouseError> {
-        const ACTION: &str = "counting rollups in ClickHouse anew";
+        const ACTION: &str = "counting rollups in ClickHouse again";
         let recount = select(self, template, events);
         let held = format!("SELECT * FROM {}.{table} FINAL WHERE {rows}", self.database());
         let key = "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(minute), 60000) FROM";
@@ -126,7 +126,7 @@ impl ClickHouse {
     }
 
     async fn sum(&self, table: &str) -> Result<(u64, String), ClickHouseError> {
-        const ACTION: &str = "counting rollups in ClickHouse anew";
+        const ACTION: &str = "counting rollups in ClickHouse again";
         let sql = format!("SELECT count(), hex(sum(cityHash64(*))) FROM {}.{table} FINAL", self.database());
         let row = self.rows(ACTION, &sql).await?.pop().unwrap_or_default();
         let [count, hash] = &row[..] else { return Err(ClickHouseError::new(ACTION, "no answer", "")) };

@@ -26,7 +26,7 @@ const PIECE: usize = 256 << 10;
 const ROWS: usize = 512;
 
 /// What all rows have, whatever their type.
-struct Envelope<'a> {
+struct EnvelopeCells<'a> {
     record: &'a Record,
     event_type: &'a str,
     is_other: bool,
@@ -44,7 +44,7 @@ struct Envelope<'a> {
     extra: Cow<'a, str>,
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> EnvelopeCells<'a> {
     fn of(Located { record, event }: &'a Located, extra: Cow<'a, str>) -> Self {
         Self {
             record,
@@ -87,7 +87,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// What a typed column holds.
-enum Held<'a> {
+enum CellValue<'a> {
     Text(&'a str),
     Json(&'a str),
     Double(f64),
@@ -96,7 +96,7 @@ enum Held<'a> {
     Boolean(bool),
 }
 
-impl Held<'_> {
+impl CellValue<'_> {
     fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Text(value) => text(out, value),
@@ -109,7 +109,7 @@ impl Held<'_> {
 }
 
 /// A typed column's cells, those of rows that have one.
-type Sparse<'a> = Vec<(usize, Held<'a>)>;
+type Sparse<'a> = Vec<(usize, CellValue<'a>)>;
 
 /// A column of every block.
 struct Column {
@@ -120,13 +120,13 @@ struct Column {
 
 /// Where the values of a column come from.
 enum Source {
-    Text(for<'e> fn(&'e Envelope<'_>) -> &'e str),
-    TextOrNull(for<'e> fn(&'e Envelope<'_>) -> Option<&'e str>),
-    Flag(fn(&Envelope<'_>) -> bool),
-    Integer(fn(&Envelope<'_>) -> i64),
-    IntegerOrNull(fn(&Envelope<'_>) -> Option<i64>),
-    Time(fn(&Envelope<'_>) -> Timestamp),
-    TimeOrNull(fn(&Envelope<'_>) -> Option<Timestamp>),
+    Text(for<'e> fn(&'e EnvelopeCells<'_>) -> &'e str),
+    TextOrNull(for<'e> fn(&'e EnvelopeCells<'_>) -> Option<&'e str>),
+    Flag(fn(&EnvelopeCells<'_>) -> bool),
+    Integer(fn(&EnvelopeCells<'_>) -> i64),
+    IntegerOrNull(fn(&EnvelopeCells<'_>) -> Option<i64>),
+    Time(fn(&EnvelopeCells<'_>) -> Timestamp),
+    TimeOrNull(fn(&EnvelopeCells<'_>) -> Option<Timestamp>),
     /// The one of [`COLUMNS`] with this index.
     Typed(usize),
     Payload,
@@ -178,15 +178,15 @@ static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
 });
 
 /// One block.
-pub struct Rows<'a> {
+pub struct Block<'a> {
     events: &'a [&'a Located],
     others: &'a [&'a Located<OtherEvent>],
-    envelopes: Vec<Envelope<'a>>,
+    envelopes: Vec<EnvelopeCells<'a>>,
     /// In the order of [`COLUMNS`].
     typed: Vec<Sparse<'a>>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Block<'a> {
     /// All of it; a block has at least one row.
     #[must_use]
     pub fn of(events: &'a [&'a Located], others: &'a [&'a Located<OtherEvent>]) -> Self {
@@ -204,9 +204,9 @@ impl<'a> Rows<'a> {
                 true => Cow::Borrowed("{}"),
                 false => Cow::Owned(canonical::object_text(&rest)),
             };
-            envelopes.push(Envelope::of(located, extra));
+            envelopes.push(EnvelopeCells::of(located, extra));
         }
-        envelopes.extend(others.iter().map(|located| Envelope::of_other(located)));
+        envelopes.extend(others.iter().map(|located| EnvelopeCells::of_other(located)));
         Self { events, others, envelopes, typed }
     }
 
@@ -296,15 +296,15 @@ impl<'a> Rows<'a> {
 }
 
 /// A value as its column holds it, if it can: as `cells::cell` decides, without copies of texts.
-fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<Held<'_>> {
+fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<CellValue<'_>> {
     match (column_type, value) {
-        (ColumnType::Text, FieldValue::Text(value)) => Some(Held::Text(value)),
-        (ColumnType::Json, FieldValue::Nested(value)) => Some(Held::Json(value)),
+        (ColumnType::Text, FieldValue::Text(value)) => Some(CellValue::Text(value)),
+        (ColumnType::Json, FieldValue::Nested(value)) => Some(CellValue::Json(value)),
         (ColumnType::Text | ColumnType::Json, _) => None,
         (_, value) => match cell(column_type, value)? {
-            Cell::Double(value) => Some(Held::Double(value)),
-            Cell::Integer(value) | Cell::Timestamp(value) => Some(Held::Integer(value)),
-            Cell::Boolean(value) => Some(Held::Boolean(value)),
+            Cell::Double(value) => Some(CellValue::Double(value)),
+            Cell::Integer(value) | Cell::Timestamp(value) => Some(CellValue::Integer(value)),
+            Cell::Boolean(value) => Some(CellValue::Boolean(value)),
             Cell::Text(_) => None,
         },
     }

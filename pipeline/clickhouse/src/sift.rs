@@ -8,7 +8,7 @@ use weir_model::OtherEvent;
 use weir_postgres::dead_letters::Refused;
 
 use crate::error::ClickHouseError;
-use crate::rows::Rows;
+use crate::rows::Block;
 use crate::server::{ClickHouse, literal};
 
 /// An event of a known type, or of another.
@@ -68,10 +68,10 @@ async fn insert_items(server: &ClickHouse, items: &[Item<'_>]) -> Result<(), Cli
             Item::Other(located) => others.push(*located),
         }
     }
-    server.insert(Rows::of(&events, &others).pieces()).await
+    server.insert(Block::of(&events, &others).pieces()).await
 }
 
-/// One that was refused, after it was tried again: whoever altered the table may be about to mend it.
+/// One that was refused, after it was tried again: the person who altered the table may be about to mend it.
 async fn alone(
     server: &ClickHouse,
     item: Item<'_>,

@@ -2,7 +2,7 @@
 //!
 //! 1. ask whether ledger and table are still those that the batch is for, and keep its dead letters and new ids in Postgres;
 //! 2. insert one block, synced, and wait for the answer;
-//! 3. compute the minutes of the rollups anew that the block touched;
+//! 3. compute the minutes of the rollups again that the block touched;
 //! 4. advance the ledger by compare-and-set.
 //!
 //! A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
@@ -22,7 +22,7 @@ use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, 
 
 use crate::error::ClickHouseError;
 use crate::rollups;
-use crate::rows::Rows;
+use crate::rows::Block;
 use crate::server::{ClickHouse, literal};
 use crate::sift;
 
@@ -77,7 +77,7 @@ impl ClickHouseSink {
         }
         self.refuse_expired(events)?;
         let minutes = minutes(events, others);
-        let rows = Rows::of(events, others);
+        let rows = Block::of(events, others);
         failpoint::hit("clickhouse.before_insert");
         self.throttle().await;
         let inserted = self.server.insert(rows.pieces()).await;
@@ -98,7 +98,7 @@ impl ClickHouseSink {
         Ok(refused)
     }
 
-    /// A table or database that is gone is made again, and whoever claims next finds it empty.
+    /// A table or database that is gone is made again, and the next claim finds it empty.
     fn fence_if_missing<T>(&mut self, done: Result<T, ClickHouseError>) -> Result<T, SinkError> {
         done.map_err(|error| {
             self.ready &= !error.is_missing();
@@ -109,7 +109,7 @@ impl ClickHouseSink {
         })
     }
 
-    /// A row of the event store that its TTL would drop at the next merge is not kept: nobody would see that it is missing. Other
+    /// A row of the event store that its TTL would drop at the next merge is not kept: it would not be seen that it is missing. Other
     /// services may write what they like into `recordedAt`, and that must not hold up the lane.
     fn refuse_expired(&self, events: &[&Located]) -> Result<(), SinkError> {
         let Some(dropped_before) = self.server.dropped_before() else { return Ok(()) };
@@ -128,7 +128,7 @@ impl ClickHouseSink {
         .into())
     }
 
-    /// A table that was dropped and made anew, by another process perhaps, is not the one that the ledger speaks of.
+    /// A table that was dropped and made again, by another process perhaps, is not the one that the ledger speaks of.
     async fn expect_table(&mut self) -> Result<(), SinkError> {
         let found = self.server.table_id().await;
         let found = self.fence_if_missing(found)?;
@@ -146,7 +146,7 @@ impl ClickHouseSink {
         self.inserted_at = Some(Instant::now());
     }
 
-    /// A table that holds nothing, where the ledger says that it does. Its TTL may have emptied it, but not made it anew.
+    /// A table that holds nothing, where the ledger says that it does. Its TTL may have emptied it, but not made it again.
     async fn refuse_emptied(&mut self, claims: &[Claim]) -> Result<(), SinkError> {
         let table = self.server.table_id().await?;
         let is_another = self.table.is_some() && self.table != table;
@@ -183,7 +183,7 @@ impl ClickHouseSink {
                 row.next_offset.unwrap_or(0),
                 row.partition
             ),
-            &format!("restore it, or fill it anew: `weir ledger reset {lane} --topic {topic} --to earliest --yes`"),
+            &format!("restore it, or fill it again: `weir ledger reset {lane} --topic {topic} --to earliest --yes`"),
         )
         .into()
     }
@@ -218,7 +218,7 @@ impl ClickHouseSink {
         Err(SinkError::Fatal(
             format!(
                 "the event store holds {found} at position {offset}, where ClickHouse has its last event: Postgres was restored to an \
-                 older copy. Restore the newer one; or, if that past is lost for good, drop the database in ClickHouse and begin anew \
+                 older copy. Restore the newer one; or, if that past is lost for good, drop the database in ClickHouse and begin again \
                  with `weir ledger reset {} --topic {EVENT_STORE_TOPIC} --to earliest --yes`",
                 self.owner.lane()
             )

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use clickhouse::query::BytesCursor;
 use tokio::sync::mpsc;
-use weir_history::verify::{HistoryHashes, LeftOut, Place};
+use weir_history::verify::{HistoryHashes, LeftOut, Relocate};
 use weir_model::OTHER_EVENT;
 
 use crate::error::{ClickHouseError, During};
@@ -21,7 +21,7 @@ impl ClickHouse {
     /// Hashes each record once, as the views show them, but by its stored columns: theirs have `user_id` filled in. Rows without a place go to `left_out` instead.
     pub async fn hashes_at(
         &self,
-        place: &impl Place,
+        place: &impl Relocate,
         left_out: mpsc::Sender<LeftOut>,
     ) -> Result<HistoryHashes, ClickHouseError> {
         const ACTION: &str = "reading ClickHouse for verification";

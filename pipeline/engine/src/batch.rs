@@ -196,7 +196,7 @@ impl Batch {
     }
 }
 
-/// Consumers route by headers: a record whose headers say something else than its body is nobody's event.
+/// Consumers route by headers: a record whose headers say something else than its body is no event.
 fn agreed(event: Decoded, record: &Record) -> Result<Decoded, DecodeError> {
     wire::check_headers(&event, record.headers.iter()).map(|()| event)
 }

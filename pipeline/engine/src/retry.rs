@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A backoff that starts anew with each trouble.
+/// A backoff that starts over with each trouble.
 #[derive(Debug)]
 pub struct Backoff {
     delays: ExponentialBackoff,

@@ -134,9 +134,9 @@ impl Runner<'_> {
             };
             if done.is_ok() && looked_after.elapsed() >= IDLE_WAIT_MAX {
                 looked_after = Instant::now();
-                done = self.look_after().await;
+                done = self.maintain().await;
             }
-            if let Next::Stop = self.settle(done).await? {
+            if let Next::Stop = self.handle_outcome(done).await? {
                 break;
             }
         }
@@ -263,7 +263,7 @@ impl Runner<'_> {
     }
 
     /// Parked keys, redrives, and the lag.
-    async fn look_after(&mut self) -> Result<(), Trouble> {
+    async fn maintain(&mut self) -> Result<(), Trouble> {
         if self.owned.is_empty() {
             // Another process may have all the partitions; then there is nothing to do here.
             self.board.update(&self.lane.name, |status| {
@@ -301,7 +301,7 @@ impl Runner<'_> {
     }
 
     /// Turns an error into waiting, claiming again, or the end.
-    async fn settle(&mut self, done: Result<(), Trouble>) -> Result<Next, BoxError> {
+    async fn handle_outcome(&mut self, done: Result<(), Trouble>) -> Result<Next, BoxError> {
         let error = match done {
             // Something else went well; what was to be claimed still is.
             Ok(()) if !self.unclaimed.is_empty() && self.trouble.is_some() => return Ok(Next::GoOn),

@@ -231,7 +231,7 @@ impl Builders {
 }
 
 /// A batch read back, its columns by name and in their declared types.
-pub struct Rows {
+pub struct BatchRows {
     columns: HashMap<String, ArrayRef>,
     /// Number of rows.
     pub len: usize,
@@ -260,7 +260,7 @@ pub struct Coordinates {
     pub offset: i64,
 }
 
-impl Rows {
+impl BatchRows {
     /// Takes a batch with any of the physical types that readers choose (dictionaries, views).
     pub fn new(batch: &RecordBatch) -> Result<Self, ArrowError> {
         let mut columns = HashMap::new();
@@ -369,8 +369,8 @@ impl Rows {
     }
 }
 
-impl Rows {
-    /// Whether a row is of a type that whoever wrote it did not know.
+impl BatchRows {
+    /// Whether a row is of a type that its writer did not know.
     pub fn is_other(&self, row: usize) -> Result<bool, BrokenRow> {
         Ok(self.text("event_type", row)? == OTHER_EVENT)
     }
@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn every_event_comes_back_from_its_columns() {
         let events: Vec<_> = EventType::ALL.into_iter().zip(1..).map(|(t, offset)| located(t, offset)).collect();
-        let rows = Rows::new(&to_batch(events.iter()).expect("batch")).expect("rows");
+        let rows = BatchRows::new(&to_batch(events.iter()).expect("batch")).expect("rows");
         assert_eq!(rows.len, events.len());
         for (row, located) in events.iter().enumerate() {
             let event = rows.event(row).expect("whole");
@@ -458,13 +458,13 @@ mod tests {
         let event = OtherEvent::decode(payload.as_bytes()).expect("an event");
         let record = located(EventType::TaskAssigned, 9).record;
         let batch = others_to_batch([Located { record, event: event.clone() }].iter()).expect("batch");
-        let rows = Rows::new(&batch).expect("rows");
+        let rows = BatchRows::new(&batch).expect("rows");
         assert_eq!((rows.is_other(0), rows.other(0)), (Ok(true), Ok(event)));
         let index = batch.schema().index_of("actor_id").expect("an actor");
         let mut columns = batch.columns().to_vec();
         columns[index] = Arc::new(StringArray::from(vec!["v"]));
         let changed = RecordBatch::try_new(batch.schema(), columns).expect("batch");
-        assert_eq!(Rows::new(&changed).expect("rows").other(0).expect_err("changed").column, "actor_id");
+        assert_eq!(BatchRows::new(&changed).expect("rows").other(0).expect_err("changed").column, "actor_id");
     }
 
     #[test]
@@ -474,7 +474,7 @@ mod tests {
         let mut columns = batch.columns().to_vec();
         columns[index] = Arc::new(Float64Array::from(vec![79.5]));
         let changed = RecordBatch::try_new(batch.schema(), columns).expect("batch");
-        assert_eq!(Rows::new(&changed).expect("rows").event(0).expect_err("changed").column, "data");
+        assert_eq!(BatchRows::new(&changed).expect("rows").event(0).expect_err("changed").column, "data");
         assert_eq!(located(EventType::AssessmentCompleted, 1).event.data.number("score"), Some(78.5));
     }
 }

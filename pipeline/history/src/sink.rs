@@ -11,7 +11,7 @@
 //! 6. advance the ledger.
 //!
 //! A crash after 4 leaves the log ahead of the ledger; the next claim moves the ledger up. The ledger is never ahead of the
-//! log. A claim also commits, without files, its epoch: whoever commits must find its own epoch in the snapshot that it
+//! log. A claim also commits, without files, its epoch: a commit must find its own epoch in the snapshot that it
 //! commits on, so an older owner is out from then on, whenever it wakes up and whatever it reads again.
 
 use async_trait::async_trait;
@@ -146,13 +146,13 @@ impl HistorySink {
             return Ok(());
         }
         tracing::error!(offset, history = id, event_store = ?stored, "two pasts");
-        // No ids: this is shown to whoever asks whether we are ready.
+        // No ids: this is shown to each client that asks whether we are ready.
         let found = if stored.is_some() { "another event" } else { "nothing" };
         Err(SinkError::Fatal(
             format!(
                 "the event store holds {found} at position {offset}, where history has its last event: Postgres was restored \
                  to an older copy than history. Restore the newer Postgres; or, if that past is lost for good, move the \
-                 history table aside and remove this lane's row from the ledger, to build history anew from what is left"
+                 history table aside and remove this lane's row from the ledger, to build history again from what is left"
             )
             .into(),
         ))
@@ -223,7 +223,7 @@ fn lost(partition: &Partition, ledger: i64, history: Option<i64>) -> String {
     format!(
         "the ledger says that history holds everything below {ledger} of {partition}, but its log says {}: the table was \
          restored or deleted behind weir's back; restore the newer copy, or move history aside and remove the lane's ledger \
-         row to build it anew",
+         row to build it again",
         history.map_or_else(|| "nothing".to_owned(), |h| h.to_string())
     )
 }

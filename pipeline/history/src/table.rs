@@ -176,7 +176,7 @@ impl HistoryTable {
             let mut known = self.known();
             match entry {
                 Some(entry) => known.extend(transactions_of(&entry).map(|(id, version)| (id, Some(version)))),
-                // Cleaned up meanwhile: whoever asks next reads the checkpoint.
+                // Cleaned up meanwhile: the next question reads the checkpoint.
                 None => known.clear(),
             }
         }

@@ -12,7 +12,7 @@ use weir_model::canonical::SetHash;
 use weir_model::wire::{self, Decoded};
 use weir_model::{Data, Event, OTHER_EVENT, contract};
 
-use crate::rows::{BrokenRow, Coordinates, Rows};
+use crate::rows::{BatchRows, BrokenRow, Coordinates};
 use crate::table::{HistoryError, HistoryTable, during};
 
 /// Count and hash by event type, and what could not be read as an event.
@@ -41,10 +41,10 @@ impl HistoryHashes {
     pub async fn add_batch(
         &mut self,
         batch: &RecordBatch,
-        place: &impl Place,
+        place: &impl Relocate,
         left_out: &mpsc::Sender<LeftOut>,
     ) -> Result<(), ArrowError> {
-        let rows = Rows::new(batch)?;
+        let rows = BatchRows::new(batch)?;
         for row in 0..rows.len {
             let (at, event) = match read(&rows, row) {
                 Ok(read) => read,
@@ -55,7 +55,7 @@ impl HistoryHashes {
             };
             match place.of(at.clone(), &event) {
                 Placed::At(at) => self.add(&at, &event),
-                // Whoever went away takes no more of them.
+                // The receiver went away and takes no more.
                 Placed::LeftOut => drop(left_out.send((at, event)).await),
                 Placed::Skipped => {}
             }
@@ -93,7 +93,7 @@ fn lift(mut event: Event) -> Event {
     event
 }
 
-fn read(rows: &Rows, row: usize) -> Result<(Coordinates, Decoded), BrokenRow> {
+fn read(rows: &BatchRows, row: usize) -> Result<(Coordinates, Decoded), BrokenRow> {
     let at = rows.coordinates(row)?;
     if rows.is_other(row)? {
         return Ok((at, Decoded::Other(rows.other(row)?)));
@@ -108,19 +108,19 @@ pub enum Placed {
     At(Coordinates),
     /// Not compared here, but handed on.
     LeftOut,
-    /// Not compared: nobody says yet that it should be there.
+    /// Not compared: it is not said yet that it should be there.
     Skipped,
 }
 
 /// Decides under which coordinates a row is compared.
-pub trait Place: Sync {
+pub trait Relocate: Sync {
     /// For one row.
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed;
 }
 
 struct AsItIs;
 
-impl Place for AsItIs {
+impl Relocate for AsItIs {
     fn of(&self, at: Coordinates, _: &Decoded) -> Placed {
         Placed::At(at)
     }
@@ -129,7 +129,7 @@ impl Place for AsItIs {
 /// A row that was left out of the hashes.
 pub type LeftOut = (Coordinates, Decoded);
 
-/// Rows left out that may wait for whoever takes them.
+/// Rows left out that may wait for the receiver.
 const LEFT_OUT_WAITING: usize = 1000;
 
 /// A channel for rows that are left out.
@@ -147,7 +147,7 @@ impl HistoryTable {
     /// Hashes the snapshot at hand. Rows without a place go to `left_out` instead.
     pub async fn hashes_at(
         &self,
-        place: &impl Place,
+        place: &impl Relocate,
         left_out: mpsc::Sender<LeftOut>,
     ) -> Result<HistoryHashes, HistoryError> {
         const ACTION: &str = "reading history for verification";

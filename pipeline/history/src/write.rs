@@ -1,4 +1,4 @@
-//! A batch's events as Parquet files of the table, which nobody sees until they are committed.
+//! A batch's events as Parquet files of the table, which no reader sees until they are committed.
 
 use deltalake_core::kernel::Add;
 use deltalake_core::parquet::basic::{Compression, ZstdLevel};

@@ -1,4 +1,4 @@
-//! Records on their way from a consumer to whoever takes them.
+//! Records on their way from a consumer to the receiver.
 
 use bytes::BytesMut;
 use rdkafka::message::{BorrowedMessage, Message};

@@ -23,7 +23,7 @@ const ACTION: &str = "reading topics";
 /// Without a record or the end of a partition for so long, reading counts as failed.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Chunks of records between the reader and whoever takes them.
+/// Chunks of records between the reader and the receiver.
 const CHUNKS_WAITING: usize = 4;
 
 impl ConsumerContext for Quiet {}
@@ -231,7 +231,7 @@ pub(crate) fn is_damage(error: &RdError) -> bool {
 
 pub(crate) fn reader(kafka: &KafkaOptions) -> Result<BaseConsumer<Quiet>, KafkaError> {
     let mut config = kafka.reader();
-    // Nobody joins it; librdkafka wants a name.
+    // It is never joined; librdkafka wants a name.
     config.set("group.id", "weir-reader").set("auto.offset.reset", "earliest");
     // A replica that lags would end too early.
     config.set("client.rack", "");

@@ -1,4 +1,4 @@
-//! Copies of dead letters in topics of their own, for those who watch topics. Whoever publishes makes them, in transactions of
+//! Copies of dead letters in topics of their own, for those who watch topics. The publisher makes them, in transactions of
 //! their own; a crash between such a transaction and its note makes a copy twice. The dead letters themselves stay in Postgres.
 
 use std::sync::Arc;
@@ -41,13 +41,13 @@ pub fn dead_letter_topic(topic: &str) -> String {
 pub(crate) struct Mirror {
     kafka: KafkaOptions,
     topics: Vec<&'static str>,
-    looked_at: Option<Instant>,
+    topics_asked_at: Option<Instant>,
     failed_at: Option<Instant>,
 }
 
 impl Mirror {
     pub(crate) fn new(kafka: &KafkaOptions) -> Self {
-        Self { kafka: kafka.clone(), topics: Vec::new(), looked_at: None, failed_at: None }
+        Self { kafka: kafka.clone(), topics: Vec::new(), topics_asked_at: None, failed_at: None }
     }
 
     /// Copies what has no copy yet. Whatever goes wrong with that, events are published all the same; an error means that the
@@ -91,7 +91,7 @@ impl Mirror {
 
     /// A topic that is not there would hold the publisher up until its transaction times out.
     async fn look_for_topics(&mut self) -> Result<(), KafkaError> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < TOPICS_EVERY) {
+        if self.topics_asked_at.is_some_and(|at| at.elapsed() < TOPICS_EVERY) {
             return Ok(());
         }
         let kafka = self.kafka.clone();
@@ -105,7 +105,7 @@ impl Mirror {
         if self.topics.len() < TOPICS.len() {
             tracing::warn!("not all topics of dead letters are there; `weir topics apply` makes them");
         }
-        self.looked_at = Some(Instant::now());
+        self.topics_asked_at = Some(Instant::now());
         Ok(())
     }
 }

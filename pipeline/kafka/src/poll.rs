@@ -22,7 +22,7 @@ use crate::error::{During, KafkaError};
 use crate::log::is_damage;
 
 /// A partition as Kafka names it.
-pub(crate) type Place = (Arc<str>, i32);
+pub(crate) type TopicPartition = (Arc<str>, i32);
 
 /// Chunks that may wait for the lane.
 pub(crate) const CHUNKS_WAITING: usize = 2;
@@ -43,9 +43,9 @@ const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) enum PollerEvent {
     /// These are ours now; they stay paused until told where to start.
-    Assigned(Vec<Place>),
+    Assigned(Vec<TopicPartition>),
     /// These are no longer ours.
-    Revoked(Vec<Place>),
+    Revoked(Vec<TopicPartition>),
     /// Records, and the generation in which they were read: what was read before a restart is not for the lane any more.
     Records { generation: u64, records: Vec<Record> },
     /// Everything below these offsets was handed over before, commit markers and aborted records included.
@@ -60,9 +60,9 @@ pub(crate) enum PollerEvent {
 pub(crate) enum PollerCommand {
     /// Start, or restart, these at these offsets. Answers with what is still assigned, and so was started, and the generation
     /// from which on records are meant.
-    Start(Vec<(Place, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<Place>), KafkaError>>),
+    Start(Vec<(TopicPartition, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<TopicPartition>), KafkaError>>),
     /// For lag displays only.
-    CommitGroup(Vec<(Place, i64)>),
+    CommitGroup(Vec<(TopicPartition, i64)>),
 }
 
 /// A partition's ends as the broker last told them.
@@ -79,7 +79,7 @@ pub(crate) struct Ends {
 pub(crate) struct Shared {
     /// What goes to the lane after the records that were read before it.
     waiting: Mutex<Vec<PollerEvent>>,
-    ends: Mutex<HashMap<Place, Ends>>,
+    ends: Mutex<HashMap<TopicPartition, Ends>>,
     lane: String,
 }
 
@@ -93,13 +93,13 @@ impl Shared {
     }
 
     /// What the end was when the partition was started.
-    pub(crate) fn starts_with(&self, place: &Place, stable: i64) {
+    pub(crate) fn starts_with(&self, place: &TopicPartition, stable: i64) {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         ends.insert(place.clone(), Ends { stable, fetched: -1 });
     }
 
     /// The ends of a partition.
-    pub(crate) fn ends(&self, place: &Place) -> Option<Ends> {
+    pub(crate) fn ends(&self, place: &TopicPartition) -> Option<Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
     }
 }
@@ -137,9 +137,9 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     /// The default flow would assign at the group's offset and fetch at once; here partitions are assigned paused, at an
-    /// offset that nobody reads from, and wait for their claim in the ledger.
+    /// offset that no record has, and wait for their claim in the ledger.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let places: Vec<Place> =
+        let places: Vec<TopicPartition> =
             list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect();
         metrics::counter!("weir_kafka_rebalances_total", "lane" => self.0.lane.clone()).increment(1);
         let (done, said) = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -172,7 +172,7 @@ pub(crate) struct Poller {
     pub(crate) paused: bool,
     /// Offsets that the lane knows to be passed.
     pub(crate) passed: HashMap<Partition, i64>,
-    pub(crate) looked_at: Instant,
+    pub(crate) positions_asked_at: Instant,
 }
 
 impl Poller {
@@ -198,8 +198,8 @@ impl Poller {
                 self.pause(false);
             }
             self.poll();
-            if self.chunk.is_empty() && self.looked_at.elapsed() >= POSITIONS_EVERY {
-                self.looked_at = Instant::now();
+            if self.chunk.is_empty() && self.positions_asked_at.elapsed() >= POSITIONS_EVERY {
+                self.positions_asked_at = Instant::now();
                 self.pass();
             }
         }
@@ -321,7 +321,7 @@ impl Poller {
                 drop(answer.send(started));
             }
             PollerCommand::CommitGroup(offsets) => {
-                let assigned: BTreeSet<Place> = self
+                let assigned: BTreeSet<TopicPartition> = self
                     .started
                     .iter()
                     .flat_map(|(topic, numbers)| numbers.keys().map(|number| (topic.clone(), *number)))
@@ -339,12 +339,15 @@ impl Poller {
         }
     }
 
-    fn assigned(&self) -> Result<BTreeSet<Place>, RdError> {
+    fn assigned(&self) -> Result<BTreeSet<TopicPartition>, RdError> {
         let assignment = self.consumer.assignment()?;
         Ok(assignment.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect())
     }
 
-    fn start(&mut self, mut positions: Vec<(Place, Partition, i64)>) -> Result<(u64, BTreeSet<Place>), KafkaError> {
+    fn start(
+        &mut self,
+        mut positions: Vec<(TopicPartition, Partition, i64)>,
+    ) -> Result<(u64, BTreeSet<TopicPartition>), KafkaError> {
         const ACTION: &str = "starting partitions";
         let assigned = self.assigned().during(ACTION)?;
         // What was revoked meanwhile: the lane reads of it in its turn.
@@ -356,8 +359,8 @@ impl Poller {
         if positions.is_empty() {
             return Ok((self.generation, BTreeSet::new()));
         }
-        // Assigned anew at their offsets. A seek would do for those that fetch already, but not for one whose offset was out of
-        // range, and nobody wakes the client's fetching thread up for what is merely sought and resumed: it may sleep a second.
+        // Assigned again at their offsets. A seek would do for those that fetch already, but not for one whose offset was out of
+        // range, and the client's fetching thread is not woken up for what is merely sought and resumed: it may sleep a second.
         let mut list = TopicPartitionList::new();
         for (place, _, offset) in &positions {
             list.add_partition_offset(&place.0, place.1, Offset::Offset(*offset)).during(ACTION)?;

@@ -73,7 +73,7 @@ pub async fn publish(
 /// How often the lag is looked at.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// How far publishing is behind the event store, whoever publishes; for as long as it is polled.
+/// How far publishing is behind the event store, whichever process publishes; for as long as it is polled.
 async fn report(database: &Database, board: &StatusBoard) -> Infallible {
     loop {
         // A database that is away is the publisher's own trouble, and said there.
@@ -295,7 +295,7 @@ fn unreadable(error: SourceError) -> KafkaError {
     }
 }
 
-/// Waits until nobody else publishes; `None` when told to stop.
+/// Waits until no other process publishes; `None` when told to stop.
 async fn stand_by(
     options: &PublisherOptions,
     publishing: &Publishing,
@@ -355,7 +355,7 @@ async fn read_progress(options: &PublisherOptions, publishing: &Publishing) -> R
             format!(
                 "the topics hold event {} at position {}, where the event store has {}: Postgres was restored to an older copy \
                  than the topics. Restore the newer Postgres; or, if that past is lost for good, delete the topics, make them \
-                 anew, and rebuild the sinks",
+                 again, and rebuild the sinks",
                 progress.event_id.unwrap_or_default(),
                 progress.position,
                 stored.unwrap_or_else(|| "nothing".to_owned())

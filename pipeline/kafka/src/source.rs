@@ -17,10 +17,10 @@ use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
 use crate::chunk::Chunk;
 use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
 use crate::error::{During, KafkaError};
-use crate::poll::{CHUNKS_WAITING, Context, Place, Poller, PollerCommand, PollerEvent, Shared};
+use crate::poll::{CHUNKS_WAITING, Context, Poller, PollerCommand, PollerEvent, Shared, TopicPartition};
 use crate::topic_ids::topic_ids;
 
-/// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made anew as if nothing
+/// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made again as if nothing
 /// had happened.
 const IDS_EVERY: Duration = Duration::from_secs(5);
 
@@ -37,13 +37,13 @@ pub struct KafkaSource {
     asks: mpsc::Sender<PollerCommand>,
     lane: String,
     /// Assigned, but whose topic's id is not known yet.
-    arriving: BTreeSet<Place>,
+    arriving: BTreeSet<TopicPartition>,
     /// Ids that are on the way.
     asking: Option<JoinHandle<Result<Ids, KafkaError>>>,
     asked_at: Instant,
     /// To be said next.
     pending: VecDeque<SourceEvent>,
-    owned: HashMap<Place, Owned>,
+    owned: HashMap<TopicPartition, Owned>,
 }
 
 struct Owned {
@@ -81,7 +81,7 @@ impl KafkaSource {
             waiting_since: None,
             paused: false,
             passed: HashMap::new(),
-            looked_at: Instant::now(),
+            positions_asked_at: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
         Ok(Self {
@@ -99,7 +99,7 @@ impl KafkaSource {
         })
     }
 
-    fn place(partition: &Partition) -> Place {
+    fn place(partition: &Partition) -> TopicPartition {
         (partition.topic.clone(), partition.number)
     }
 
@@ -126,7 +126,7 @@ impl KafkaSource {
         let mut gone = Vec::new();
         for (place, owned) in &self.owned {
             if source(&place.0).is_some_and(|source: Arc<str>| source != owned.partition.source) {
-                tracing::warn!(lane = self.lane, partition = %owned.partition, "the topic was deleted and made anew");
+                tracing::warn!(lane = self.lane, partition = %owned.partition, "the topic was deleted and made again");
                 gone.push(owned.partition.clone());
                 self.arriving.insert(place.clone());
             }
@@ -208,7 +208,7 @@ impl KafkaSource {
     }
 
     /// Low and high watermark of each, for those who read committed.
-    async fn watermarks(&self, places: Vec<Place>) -> Result<Vec<(i64, i64)>, KafkaError> {
+    async fn watermarks(&self, places: Vec<TopicPartition>) -> Result<Vec<(i64, i64)>, KafkaError> {
         const ACTION: &str = "asking for partitions' ends";
         let (consumer, count) = (self.consumer()?, places.len());
         let asking = tokio::task::spawn_blocking(move || {

@@ -31,7 +31,7 @@ pub(crate) enum Piece {
 
 /// A field's value.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
+pub(crate) enum FieldData {
     Null,
     Boolean(bool),
     Integer(i64),
@@ -48,7 +48,7 @@ pub(crate) struct Field {
     pub(crate) name: Piece,
     /// Index into [`COLUMNS`].
     pub(crate) column: u8,
-    pub(crate) held: Held,
+    pub(crate) held: FieldData,
 }
 
 /// A value as it is looked at.
@@ -129,15 +129,15 @@ impl Data {
         }
     }
 
-    fn value<'a>(&'a self, held: &'a Held) -> FieldValue<'a> {
+    fn value<'a>(&'a self, held: &'a FieldData) -> FieldValue<'a> {
         match held {
-            Held::Null => FieldValue::Null,
-            Held::Boolean(b) => FieldValue::Boolean(*b),
-            Held::Integer(n) => FieldValue::Integer(*n),
-            Held::Float(n) => FieldValue::Float(*n),
-            Held::Text(piece) => FieldValue::Text(self.piece(piece)),
-            Held::Time(millis, piece) => FieldValue::Time(*millis, self.piece(piece)),
-            Held::Nested(piece) => FieldValue::Nested(self.piece(piece)),
+            FieldData::Null => FieldValue::Null,
+            FieldData::Boolean(b) => FieldValue::Boolean(*b),
+            FieldData::Integer(n) => FieldValue::Integer(*n),
+            FieldData::Float(n) => FieldValue::Float(*n),
+            FieldData::Text(piece) => FieldValue::Text(self.piece(piece)),
+            FieldData::Time(millis, piece) => FieldValue::Time(*millis, self.piece(piece)),
+            FieldData::Nested(piece) => FieldValue::Nested(self.piece(piece)),
         }
     }
 
@@ -206,12 +206,12 @@ impl Data {
             self.write_text(&mut out, &field.name);
             out.push(':');
             match &field.held {
-                Held::Null => out.push_str("null"),
-                Held::Boolean(b) => out.push_str(if *b { "true" } else { "false" }),
-                Held::Integer(n) => out.push_str(&n.to_string()),
-                Held::Float(n) => out.push_str(ryu_js::Buffer::new().format(*n)),
-                Held::Text(piece) | Held::Time(_, piece) => self.write_text(&mut out, piece),
-                Held::Nested(piece) => out.push_str(&canonical::nested(self.piece(piece))),
+                FieldData::Null => out.push_str("null"),
+                FieldData::Boolean(b) => out.push_str(if *b { "true" } else { "false" }),
+                FieldData::Integer(n) => out.push_str(&n.to_string()),
+                FieldData::Float(n) => out.push_str(ryu_js::Buffer::new().format(*n)),
+                FieldData::Text(piece) | FieldData::Time(_, piece) => self.write_text(&mut out, piece),
+                FieldData::Nested(piece) => out.push_str(&canonical::nested(self.piece(piece))),
             }
         }
         out.push('}');
@@ -304,9 +304,9 @@ impl<'de> Visitor<'de> for Index<'_, 'de> {
 }
 
 /// A value from its JSON text, which is a piece of `whole`.
-pub(crate) fn hold(whole: &str, event_type: EventType, name: &str, raw: &str) -> Option<Held> {
+pub(crate) fn hold(whole: &str, event_type: EventType, name: &str, raw: &str) -> Option<FieldData> {
     Some(match raw.as_bytes().first()? {
-        b'{' | b'[' => Held::Nested(place_of(whole, raw)?),
+        b'{' | b'[' => FieldData::Nested(place_of(whole, raw)?),
         b'"' => {
             let inside = raw.get(1..raw.len().checked_sub(1)?)?;
             let piece = match inside.contains('\\') {
@@ -316,16 +316,18 @@ pub(crate) fn hold(whole: &str, event_type: EventType, name: &str, raw: &str) ->
             let is_time = contract::standard().is_ok_and(|contracts| contracts.is_time(event_type, name));
             match (is_time, &piece) {
                 (true, Piece::Span(..)) => match inside.parse::<crate::Timestamp>() {
-                    Ok(at) => Held::Time(at.as_millis(), piece),
-                    Err(_) => Held::Text(piece),
+                    Ok(at) => FieldData::Time(at.as_millis(), piece),
+                    Err(_) => FieldData::Text(piece),
                 },
-                _ => Held::Text(piece),
+                _ => FieldData::Text(piece),
             }
         }
         _ => match serde_json::from_str::<Value>(raw).ok()? {
-            Value::Null => Held::Null,
-            Value::Bool(b) => Held::Boolean(b),
-            Value::Number(n) => n.as_i64().map_or_else(|| n.as_f64().map_or(Held::Null, Held::Float), Held::Integer),
+            Value::Null => FieldData::Null,
+            Value::Bool(b) => FieldData::Boolean(b),
+            Value::Number(n) => {
+                n.as_i64().map_or_else(|| n.as_f64().map_or(FieldData::Null, FieldData::Float), FieldData::Integer)
+            }
             _ => return None,
         },
     })

@@ -15,7 +15,7 @@ use crate::wire::error::{DecodeError, broken, cleaned};
 /// What stands in history where a known event has its type.
 pub const OTHER_EVENT: &str = "other_event";
 
-/// An envelope like any other's around data that nobody has a contract for.
+/// An envelope like any other's around data without a contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherEvent {
     /// Its own id.

@@ -15,7 +15,7 @@ pub use fold::{FoldedRow, ReadModel, depends_on_order, rows_of};
 pub use metrics::{COUNTERS, Counter, EXECUTION_TIME, Histogram, MetricKey, Observation, counted, observed};
 pub use progress::{Progress, progress_of};
 pub use results::{AssessmentResult, LastAttempt, ResultKey, result_of};
-pub use rows::{AttemptRow, Place, SessionRow, attempt_key};
+pub use rows::{AttemptRow, RecordPlace, SessionRow, attempt_key};
 pub use tasks::{TaskRow, TaskRowStatus};
 pub use users::{UserRow, UserStatus};
 

@@ -1,5 +1,5 @@
 //! Look-ups that are asked for while others are under way go to Postgres together, as one query: what group commit is to
-//! writing. A lone question waits for nobody.
+//! writing. A lone question does not wait.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::{DbError, ErrorKind};
 /// Questions in one query.
 const KEYS_MAX: usize = 64;
 
-/// Questions that may wait; beyond it, whoever asks waits to be let in.
+/// Questions that may wait; beyond it a question waits to be let in.
 const QUEUE_MAX: usize = 1024;
 
 /// Queries under way at once: one that is slow does not hold all the others.

@@ -29,7 +29,7 @@ use state::{Loaded, StreamKey};
 /// A snapshot is taken whenever a stream passes a multiple of this.
 const SNAPSHOT_EVERY: i64 = 100;
 
-/// How often a command is decided anew when others write to its stream and it did not insist on a version.
+/// How often a command is decided again when others write to its stream and it did not insist on a version.
 const DECISIONS_MAX: usize = 10;
 
 /// Separates our command ids from every other use of version 5 UUIDs.
@@ -251,7 +251,7 @@ impl CommandService {
             };
             match (self.commits.append(append).await?, refusal) {
                 (Appended::Conflict { .. }, Some(refusal)) => return Err(refusal),
-                // Decide anew; a caller who insisted on a version is told when it no longer fits.
+                // Decide again; a caller who insisted on a version is told when it no longer fits.
                 (Appended::Conflict { .. }, None) => {}
                 (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended).await,
             }
@@ -372,7 +372,7 @@ impl CommandService {
         }
     }
 
-    /// Beside the answer: nobody waits for a snapshot, and one that fails is only slower loading.
+    /// Beside the answer: no caller waits for a snapshot, and one that fails is only slower loading.
     fn take_snapshot(&self, tenant: TenantId, stream: StreamId) {
         let service = self.clone();
         let taking = async move {

@@ -1,5 +1,5 @@
 //! Group commit: the commands that arrive while one batch commits make up the next. The previous commit is the timer, so
-//! a lone command waits for nobody and a crowd shares one disk flush.
+//! a lone command does not wait and a crowd shares one disk flush.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::append::{self, Append, Appended, Expected};
 use crate::database::Database;
 use crate::error::{DbError, ErrorKind};
 
-/// While commands are refused, how often it is tried whether one could be stored again: whoever sends them may have been told to stay
+/// While commands are refused, how often it is tried whether one could be stored again: their senders may have been told to stay
 /// away until then.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// Takes in what waits. Whoever was just answered is about to send again: the next batch is taken only when a turn of
+    /// Takes in what waits. A client that was just answered is about to send again: the next batch is taken only when a turn of
     /// all tasks that are ready has brought nothing more, or it would be the first of them alone. No timer: where nobody is
     /// ready, nobody is waited for.
     async fn gather(&mut self) {
@@ -253,7 +253,7 @@ impl Worker {
                     if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after =>
                 {
                     self.tell(Some(chain(&error)));
-                    // Even while stopping: whoever waits for an answer gets one.
+                    // Even while stopping: a caller that waits for an answer gets one.
                     backoff.wait(&CancellationToken::new()).await;
                 }
                 other => return other,

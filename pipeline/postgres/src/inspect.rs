@@ -21,7 +21,7 @@ pub fn has_applied(rows: &[LedgerRow], event: &RecordedEvent) -> bool {
     }
     let topic = topic_for(&event.event_type);
     let of_topic = || rows.iter().filter(|row| *row.partition.topic == *topic && row.retired_at.is_none());
-    // Not all of them were claimed yet: nobody knows which one is the key's.
+    // Not all of them were claimed yet: it is not known which one is the key's.
     let last = of_topic().map(|row| row.partition.number).max().unwrap_or(-1);
     if usize::try_from(last + 1) != Ok(of_topic().count()) {
         return false;

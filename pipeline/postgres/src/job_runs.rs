@@ -32,7 +32,7 @@ impl Outcome {
     }
 }
 
-/// Every way in which a run can have ended, as stored; of the last nobody was there to tell.
+/// Every way in which a run can have ended, as stored; of the last no process was left to tell.
 pub const OUTCOMES: [&str; 4] = ["ok", "different", "failed", "abandoned"];
 
 /// A run, for people.
@@ -82,7 +82,7 @@ impl RunningJob {
         if !row.try_get::<_, bool>(0).during(ACTION)? {
             return Ok(None);
         }
-        // Whoever has no end, and not the lock, has died.
+        // A run that has no end, and not the lock, has died.
         client.execute(ABANDONED, &[&job]).await.during(ACTION)?;
         let begun = client.query_opt(BEGIN, &[&job, &due_at, &owner]).await.during(ACTION)?;
         match begun {

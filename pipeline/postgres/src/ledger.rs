@@ -74,7 +74,7 @@ impl LedgerRow {
 fn retired(partition: &Partition) -> Claim {
     let reason = format!(
         "{partition}: the ledger has done with it: this lane reads these events another way since `weir source switch` (set \
-         kafka.brokers), or the topic was made anew"
+         kafka.brokers), or the topic was made again"
     );
     Claim { partition: partition.clone(), epoch: 0, next_offset: None, refused: Some(reason) }
 }
@@ -116,7 +116,7 @@ impl Ledger {
     }
 
     /// Raises the epochs: from here on every older owner's commit is refused. A partition whose topic was deleted and made
-    /// anew is another partition, and is refused until someone decides where the lane goes on.
+    /// again is another partition, and is refused until someone decides where the lane goes on.
     pub async fn claim(&mut self, database: &Database, partitions: &[Partition]) -> Result<Vec<Claim>, DbError> {
         const ACTION: &str = "claiming partitions";
         // In one order everywhere, so that two owners who claim at once do not wait for each other in a circle.
@@ -164,7 +164,7 @@ impl Ledger {
     }
 
     /// Partitions that stand in the ledger under another source, which this lane has not done with: a topic that was deleted
-    /// and made anew, or events that come another way too.
+    /// and made again, or events that come another way too.
     async fn refusals(&self, client: &impl GenericClient, partitions: &[Partition]) -> Result<Vec<Claim>, DbError> {
         const ACTION: &str = "claiming partitions";
         const SQL: &str = "SELECT p.source, p.topic, p.partition, l.source, l.topic FROM \
@@ -187,7 +187,7 @@ impl Ledger {
                 )
             } else {
                 format!(
-                    "{partition}: the topic was deleted and made anew: the ledger knows it as {other}, and it is {} now. Decide \
+                    "{partition}: the topic was deleted and made again: the ledger knows it as {other}, and it is {} now. Decide \
                      with `weir ledger reset {} --topic {} --partition {} --to earliest|latest|OFFSET --yes`",
                     partition.source, self.lane, partition.topic, partition.number
                 )
@@ -289,7 +289,7 @@ impl Ledger {
     }
 
     /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a
-    /// topic that was made anew. Back only for a lane to which a record that comes again changes nothing (`idempotent`):
+    /// topic that was made again. Back only for a lane to which a record that comes again changes nothing (`idempotent`):
     /// elsewhere what was applied stays applied. Rows of the topic's earlier selves are retired. Whoever has the partition now
     /// is fenced.
     pub async fn reset(

@@ -8,7 +8,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 use weir_engine::{Located, Record};
 use weir_model::project::{
-    AssessmentResult, AttemptRow, ContentRow, FoldedRow, Place, Progress, ResultKey, SessionRow, TaskRow, Units,
+    AssessmentResult, AttemptRow, ContentRow, FoldedRow, Progress, RecordPlace, ResultKey, SessionRow, TaskRow, Units,
     UserRow, attempt_key, depends_on_order, progress_of, result_of,
 };
 use weir_model::{Event, Timestamp};
@@ -71,9 +71,9 @@ impl Projection for ReadModelsProjection {
     }
 }
 
-pub(crate) fn place_of(record: &Record) -> Place<'_> {
+pub(crate) fn place_of(record: &Record) -> RecordPlace<'_> {
     let at = &record.partition;
-    Place { source: &at.source, topic: &at.topic, partition: at.number.into(), offset: record.offset }
+    RecordPlace { source: &at.source, topic: &at.topic, partition: at.number.into(), offset: record.offset }
 }
 
 /// Writes rows that are whole, each into its table, where no row of its key is yet.

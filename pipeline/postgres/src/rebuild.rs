@@ -1,4 +1,4 @@
-//! The tables of a lane in Postgres anew, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
+//! The tables of a lane in Postgres again, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
 //! `weir_verify`, which knows every source.
 //!
 //! 1. [`Scratch::begin`]: a scratch schema gets tables like those that serve, and is filled with whole rows.
@@ -121,7 +121,7 @@ impl Scratch {
 
     /// Empties the second copy.
     pub async fn clear(&self) -> Result<(), DbError> {
-        // Unlogged: a crash loses the second copy, and the next rebuild begins anew anyway.
+        // Unlogged: a crash loses the second copy, and the next rebuild begins again anyway.
         let tables = self.subject.tables().into_iter();
         let tables = tables
             .map(|table| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"))

@@ -88,7 +88,7 @@ pub async fn notice(
          WHERE NOT EXISTS (SELECT FROM repeats r WHERE {AT}) ORDER BY turn ON CONFLICT (lane, tenant, event_id) DO NOTHING"
     );
     client.execute(&remember, &values).await.during(ACTION)?;
-    // An id that another process forgot in between is nobody's first copy any more, and no reason to leave this one out.
+    // An id that another process forgot in between is no first copy any more, and no reason to leave this one out.
     let compare = format!(
         "INSERT INTO repeats AS r (lane, source, topic, partition, \"offset\", tenant, event_id) \
          SELECT $1, n.source, n.topic, n.partition, n.place, n.tenant, n.event_id FROM {GIVEN} \

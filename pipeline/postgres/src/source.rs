@@ -38,7 +38,7 @@ pub struct EventStoreSource {
     ahead: Option<Ahead>,
 }
 
-type Rows = AbortOnDropHandle<Result<Vec<Row>, DbError>>;
+type Fetch = AbortOnDropHandle<Result<Vec<Row>, DbError>>;
 
 /// A page that is made while the lane works on the one before: on the way, or waiting to be taken. While its rows become
 /// records, Postgres is at work on the rows of the page after it, and no further.
@@ -50,11 +50,11 @@ struct Ahead {
 
 struct Page {
     records: Vec<Record>,
-    further: Option<Rows>,
+    further: Option<Fetch>,
 }
 
 impl Ahead {
-    fn start(source: &EventStoreSource, rows: Rows, from: i64, limit: i64) -> Self {
+    fn start(source: &EventStoreSource, rows: Fetch, from: i64, limit: i64) -> Self {
         let (database, partition, headers) = (source.database.clone(), source.partition.clone(), source.headers);
         let page = tokio::spawn(async move {
             let rows = rows.await.map_err(gone)??;
@@ -80,7 +80,7 @@ fn gone(error: JoinError) -> DbError {
     DbError::new(TAILING, ErrorKind::Unavailable, error)
 }
 
-fn fetch(database: &Database, from: i64, limit: i64) -> Rows {
+fn fetch(database: &Database, from: i64, limit: i64) -> Fetch {
     let database = database.clone();
     AbortOnDropHandle::new(tokio::spawn(async move { rows_from(&database, from, limit).await }))
 }

@@ -99,7 +99,7 @@ fn hash(secret: &str) -> [u8; 32] {
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
 
-/// Makes a token and gives its text, which nobody can show again.
+/// Makes a token and gives its text, which cannot be shown again.
 pub async fn create(
     client: &impl GenericClient,
     tenant: &TenantId,
@@ -148,7 +148,7 @@ impl Tokens {
         let Some((id, secret)) = token.strip_prefix("weir_").and_then(|rest| rest.split_once('_')) else {
             return Ok(None);
         };
-        // What is no token by its form costs nobody anything.
+        // What is no token by its form costs nothing.
         let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_hex(id, 2 * ID_BYTES) || !is_hex(secret, 2 * SECRET_BYTES) {
             return Ok(None);

@@ -43,7 +43,7 @@ fn plain(error: &DataFusionError) -> String {
     }
 }
 
-/// The table as it is stored. The views' `user_id` is whom an event is about or, where its type names nobody, the user who acted.
+/// The table as it is stored. The views' `user_id` is whom an event is about or, where its type names no user, the user who acted.
 const STORED: &str = "events_raw";
 
 /// A session over the last commit of a history.

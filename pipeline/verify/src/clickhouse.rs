@@ -7,7 +7,7 @@ use std::time::Duration;
 use weir_clickhouse::ClickHouse;
 use weir_engine::Partition;
 use weir_history::rows::Coordinates;
-use weir_history::verify::{Place, Placed, left_out};
+use weir_history::verify::{Placed, Relocate, left_out};
 use weir_model::Timestamp;
 use weir_model::wire::Decoded;
 
@@ -57,7 +57,7 @@ struct BelowTheLedger<'a> {
     open: Mutex<BTreeSet<i64>>,
 }
 
-impl Place for BelowTheLedger<'_> {
+impl Relocate for BelowTheLedger<'_> {
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
         let partition: Partition = partition_of(&at);
         let cut = self.cuts.get(&(CLICKHOUSE, partition));

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use weir_engine::{BoxError, LaneKind, Partition, Record};
 use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
-use weir_history::verify::{HistoryHashes, Place, Placed, add_record, left_out};
+use weir_history::verify::{HistoryHashes, Placed, Relocate, add_record, left_out};
 use weir_model::canonical::SetHash;
 use weir_model::project::{Units, rows_of};
 use weir_model::wire::{self, Decoded};
@@ -19,7 +19,7 @@ use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
 
-use crate::fold::{Folded, Held, fold_sorted, partition_of};
+use crate::fold::{Folded, HeldEvent, fold_sorted, partition_of};
 use crate::lost::Lost;
 use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
 
@@ -36,7 +36,7 @@ const QUEUE_MAX: usize = 1000;
 
 /// What a lane does with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Presence {
     Holds,
     Dead,
     Repeat,
@@ -46,7 +46,7 @@ enum Standing {
     Beyond,
 }
 
-impl Standing {
+impl Presence {
     fn by_cut(cut: Option<&Cut>, offset: i64) -> Self {
         match cut {
             Some(cut) if offset >= cut.below => Self::Beyond,
@@ -76,7 +76,7 @@ pub(crate) struct Expected {
     columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
-    /// What was recorded before is [`Standing::Expired`].
+    /// What was recorded before is [`Presence::Expired`].
     kept: Option<Timestamp>,
     pub(crate) expired: u64,
     /// Minutes in which some of that happened.
@@ -141,7 +141,10 @@ impl Expected {
     }
 
     /// Reads all sources, and hands on what the lane read-models holds of them.
-    pub(crate) async fn walk(walk: Walk<'_>, sender: mpsc::Sender<Held>) -> Result<(Self, HistoryHashes), VerifyError> {
+    pub(crate) async fn walk(
+        walk: Walk<'_>,
+        sender: mpsc::Sender<HeldEvent>,
+    ) -> Result<(Self, HistoryHashes), VerifyError> {
         let Walk { sources, cuts, .. } = walk;
         let mut expected = Self { kept: sources.kept, ..Self::default() };
         for ((lane, _), cut) in cuts {
@@ -159,7 +162,7 @@ impl Expected {
     }
 
     /// To their ends, for the comparison with the event store; lanes may not be there yet.
-    async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Held>) -> Result<(), VerifyError> {
+    async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<HeldEvent>) -> Result<(), VerifyError> {
         let Walk { sources, cuts, starts, units, .. } = *walk;
         let Some(topics) = &sources.topics else { return Ok(()) };
         let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
@@ -167,14 +170,14 @@ impl Expected {
         let mut chunks = topics.read(&starts, &ends);
         while let Some(chunk) = chunks.recv().await {
             for record in chunk? {
-                let standing = |lane| Standing::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset);
+                let standing = |lane| Presence::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset);
                 self.take(&record, TOPICS_RANK, standing, units, sorter).await?;
             }
         }
         Ok(())
     }
 
-    async fn read_event_store(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Held>) -> Result<(), VerifyError> {
+    async fn read_event_store(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<HeldEvent>) -> Result<(), VerifyError> {
         let Walk { database, sources, cuts, starts, lost, units, .. } = *walk;
         let partition = &sources.event_store;
         let of_lane: HashMap<&str, &Cut> = LaneKind::NAMES
@@ -190,7 +193,7 @@ impl Expected {
             for record in records {
                 let position = record.offset;
                 if position < self.publishing.start {
-                    let standing = |lane: &'static str| Standing::by_cut(of_lane.get(lane).copied(), position);
+                    let standing = |lane: &'static str| Presence::by_cut(of_lane.get(lane).copied(), position);
                     self.take(&record, EVENT_STORE_RANK, standing, units, sorter).await?;
                 } else if !self.publishing.contains(&position) {
                     return Ok(());
@@ -198,9 +201,9 @@ impl Expected {
                     count(&mut self.published, &record);
                 } else {
                     let standing = |lane: &'static str| match lost.lanes.contains(lane) {
-                        true if lost.dead.contains(&(lane, position)) => Standing::Dead,
-                        true => Standing::Holds,
-                        false => Standing::Beyond,
+                        true if lost.dead.contains(&(lane, position)) => Presence::Dead,
+                        true => Presence::Holds,
+                        false => Presence::Beyond,
                     };
                     self.take(&record, EVENT_STORE_RANK, standing, units, sorter).await?;
                 }
@@ -218,7 +221,7 @@ impl Expected {
     async fn read_history(
         &mut self,
         walk: &Walk<'_>,
-        sorter: &mpsc::Sender<Held>,
+        sorter: &mpsc::Sender<HeldEvent>,
     ) -> Result<HistoryHashes, VerifyError> {
         let Walk { table, sources, cuts, lost, units, .. } = *walk;
         let Some(table) = table else { return Ok(HistoryHashes::default()) };
@@ -242,7 +245,7 @@ impl Expected {
         event: Decoded,
         cuts: &Cuts,
         units: Units,
-        sorter: &mpsc::Sender<Held>,
+        sorter: &mpsc::Sender<HeldEvent>,
     ) -> Result<(), VerifyError> {
         self.history_alone += 1;
         let id = match &event {
@@ -252,8 +255,8 @@ impl Expected {
         self.note_first(HISTORY, id);
         let (partition, offset) = (partition_of(&coordinates), coordinates.offset);
         let standing = |lane: &'static str| match lane {
-            HISTORY => Standing::Beyond,
-            _ => Standing::by_cut(cuts.get(&(lane, partition.clone())), offset),
+            HISTORY => Presence::Beyond,
+            _ => Presence::by_cut(cuts.get(&(lane, partition.clone())), offset),
         };
         let event = match event {
             Decoded::Event(event) => event,
@@ -272,12 +275,12 @@ impl Expected {
         self.absent.get(&(lane, subject.to_owned())).copied().unwrap_or_default()
     }
 
-    fn note_absent(&mut self, lane: &'static str, subject: &str, standing: Standing) {
+    fn note_absent(&mut self, lane: &'static str, subject: &str, standing: Presence) {
         let absent = self.absent.entry((lane, subject.to_owned())).or_default();
         match standing {
-            Standing::Dead => absent.dead += 1,
-            Standing::Repeat => absent.repeats += 1,
-            Standing::Holds | Standing::Expired | Standing::Beyond => {}
+            Presence::Dead => absent.dead += 1,
+            Presence::Repeat => absent.repeats += 1,
+            Presence::Holds | Presence::Expired | Presence::Beyond => {}
         }
     }
 
@@ -297,9 +300,9 @@ impl Expected {
         &mut self,
         record: &Record,
         rank: u8,
-        standing: impl Fn(&'static str) -> Standing,
+        standing: impl Fn(&'static str) -> Presence,
         units: Units,
-        sorter: &mpsc::Sender<Held>,
+        sorter: &mpsc::Sender<HeldEvent>,
     ) -> Result<(), VerifyError> {
         let at = At {
             coordinates: Coordinates {
@@ -329,11 +332,11 @@ impl Expected {
             Err(error) => {
                 for lane in LaneKind::NAMES {
                     match standing(lane) {
-                        Standing::Holds => self.differences.push(format!(
+                        Presence::Holds => self.differences.push(format!(
                             "{lane}: offset {} of {} is no event ({error}), and no dead letter",
                             record.offset, record.partition
                         )),
-                        absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
+                        absent @ (Presence::Dead | Presence::Repeat | Presence::Expired | Presence::Beyond) => {
                             self.note_absent(lane, &claimed_type(record), absent);
                         }
                     }
@@ -344,17 +347,17 @@ impl Expected {
     }
 
     /// Only lanes that keep everything have a place for it.
-    fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Standing) {
+    fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Presence) {
         let is_expired = is_expired(self.kept, event.recorded_at);
         for lane in columnar() {
             let standing = standing(lane).within_ttl(lane, is_expired);
-            if standing != Standing::Repeat {
+            if standing != Presence::Repeat {
                 self.note_first(lane, event.event_id.as_str());
             }
             match standing {
-                Standing::Holds => self.hold(lane, OTHER_EVENT, at, &event.document),
-                Standing::Expired => self.note_expired(event.timestamp),
-                absent @ (Standing::Dead | Standing::Repeat | Standing::Beyond) => {
+                Presence::Holds => self.hold(lane, OTHER_EVENT, at, &event.document),
+                Presence::Expired => self.note_expired(event.timestamp),
+                absent @ (Presence::Dead | Presence::Repeat | Presence::Beyond) => {
                     self.note_absent(lane, OTHER_EVENT, absent);
                 }
             }
@@ -381,9 +384,9 @@ impl Expected {
         event: &Event,
         payload: &[u8],
         at: At,
-        standing: impl Fn(&'static str) -> Standing,
+        standing: impl Fn(&'static str) -> Presence,
         units: Units,
-        sorter: &mpsc::Sender<Held>,
+        sorter: &mpsc::Sender<HeldEvent>,
     ) -> Result<(), VerifyError> {
         let subject = event.event_type.as_str();
         let is_expired = is_expired(self.kept, event.recorded_at);
@@ -391,33 +394,34 @@ impl Expected {
         for lane in LaneKind::NAMES {
             let standing = standing(lane);
             // The first copy may be a dead letter, or in a partition that the lane is not that far in.
-            if standing != Standing::Repeat {
+            if standing != Presence::Repeat {
                 self.note_first(lane, event.event_id.as_str());
             }
             // Read models are shown by table.
-            if standing != Standing::Holds && lane != READ_MODELS {
+            if standing != Presence::Holds && lane != READ_MODELS {
                 self.note_absent(lane, subject, standing);
             }
         }
-        if standing(CLICKHOUSE) == Standing::Expired {
+        if standing(CLICKHOUSE) == Presence::Expired {
             self.note_expired(event.timestamp);
         }
         {
             let document = LazyCell::new(|| wire::canonical_document(event));
-            for lane in columnar().filter(|lane| standing(lane) == Standing::Holds) {
+            for lane in columnar().filter(|lane| standing(lane) == Presence::Holds) {
                 self.hold(lane, subject, &at.coordinates, &document);
             }
         }
-        if standing(METRICS) == Standing::Holds {
+        if standing(METRICS) == Presence::Holds {
             self.metrics.count(event, units);
         }
         match standing(READ_MODELS) {
-            Standing::Holds => {
-                let held = Held { event: event.clone(), payload: payload.to_vec(), at: at.coordinates, rank: at.rank };
+            Presence::Holds => {
+                let held =
+                    HeldEvent { event: event.clone(), payload: payload.to_vec(), at: at.coordinates, rank: at.rank };
                 // The receiver ends early only on an error of its own, which is reported when it is joined.
                 drop(sorter.send(held).await);
             }
-            absent @ (Standing::Dead | Standing::Repeat | Standing::Expired | Standing::Beyond) => {
+            absent @ (Presence::Dead | Presence::Repeat | Presence::Expired | Presence::Beyond) => {
                 for (model, ..) in rows_of(event, "") {
                     self.note_absent(READ_MODELS, model.table(), absent);
                 }
@@ -455,7 +459,7 @@ pub(crate) struct Places<'a> {
     pub(crate) event_store: &'a Partition,
 }
 
-impl Place for Places<'_> {
+impl Relocate for Places<'_> {
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
         if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
             return Placed::At(at);

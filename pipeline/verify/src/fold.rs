@@ -9,7 +9,7 @@ use extsort::{ExternalSorter, Sortable};
 use tokio::sync::mpsc;
 use weir_engine::{Located, Partition};
 use weir_history::rows::Coordinates;
-use weir_model::project::{FoldedRow, Place, ReadModel, Units, attempt_key, rows_of};
+use weir_model::project::{FoldedRow, ReadModel, RecordPlace, Units, attempt_key, rows_of};
 use weir_model::{Event, wire};
 
 /// Items that the external sort holds in memory at a time.
@@ -23,7 +23,7 @@ pub(crate) fn partition_of(at: &Coordinates) -> Partition {
 
 /// An event that the lane read-models holds, on its way to the rows that it touches.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldEvent {
     pub(crate) event: Event,
     /// What decodes to it.
     pub(crate) payload: Vec<u8>,
@@ -32,10 +32,10 @@ pub(crate) struct Held {
     pub(crate) rank: u8,
 }
 
-impl Held {
+impl HeldEvent {
     fn attempt(&self) -> String {
         let Coordinates { source, topic, partition, offset } = &self.at;
-        attempt_key(&self.event, Place { source, topic, partition: *partition, offset: *offset })
+        attempt_key(&self.event, RecordPlace { source, topic, partition: *partition, offset: *offset })
     }
 
     /// As the lane had it.
@@ -67,7 +67,7 @@ struct Item {
 }
 
 impl Item {
-    fn of(held: &Held) -> Vec<Self> {
+    fn of(held: &HeldEvent) -> Vec<Self> {
         let attempt = held.attempt();
         let item = |(model, tenant, key): (ReadModel, String, String)| Self {
             model: model.index(),
@@ -135,7 +135,7 @@ pub(crate) enum Folded {
 /// Sorts by row and offset, spilling to disk, folds each row with the pure projections, and hands them on. Ends early when `take`
 /// has had enough.
 pub(crate) fn fold_sorted(
-    mut held: mpsc::Receiver<Held>,
+    mut held: mpsc::Receiver<HeldEvent>,
     units: Units,
     spill: PathBuf,
     mut take: impl FnMut(Folded) -> bool,

@@ -1,4 +1,4 @@
-//! What a lane keeps in Postgres made anew from whatever it has read: the event store, the topics, and history for what topics hold
+//! What a lane keeps in Postgres made again from whatever it has read: the event store, the topics, and history for what topics hold
 //! no longer. The same reader and the same folds as the comparison's, so a rebuild is what `weir verify` expects.
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 use weir_clickhouse::ClickHouse;
 use weir_engine::BoxError;
 
-use crate::attached::Place;
+use crate::attached::Target;
 use crate::output::complain;
 
 /// Building and fetching it included.
@@ -24,11 +24,11 @@ pub(super) struct ClickHouseServer {
 
 impl ClickHouseServer {
     /// Starts it and points the settings to it.
-    pub(super) async fn start(place: &mut Place) -> Result<Self, BoxError> {
+    pub(super) async fn start(target: &mut Target) -> Result<Self, BoxError> {
         const ELSEWHERE: &str = "--clickhouse works under `cargo demo` only: it runs a server out of the checkout. Elsewhere start \
              one, and --set clickhouse.url=http://HOST:8123";
         let cargo = std::env::var_os("CARGO").ok_or(ELSEWHERE)?;
-        let (dir, _) = place.open()?;
+        let (dir, _) = target.open()?;
         complain("fetching ClickHouse, if it is not there yet, and starting it …");
         // Whatever cargo said of this package is not about that one.
         let mut command = Command::new(cargo);
@@ -51,10 +51,10 @@ impl ClickHouseServer {
         let line =
             tokio::time::timeout(PATIENCE, lines.next_line()).await.map_err(|_| "ClickHouse does not start")??;
         let url = line.ok_or("ClickHouse does not start; it says why above")?;
-        // First, so that whoever sets something himself gets it.
+        // First, so that what a user sets holds.
         let settings = [format!("clickhouse.url={url}"), "clickhouse.user=default".to_owned()];
-        place.set.splice(0..0, settings);
-        wait_until_up(&place.open()?.1.clickhouse.required()?).await?;
+        target.set.splice(0..0, settings);
+        wait_until_up(&target.open()?.1.clickhouse.required()?).await?;
         Ok(Self { _child: child })
     }
 }

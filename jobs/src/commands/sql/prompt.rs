@@ -164,7 +164,7 @@ impl Prompt {
 
     async fn query(&self, sql: &str) -> Result<(), BoxError> {
         let started = Instant::now();
-        // Opened anew each time: a prompt sees what was committed since the last statement.
+        // Opened again each time: a prompt sees what was committed since the last statement.
         let (schema, batches) = self.open().await?.sql(sql).await?;
         let taken = started.elapsed();
         let rows = to_rows(&schema, &batches)?;

@@ -59,7 +59,7 @@ impl SessionRow {
 
 /// Where a record is, for keys that tell apart records whose event ids recur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct RecordPlace<'a> {
     /// Where offsets mean something.
     pub source: &'a str,
     /// The topic.
@@ -73,7 +73,7 @@ pub struct Place<'a> {
 /// What an attempt is known by: the event's id, which the event store has once; for other services' records, whose ids may recur
 /// once they are forgotten, with the place.
 #[must_use]
-pub fn attempt_key(event: &Event, at: Place<'_>) -> String {
+pub fn attempt_key(event: &Event, at: RecordPlace<'_>) -> String {
     match event.position {
         Some(_) => event.event_id.to_string(),
         None => format!("{}@{}/{}/{}/{}", event.event_id, at.source, at.topic, at.partition, at.offset),

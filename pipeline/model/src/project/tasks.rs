@@ -17,7 +17,7 @@ pub enum TaskRowStatus {
     Completed,
     /// The agent gave up.
     Failed,
-    /// Nobody wants it any more.
+    /// It is no longer wanted.
     Cancelled,
 }
 

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::columns::NO_COLUMN;
 use crate::contract;
 use crate::contract::shape::{Check, RULED, Shape};
-use crate::data::{Data, Field, Held, Piece, place_of};
+use crate::data::{Data, Field, FieldData, Piece, place_of};
 use crate::event::{Event, Metadata};
 use crate::event_type::EventType;
 use crate::ids::{EventId, Position, StreamId, TenantId};
@@ -28,7 +28,7 @@ const UNKNOWN_MAX: usize = 32;
 /// The event, if it needs nothing but reading.
 pub(super) fn decode(payload: &ByteString) -> Option<Event> {
     let mut json = serde_json::Deserializer::from_str(payload);
-    let event = json.deserialize_map(Envelope { payload }).ok()?;
+    let event = json.deserialize_map(EventVisitor { payload }).ok()?;
     json.end().ok()?;
     Some(event)
 }
@@ -38,7 +38,7 @@ fn slow<E: Error>() -> E {
     E::custom("")
 }
 
-struct Envelope<'de> {
+struct EventVisitor<'de> {
     payload: &'de ByteString,
 }
 
@@ -71,7 +71,7 @@ where
     }
 }
 
-impl<'de> Visitor<'de> for Envelope<'de> {
+impl<'de> Visitor<'de> for EventVisitor<'de> {
     type Value = Event;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,7 +118,7 @@ fn newest(event_type: EventType) -> Option<(&'static ByteString, &'static Shape)
     contract::standard().ok()?.fast(event_type)
 }
 
-impl Envelope<'_> {
+impl EventVisitor<'_> {
     fn event(&self, fields: Fields<'_>) -> Option<Event> {
         let event_type = fields.event_type?;
         let (version, shape) = newest(event_type)?;
@@ -269,7 +269,7 @@ impl<'de> Visitor<'de> for Payload<'de> {
             } else if self.shape.score.is_some_and(|(_, at)| at == index) {
                 score_max = number(&held);
             }
-            if matches!(held, Held::Null) {
+            if matches!(held, FieldData::Null) {
                 // Absent, unless it must be there.
                 if self.shape.required & bit != 0 {
                     return Err(slow());
@@ -285,10 +285,10 @@ impl<'de> Visitor<'de> for Payload<'de> {
 }
 
 #[allow(clippy::as_conversions, reason = "whole numbers are within ±2^53, where f64 and i64 agree exactly")]
-fn number(held: &Held) -> Option<f64> {
+fn number(held: &FieldData) -> Option<f64> {
     match held {
-        Held::Integer(n) => Some(*n as f64),
-        Held::Float(n) => Some(*n),
+        FieldData::Integer(n) => Some(*n as f64),
+        FieldData::Float(n) => Some(*n),
         _ => None,
     }
 }
@@ -300,9 +300,9 @@ struct Value<'de> {
 }
 
 impl<'de> DeserializeSeed<'de> for Value<'de> {
-    type Value = Held;
+    type Value = FieldData;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Held, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<FieldData, D::Error> {
         if !matches!(self.check, Check::Anything | Check::Object(_) | Check::Array(_)) {
             return json.deserialize_any(self);
         }
@@ -313,63 +313,63 @@ impl<'de> DeserializeSeed<'de> for Value<'de> {
             return inner.deserialize_any(self).map_err(|_| slow());
         }
         Nested { check: self.check, depth: 1 }.deserialize(&mut inner).map_err(|_| slow())?;
-        Ok(Held::Nested(place_of(self.text, raw).ok_or_else(slow)?))
+        Ok(FieldData::Nested(place_of(self.text, raw).ok_or_else(slow)?))
     }
 }
 
 impl<'de> Visitor<'de> for Value<'de> {
-    type Value = Held;
+    type Value = FieldData;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Held, E> {
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<FieldData, E> {
         let piece = place_of(self.text, text).ok_or_else(slow)?;
         if *self.check != Check::Time {
-            return if self.check.takes_text(text) { Ok(Held::Text(piece)) } else { Err(slow()) };
+            return if self.check.takes_text(text) { Ok(FieldData::Text(piece)) } else { Err(slow()) };
         }
         let at: Timestamp = text.parse().map_err(|_| slow())?;
-        // The one form that times are put into; any other is written anew.
+        // The one form that times are put into; any other is written again.
         let normal =
             text.len() == 24 && text.ends_with('Z') && text.get(17..20) != Some("60.") && text.get(19..20) == Some(".");
         let piece = if normal { piece } else { Piece::Owned(at.to_string().into()) };
-        Ok(Held::Time(at.as_millis(), piece))
+        Ok(FieldData::Time(at.as_millis(), piece))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Held, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<FieldData, E> {
         // It had escapes, and one of them may have been U+0000.
         match *self.check != Check::Time && !text.contains('\0') && self.check.takes_text(text) {
-            true => Ok(Held::Text(Piece::Owned(text.into()))),
+            true => Ok(FieldData::Text(Piece::Owned(text.into()))),
             false => Err(slow()),
         }
     }
 
-    fn visit_i64<E: Error>(self, n: i64) -> Result<Held, E> {
-        if self.check.takes_integer(n) { Ok(Held::Integer(n)) } else { Err(slow()) }
+    fn visit_i64<E: Error>(self, n: i64) -> Result<FieldData, E> {
+        if self.check.takes_integer(n) { Ok(FieldData::Integer(n)) } else { Err(slow()) }
     }
 
-    fn visit_u64<E: Error>(self, n: u64) -> Result<Held, E> {
+    fn visit_u64<E: Error>(self, n: u64) -> Result<FieldData, E> {
         self.visit_i64(i64::try_from(n).map_err(|_| slow())?)
     }
 
     #[allow(clippy::as_conversions, reason = "the value is whole and within ±2^53, where f64 and i64 agree exactly")]
-    fn visit_f64<E: Error>(self, n: f64) -> Result<Held, E> {
+    fn visit_f64<E: Error>(self, n: f64) -> Result<FieldData, E> {
         match self.check.takes_float(n) {
             // Written `5.0` it is the same number, and canonical JSON writes it `5`.
-            true if n.fract() == 0.0 => Ok(Held::Integer(n as i64)),
-            true => Ok(Held::Float(n)),
+            true if n.fract() == 0.0 => Ok(FieldData::Integer(n as i64)),
+            true => Ok(FieldData::Float(n)),
             false => Err(slow()),
         }
     }
 
-    fn visit_bool<E: Error>(self, b: bool) -> Result<Held, E> {
-        if matches!(self.check, Check::Anything | Check::Boolean) { Ok(Held::Boolean(b)) } else { Err(slow()) }
+    fn visit_bool<E: Error>(self, b: bool) -> Result<FieldData, E> {
+        if matches!(self.check, Check::Anything | Check::Boolean) { Ok(FieldData::Boolean(b)) } else { Err(slow()) }
     }
 
     /// Whether null may stand here, the property decides.
-    fn visit_unit<E: Error>(self) -> Result<Held, E> {
-        Ok(Held::Null)
+    fn visit_unit<E: Error>(self) -> Result<FieldData, E> {
+        Ok(FieldData::Null)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, caus
 use crate::append::{Append, Appended, Expected};
 use weir_model::canonical;
 
-/// How often a batch is decided anew when others write to its streams.
+/// How often a batch is decided again when others write to its streams.
 const ATTEMPTS_MAX: usize = 10;
 
 impl CommandService {
