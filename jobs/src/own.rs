@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
 use weir_model::EventType;
-use weir_postgres::{Database, During, Handlers, Projection};
+use weir_postgres::{Database, During, Handlers, Projection, locks};
 
 /// A lane whose rows are in Postgres.
 pub struct OwnLane {
@@ -51,10 +51,9 @@ impl OwnLane {
 
     /// Makes the tables; `weir_reader` may read them, as everything else.
     pub(crate) async fn prepare(&self, database: &Database) -> Result<(), BoxError> {
-        /// Two processes may start at once, and `IF NOT EXISTS` does not wait.
-        const LOCK: &str = "SELECT pg_advisory_xact_lock(8626, 9);";
         if !self.tables.is_empty() {
-            let statements = format!("BEGIN; {LOCK} {}; COMMIT", self.tables);
+            let lock = locks::until_end(locks::OWN_TABLES);
+            let statements = format!("BEGIN; {lock}; {}; COMMIT", self.tables);
             database.get().await?.batch_execute(&statements).await.during("making the tables of a lane")?;
         }
         Ok(())

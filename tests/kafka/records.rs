@@ -277,6 +277,9 @@ async fn records_of_other_services_are_applied_and_their_mistakes_are_dead_lette
         );
     }
     assert!(read.contains("weir-offset=0") && read.contains("no json"), "{read}");
+    // Tried again they are what they were: headers count then, too.
+    weir.ok(&["dead-letters", "redrive"]);
+    weir.until("SELECT count(*) = 15 FROM dead_letters WHERE state = 'dead' AND attempts = 2").await;
     up.terminate();
     weir.verify();
 }

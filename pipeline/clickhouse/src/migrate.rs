@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 use weir_engine::BoxError;
-use weir_postgres::Database;
+use weir_postgres::{Database, locks};
 
 use crate::error::ClickHouseError;
 use crate::schema::{StoredColumn, columns};
@@ -28,8 +28,7 @@ const MIGRATIONS: [Migration; 5] = [
 const RECORDS: &str = "weir_migrations";
 
 /// Postgres is the arbiter of who migrates.
-const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '60s'; \
-     SELECT pg_advisory_xact_lock(8626, 5)";
+const PATIENCE: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '60s'";
 
 impl ClickHouse {
     /// What [`Self::migrate`] would run.
@@ -49,7 +48,7 @@ impl ClickHouse {
         self.check_version().await?;
         let mut client = database.get().await?;
         let lock = client.transaction().await?;
-        lock.batch_execute(LOCK).await?;
+        lock.batch_execute(&format!("{PATIENCE}; {}", locks::until_end(locks::CLICKHOUSE_SCHEMA))).await?;
         let applied = self.apply().await;
         // Nothing was written: this only lets the next one in.
         drop(lock.rollback().await);

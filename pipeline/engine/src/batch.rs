@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_model::wire::{DecodeError, Decoded};
-use weir_model::{Event, EventType, OtherEvent, Position, Timestamp, wire};
+use weir_model::wire::Decoded;
+use weir_model::{Event, EventType, OtherEvent, Position, Timestamp};
 
 use crate::record::{Partition, Record, Span};
 
@@ -93,7 +93,7 @@ impl Batch {
         stretch.oldest = stretch.oldest.or(record.recorded_at);
         self.bytes += record.payload.len();
         self.oldest.get_or_insert_with(Instant::now);
-        let decoded = wire::decode_any(&record.payload).and_then(|event| agreed(event, &record));
+        let decoded = record.decode();
         if let Ok(Decoded::Event(event)) = &decoded {
             stretch.position = event.position.max(stretch.position);
         }
@@ -194,11 +194,6 @@ impl Batch {
             self.oldest = None;
         }
     }
-}
-
-/// Consumers route by headers: a record whose headers say something else than its body is no event.
-fn agreed(event: Decoded, record: &Record) -> Result<Decoded, DecodeError> {
-    wire::check_headers(&event, record.headers.iter()).map(|()| event)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
-use weir_model::{Position, Timestamp};
+use weir_model::wire::{DecodeError, Decoded};
+use weir_model::{Position, Timestamp, wire};
 
 use crate::headers::Headers;
 
@@ -55,6 +56,15 @@ pub struct Record {
     pub headers: Headers,
     /// When it was appended, for lag in seconds.
     pub recorded_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// What it means. Consumers route by headers: a record whose headers say something else than its body is no event.
+    pub fn decode(&self) -> Result<Decoded, DecodeError> {
+        let decoded = wire::decode_any(&self.payload)?;
+        wire::check_headers(&decoded, self.headers.iter())?;
+        Ok(decoded)
+    }
 }
 
 /// The text that stands for a record's key. A key that is plain text of a usual length stands for itself; in any other (bytes that

@@ -7,15 +7,12 @@ use postgres_openssl::{MakeTlsConnector, TlsStream};
 use tokio_postgres::{Client, Config, Connection, Socket};
 
 use crate::error::{DbError, During, ErrorKind, kind_of_cause};
-use crate::tls;
+use crate::{locks, tls};
 
 mod embedded {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
     refinery::embed_migrations!("../../sql/postgres");
 }
-
-/// Key of the advisory lock under which migrations run: two processes may start at once.
-const MIGRATION_LOCK: (i32, i32) = (8626, 2);
 
 /// How to reach Postgres, and the limits of every connection.
 #[derive(Debug, Clone)]
@@ -108,7 +105,7 @@ impl Database {
         const ACTION: &str = "migrating the Postgres schema";
         let mut client = self.get().await?;
         refuse_newer(&client).await?;
-        let (group, number) = MIGRATION_LOCK;
+        let (group, number) = locks::MIGRATIONS;
         client.execute("SELECT pg_advisory_lock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let runner = embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true);
         let plain: &mut Client = &mut client;

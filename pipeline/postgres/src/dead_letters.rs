@@ -8,7 +8,7 @@ use jiff::Timestamp as JiffTimestamp;
 use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
-use weir_engine::{DeadRecord, Headers, Partition, Record, SinkError};
+use weir_engine::{DeadRecord, Partition, Record, SinkError};
 
 use crate::error::{DbError, During};
 use crate::ledger::{columns, partition_of};
@@ -217,14 +217,18 @@ pub struct DeadLetter {
     /// Where offsets mean something.
     #[serde(skip)]
     pub source: String,
+    /// As text.
+    #[serde(skip)]
+    headers: serde_json::Map<String, serde_json::Value>,
 }
 
 pub(crate) const LETTER_COLUMNS: &str = "id, lane, source, topic, partition, \"offset\" AS place, key, state, event_type, reason, \
-     attempts, created_at, payload";
+     attempts, created_at, payload, headers";
 
 pub(crate) fn letter(row: &Row) -> Result<DeadLetter, DbError> {
     const ACTION: &str = "reading dead letters";
     let created_at: JiffTimestamp = row.try_get("created_at").during(ACTION)?;
+    let headers: serde_json::Value = row.try_get("headers").during(ACTION)?;
     Ok(DeadLetter {
         id: row.try_get("id").during(ACTION)?,
         lane: row.try_get("lane").during(ACTION)?,
@@ -239,6 +243,7 @@ pub(crate) fn letter(row: &Row) -> Result<DeadLetter, DbError> {
         created_at: created_at.to_string(),
         payload: row.try_get("payload").during(ACTION)?,
         source: row.try_get("source").during(ACTION)?,
+        headers: headers.as_object().cloned().unwrap_or_default(),
     })
 }
 
@@ -310,6 +315,8 @@ pub async fn drop_from(client: &impl GenericClient, lane: &str, from: &[(&Partit
 /// A dead letter as the record it was.
 #[must_use]
 pub fn to_record(letter: &DeadLetter) -> Record {
+    let headers =
+        letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default().as_bytes()));
     Record {
         partition: Partition {
             source: letter.source.as_str().into(),
@@ -319,7 +326,7 @@ pub fn to_record(letter: &DeadLetter) -> Record {
         offset: letter.offset,
         key: letter.key.as_deref().map(Arc::from),
         payload: letter.payload.clone().into(),
-        headers: Headers::default(),
+        headers: headers.collect(),
         recorded_at: None,
     }
 }

@@ -12,6 +12,7 @@ mod group_commit;
 pub mod inspect;
 pub mod job_runs;
 mod ledger;
+pub mod locks;
 pub mod metric_totals;
 mod notify;
 pub mod owner;

@@ -6,7 +6,7 @@
 
 use weir_engine::{Batch, Claim, Located, Partition, SinkError, Span, failpoint};
 use weir_model::OtherEvent;
-use weir_model::wire::{self, DecodeError, Decoded};
+use weir_model::wire::{DecodeError, Decoded};
 
 use crate::database::Database;
 use crate::dead_letters::{self, DeadLetter, RecordPolicy, Refused};
@@ -215,7 +215,7 @@ pub fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec
 /// A record as a batch of its own, if it is an event.
 fn alone(record: weir_engine::Record) -> Result<Batch, DecodeError> {
     let mut batch = Batch::default();
-    match wire::decode_any(&record.payload)? {
+    match record.decode()? {
         Decoded::Event(event) => batch.events.push(Located { record, event }),
         Decoded::Other(event) => batch.others.push(Located { record, event }),
     }

@@ -9,10 +9,8 @@ use weir_model::Position;
 use crate::database::Database;
 use crate::error::{DbError, During};
 use crate::event_store::EventStore;
+use crate::locks;
 use crate::source::EVENT_STORE_TOPIC;
-
-/// Key of the advisory lock that the publisher holds for as long as its connection lives.
-const PUBLISHER_LOCK: (i32, i32) = (8626, 4);
 
 /// Seconds without a sign of life after which a publisher that does not hold the lock is gone.
 const LOCKED_SILENCE: f64 = 3.0;
@@ -53,7 +51,7 @@ impl Publishing {
              ON CONFLICT (source) DO UPDATE SET epoch = p.epoch + 1, owner = excluded.owner, seen_at = now() \
              WHERE p.seen_at < now() - make_interval(secs => CASE WHEN $3 THEN $5::float8 ELSE $4::float8 END) RETURNING epoch";
         let connection = deadpool_postgres::Object::take(self.database.get().await?);
-        let (group, number) = PUBLISHER_LOCK;
+        let (group, number) = locks::PUBLISHER;
         let row =
             connection.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&group, &number]).await.during(ACTION)?;
         let locked: bool = row.try_get(0).during(ACTION)?;

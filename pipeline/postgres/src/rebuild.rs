@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
 use crate::projection::Projection as _;
 use crate::read_models::{self, LAYOUT, ReadModelsProjection};
-use crate::repeats;
+use crate::{locks, repeats};
 
 const ACTION: &str = "rebuilding a lane's tables";
 
@@ -57,9 +57,6 @@ impl Subject {
 
 /// Where the second copy is.
 const SCHEMA: &str = "weir_rebuild";
-
-/// One rebuild at a time.
-const LOCK: (i32, i32) = (8626, 3);
 
 /// Rows written at once.
 const ROWS_MAX: usize = 2000;
@@ -110,7 +107,10 @@ impl Scratch {
         let client = deadpool_postgres::Object::take(database.get().await?);
         let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
         client.batch_execute(settings).await.during(ACTION)?;
-        let lock = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK.0, &LOCK.1]).await.during(ACTION)?;
+        let lock = client
+            .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&locks::REBUILD.0, &locks::REBUILD.1])
+            .await
+            .during(ACTION)?;
         if !lock.try_get::<_, bool>(0).during(ACTION)? {
             return Ok(None);
         }

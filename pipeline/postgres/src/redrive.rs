@@ -4,7 +4,7 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 use weir_engine::retry::chain;
 use weir_engine::{Located, SinkError};
-use weir_model::wire::{self, Decoded};
+use weir_model::wire::Decoded;
 
 use crate::dead_letters::{DeadLetter, LETTER_COLUMNS, RecordPolicy, fail_again, letter, resolve, to_record};
 use crate::error::{During, ErrorKind};
@@ -62,7 +62,7 @@ async fn try_again<P: Projection>(
     policy: &RecordPolicy,
 ) -> Result<bool, SinkError> {
     let record = to_record(letter);
-    let event = match wire::decode_any(&record.payload) {
+    let event = match record.decode() {
         Ok(Decoded::Event(event)) => event,
         // A build that does not know the type took it for a mistake; such lanes have nothing to do with it.
         Ok(Decoded::Other(_)) => {

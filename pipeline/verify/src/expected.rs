@@ -313,7 +313,7 @@ impl Expected {
             },
             rank,
         };
-        match wire::decode_any(&record.payload) {
+        match record.decode() {
             Ok(Decoded::Event(event)) => {
                 let position = event.position.map(|position| position.0);
                 if rank == TOPICS_RANK && position.is_some_and(|position| position < self.publishing.start) {
