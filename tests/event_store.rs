@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_engine::StatusBoard;
-use weir_model::event::Metadata;
+use weir_model::Metadata;
 use weir_model::{ByteString, EventType, Position, StreamId, TenantId, Timestamp};
 use weir_postgres::{
     Append, AppendError, Appended, Database, DatabaseOptions, EventStore, Expected, GroupCommit, GroupCommitLimits,

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_engine::{BoxError, StatusBoard};
+use weir_model::Metadata;
 use weir_model::decide::CommandType;
-use weir_model::event::Metadata;
 use weir_model::{EventType, TenantId, Timestamp};
 use weir_postgres::{Caller, CommandError, CommandRequest, Expected};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use uuid::Uuid;
-use weir_model::event::Metadata;
+use weir_model::Metadata;
 use weir_postgres::tokens::{Principal, Scope};
 use weir_postgres::{Caller, Expected};
 

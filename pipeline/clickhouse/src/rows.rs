@@ -15,8 +15,8 @@ use weir_model::canonical;
 use weir_model::cells::{Cell, cell};
 use weir_model::columns::{COLUMNS, ColumnType};
 use weir_model::data::FieldValue;
-use weir_model::event::Metadata;
-use weir_model::{Object, OtherEvent, Position, Timestamp};
+use weir_model::envelope::{self, EnvelopeColumn, EnvelopeValue, Enveloped};
+use weir_model::{Object, OtherEvent};
 
 use crate::schema::plain_type;
 
@@ -26,63 +26,20 @@ const PIECE: usize = 256 << 10;
 const ROWS: usize = 512;
 
 /// What all rows have, whatever their type.
-struct EnvelopeCells<'a> {
+struct RowHead<'a> {
     record: &'a Record,
-    event_type: &'a str,
+    enveloped: Enveloped<'a>,
     is_other: bool,
-    event_id: &'a str,
-    schema_version: &'a str,
-    timestamp: Timestamp,
-    recorded_at: Option<Timestamp>,
-    producer: &'a str,
-    tenant: &'a str,
-    aggregate_type: &'a str,
-    aggregate_id: &'a str,
-    version: Option<i64>,
-    position: Option<Position>,
-    metadata: &'a Metadata,
     extra: Cow<'a, str>,
 }
 
-impl<'a> EnvelopeCells<'a> {
+impl<'a> RowHead<'a> {
     fn of(Located { record, event }: &'a Located, extra: Cow<'a, str>) -> Self {
-        Self {
-            record,
-            event_type: event.event_type.as_str(),
-            is_other: false,
-            event_id: event.event_id.as_str(),
-            schema_version: &event.schema_version,
-            timestamp: event.timestamp,
-            recorded_at: event.recorded_at,
-            producer: &event.source,
-            tenant: event.tenant.as_str(),
-            aggregate_type: event.stream.aggregate_type().as_str(),
-            aggregate_id: event.stream.aggregate_id(),
-            version: event.version,
-            position: event.position,
-            metadata: &event.metadata,
-            extra,
-        }
+        Self { record, enveloped: event.enveloped(), is_other: false, extra }
     }
 
     fn of_other(Located { record, event }: &'a Located<OtherEvent>) -> Self {
-        Self {
-            record,
-            event_type: &event.event_type,
-            is_other: true,
-            event_id: event.event_id.as_str(),
-            schema_version: &event.schema_version,
-            timestamp: event.timestamp,
-            recorded_at: event.recorded_at,
-            producer: &event.source,
-            tenant: event.tenant.as_str(),
-            aggregate_type: &event.aggregate_type,
-            aggregate_id: &event.aggregate_id,
-            version: event.version,
-            position: event.position,
-            metadata: &event.metadata,
-            extra: Cow::Borrowed("{}"),
-        }
+        Self { record, enveloped: event.enveloped(), is_other: true, extra: Cow::Borrowed("{}") }
     }
 }
 
@@ -120,13 +77,10 @@ struct Column {
 
 /// Where the values of a column come from.
 enum Source {
-    Text(for<'e> fn(&'e EnvelopeCells<'_>) -> &'e str),
-    TextOrNull(for<'e> fn(&'e EnvelopeCells<'_>) -> Option<&'e str>),
-    Flag(fn(&EnvelopeCells<'_>) -> bool),
-    Integer(fn(&EnvelopeCells<'_>) -> i64),
-    IntegerOrNull(fn(&EnvelopeCells<'_>) -> Option<i64>),
-    Time(fn(&EnvelopeCells<'_>) -> Timestamp),
-    TimeOrNull(fn(&EnvelopeCells<'_>) -> Option<Timestamp>),
+    Envelope(&'static EnvelopeColumn),
+    Text(for<'e> fn(&'e RowHead<'_>) -> &'e str),
+    Flag(fn(&RowHead<'_>) -> bool),
+    Integer(fn(&RowHead<'_>) -> i64),
     /// The one of [`COLUMNS`] with this index.
     Typed(usize),
     Payload,
@@ -135,53 +89,36 @@ enum Source {
 impl Source {
     fn data_type(&self) -> String {
         match self {
+            Self::Envelope(column) => plain_type(column.column_type, column.is_optional),
             Self::Text(_) | Self::Payload => plain_type(ColumnType::Text, false),
-            Self::TextOrNull(_) => plain_type(ColumnType::Text, true),
             Self::Flag(_) => plain_type(ColumnType::Boolean, false),
             Self::Integer(_) => plain_type(ColumnType::Integer, false),
-            Self::IntegerOrNull(_) => plain_type(ColumnType::Integer, true),
-            Self::Time(_) => plain_type(ColumnType::Timestamp, false),
-            Self::TimeOrNull(_) => plain_type(ColumnType::Timestamp, true),
             Self::Typed(index) => plain_type(COLUMNS[*index].column_type, true),
         }
     }
 }
 
-const ENVELOPE: [(&str, Source); 19] = [
-    ("event_type", Source::Text(|row| row.event_type)),
-    ("is_other", Source::Flag(|row| row.is_other)),
-    ("event_id", Source::Text(|row| row.event_id)),
-    ("schema_version", Source::Text(|row| row.schema_version)),
-    ("timestamp", Source::Time(|row| row.timestamp)),
-    ("recorded_at", Source::TimeOrNull(|row| row.recorded_at)),
-    ("producer", Source::Text(|row| row.producer)),
-    ("tenant", Source::Text(|row| row.tenant)),
-    ("aggregate_type", Source::Text(|row| row.aggregate_type)),
-    ("aggregate_id", Source::Text(|row| row.aggregate_id)),
-    ("aggregate_version", Source::IntegerOrNull(|row| row.version)),
-    ("position", Source::IntegerOrNull(|row| row.position.map(|position| position.0))),
-    ("causation_id", Source::TextOrNull(|row| row.metadata.causation_id.as_deref())),
-    ("correlation_id", Source::TextOrNull(|row| row.metadata.correlation_id.as_deref())),
-    ("actor_id", Source::TextOrNull(|row| row.metadata.user_id.as_deref())),
-    ("source", Source::Text(|row| &row.record.partition.source)),
-    ("topic", Source::Text(|row| &row.record.partition.topic)),
-    ("partition", Source::Integer(|row| row.record.partition.number.into())),
-    ("offset", Source::Integer(|row| row.record.offset)),
-];
-
 /// Texts of few values are sent as plain ones; the server knows how it keeps them.
 static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let envelope = envelope::COLUMNS.iter().map(|column| (column.name, Source::Envelope(column)));
+    let own = [
+        ("is_other", Source::Flag(|row| row.is_other)),
+        ("source", Source::Text(|row| &row.record.partition.source)),
+        ("topic", Source::Text(|row| &row.record.partition.topic)),
+        ("partition", Source::Integer(|row| row.record.partition.number.into())),
+        ("offset", Source::Integer(|row| row.record.offset)),
+    ];
     let typed = COLUMNS.iter().enumerate().map(|(index, column)| (column.name, Source::Typed(index)));
     let tail = [("extra", Source::Text(|row| &row.extra)), ("data", Source::Payload)];
     let column = |(name, source): (&'static str, Source)| Column { name, data_type: source.data_type(), source };
-    ENVELOPE.into_iter().chain(typed).chain(tail).map(column).collect()
+    envelope.chain(own).chain(typed).chain(tail).map(column).collect()
 });
 
 /// One block.
 pub struct Block<'a> {
     events: &'a [&'a Located],
     others: &'a [&'a Located<OtherEvent>],
-    envelopes: Vec<EnvelopeCells<'a>>,
+    envelopes: Vec<RowHead<'a>>,
     /// In the order of [`COLUMNS`].
     typed: Vec<Sparse<'a>>,
 }
@@ -204,9 +141,9 @@ impl<'a> Block<'a> {
                 true => Cow::Borrowed("{}"),
                 false => Cow::Owned(canonical::object_text(&rest)),
             };
-            envelopes.push(EnvelopeCells::of(located, extra));
+            envelopes.push(RowHead::of(located, extra));
         }
-        envelopes.extend(others.iter().map(|located| EnvelopeCells::of_other(located)));
+        envelopes.extend(others.iter().map(|located| RowHead::of_other(located)));
         Self { events, others, envelopes, typed }
     }
 
@@ -237,15 +174,17 @@ impl<'a> Block<'a> {
         }
         let rows = &self.envelopes[range.clone()];
         match column.source {
+            Source::Envelope(column) => rows.iter().for_each(|row| match (column.value)(&row.enveloped) {
+                Some(EnvelopeValue::Text(value)) => text(out, value),
+                Some(EnvelopeValue::Integer(n)) => out.put_i64_le(n),
+                Some(EnvelopeValue::Time(at)) => out.put_i64_le(at.as_millis()),
+                // Of a null, that is skipped: an empty text, or a zero.
+                None if column.column_type == ColumnType::Text => text(out, ""),
+                None => out.put_i64_le(0),
+            }),
             Source::Text(of) => rows.iter().for_each(|row| text(out, of(row))),
-            Source::TextOrNull(of) => rows.iter().for_each(|row| text(out, of(row).unwrap_or_default())),
             Source::Flag(of) => rows.iter().for_each(|row| out.put_u8(u8::from(of(row)))),
             Source::Integer(of) => rows.iter().for_each(|row| out.put_i64_le(of(row))),
-            Source::IntegerOrNull(of) => rows.iter().for_each(|row| out.put_i64_le(of(row).unwrap_or_default())),
-            Source::Time(of) => rows.iter().for_each(|row| out.put_i64_le(of(row).as_millis())),
-            Source::TimeOrNull(of) => {
-                rows.iter().for_each(|row| out.put_i64_le(of(row).map_or(0, Timestamp::as_millis)));
-            }
             Source::Typed(index) => self.write_typed(index, range, out),
             Source::Payload => self.write_payloads(range, out),
         }
@@ -255,15 +194,15 @@ impl<'a> Block<'a> {
     fn write_nulls(&self, source: &Source, out: &mut BytesMut) {
         let rows = self.envelopes.iter();
         match source {
-            Source::TextOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
-            Source::IntegerOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
-            Source::TimeOrNull(of) => out.extend(rows.map(|row| u8::from(of(row).is_none()))),
+            Source::Envelope(column) if column.is_optional => {
+                out.extend(rows.map(|row| u8::from((column.value)(&row.enveloped).is_none())));
+            }
             Source::Typed(index) => {
                 let start = out.len();
                 out.put_bytes(1, rows.len());
                 self.typed[*index].iter().for_each(|(row, _)| out[start + row] = 0);
             }
-            Source::Text(_) | Source::Flag(_) | Source::Integer(_) | Source::Time(_) | Source::Payload => {}
+            Source::Envelope(_) | Source::Text(_) | Source::Flag(_) | Source::Integer(_) | Source::Payload => {}
         }
     }
 

@@ -2,14 +2,10 @@
 
 use weir_history::schema;
 use weir_model::columns::ColumnType;
+use weir_model::envelope;
 
-/// Few values, over and over.
-const LOW_CARDINALITY: [&str; 17] = [
-    "event_type",
-    "schema_version",
-    "producer",
-    "tenant",
-    "aggregate_type",
+/// Columns of the data and of the coordinates with few values, over and over.
+const LOW_CARDINALITY: [&str; 12] = [
     "source",
     "topic",
     "registration_source",
@@ -41,7 +37,9 @@ pub(crate) fn columns() -> Vec<StoredColumn> {
 
 fn stored(name: &'static str, column_type: ColumnType, null: bool) -> StoredColumn {
     let plain = plain_type(column_type, null);
-    let data_type = if LOW_CARDINALITY.contains(&name) { format!("LowCardinality({plain})") } else { plain };
+    let of_envelope = envelope::COLUMNS.iter().any(|column| column.name == name && column.repeats);
+    let data_type =
+        if of_envelope || LOW_CARDINALITY.contains(&name) { format!("LowCardinality({plain})") } else { plain };
     StoredColumn { name, data_type }
 }
 

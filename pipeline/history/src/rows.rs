@@ -8,13 +8,15 @@ use arrow::array::{
     Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::error::ArrowError;
+use serde_json::Value;
 use weir_engine::{Located, Record};
 use weir_model::cells::{self, Cell};
 use weir_model::columns::{COLUMNS, ColumnType};
-use weir_model::event::Metadata;
-use weir_model::{Data, Event, EventId, OTHER_EVENT, Object, OtherEvent, Position, StreamId, TenantId, Timestamp};
+use weir_model::envelope::{self, EnvelopeColumn, EnvelopeValue, Enveloped};
+use weir_model::wire::{self, DecodeError};
+use weir_model::{Data, Envelope, Event, OTHER_EVENT, Object, OtherEvent, StreamId, Timestamp};
 
-use crate::schema::{arrow_schema, arrow_type};
+use crate::schema::{MONTH, arrow_schema, arrow_type};
 
 /// The events as columns, in the order given. One pass over each event's fields, straight into the builders.
 pub fn to_batch<'a>(events: impl ExactSizeIterator<Item = &'a Located>) -> Result<RecordBatch, ArrowError> {
@@ -36,11 +38,15 @@ pub fn others_to_batch<'a>(
     RecordBatch::try_new(arrow_schema(), builders.finish())
 }
 
-/// A builder for each column, in the order of the schema.
+/// A builder for each column.
 struct Builders {
-    texts: Vec<StringBuilder>,
-    times: Vec<TimestampMicrosecondBuilder>,
-    integers: Vec<Int64Builder>,
+    /// In the order of [`envelope::COLUMNS`].
+    envelope: Vec<Typed>,
+    month: StringBuilder,
+    source: StringBuilder,
+    topic: StringBuilder,
+    partition: Int64Builder,
+    offset: Int64Builder,
     typed: Vec<Typed>,
     extra: StringBuilder,
     data: StringBuilder,
@@ -81,6 +87,21 @@ impl Typed {
         }
     }
 
+    /// Takes a value of the envelope.
+    fn append_value(&mut self, value: Option<EnvelopeValue<'_>>) {
+        match (self, value) {
+            (Self::Text(builder), Some(EnvelopeValue::Text(text))) => builder.append_value(text),
+            (Self::Integer(builder), Some(EnvelopeValue::Integer(n))) => builder.append_value(n),
+            (Self::Timestamp(builder), Some(EnvelopeValue::Time(at))) => builder.append_value(at.as_millis() * 1000),
+            // Nothing, or a value of another type than the column's, which no column of the table has.
+            (Self::Text(builder), _) => builder.append_null(),
+            (Self::Integer(builder), _) => builder.append_null(),
+            (Self::Timestamp(builder), _) => builder.append_null(),
+            (Self::Double(builder), _) => builder.append_null(),
+            (Self::Boolean(builder), _) => builder.append_null(),
+        }
+    }
+
     /// Nulls up to a row.
     fn fill(&mut self, rows: usize) {
         match self {
@@ -107,16 +128,20 @@ fn time_builder(rows: usize) -> TimestampMicrosecondBuilder {
     TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC")
 }
 
-const TEXTS: usize = 13;
-const INTEGERS: usize = 4;
-
 impl Builders {
     fn new(rows: usize) -> Self {
         let text = || StringBuilder::with_capacity(rows, rows * 24);
+        let of_envelope = |column: &EnvelopeColumn| match column.column_type == ColumnType::Text {
+            true => Typed::Text(text()),
+            false => Typed::new(column.column_type, rows),
+        };
         Self {
-            texts: (0..TEXTS).map(|_| text()).collect(),
-            times: (0..2).map(|_| time_builder(rows)).collect(),
-            integers: (0..INTEGERS).map(|_| Int64Builder::with_capacity(rows)).collect(),
+            envelope: envelope::COLUMNS.iter().map(of_envelope).collect(),
+            month: text(),
+            source: text(),
+            topic: text(),
+            partition: Int64Builder::with_capacity(rows),
+            offset: Int64Builder::with_capacity(rows),
             typed: COLUMNS.iter().map(|column| Typed::new(column.column_type, rows)).collect(),
             extra: text(),
             data: StringBuilder::with_capacity(rows, rows * 256),
@@ -125,23 +150,7 @@ impl Builders {
 
     fn append(&mut self, Located { record, event }: &Located) {
         let row = self.data.len();
-        let month = event.timestamp.month();
-        let texts: [Option<&str>; TEXTS] = [
-            Some(event.event_type.as_str()),
-            Some(&month),
-            Some(event.event_id.as_str()),
-            Some(&event.schema_version),
-            Some(&event.source),
-            Some(event.tenant.as_str()),
-            Some(event.stream.aggregate_type().as_str()),
-            Some(event.stream.aggregate_id()),
-            event.metadata.causation_id.as_deref(),
-            event.metadata.correlation_id.as_deref(),
-            event.metadata.user_id.as_deref(),
-            Some(&record.partition.source),
-            Some(&record.partition.topic),
-        ];
-        self.append_envelope(texts, [Some(event.timestamp), event.recorded_at], event.version, event.position, record);
+        self.append_envelope(&event.enveloped(), record);
         let mut rest = Object::new();
         for (name, column, value) in event.data.iter() {
             match column.and_then(|(index, column)| Some((index, cells::cell(column.column_type, value)?))) {
@@ -159,73 +168,40 @@ impl Builders {
     }
 
     fn append_other(&mut self, Located { record, event }: &Located<OtherEvent>) {
-        let month = event.timestamp.month();
-        let texts: [Option<&str>; TEXTS] = [
-            Some(OTHER_EVENT),
-            Some(&month),
-            Some(event.event_id.as_str()),
-            Some(&event.schema_version),
-            Some(&event.source),
-            Some(event.tenant.as_str()),
-            Some(&event.aggregate_type),
-            Some(&event.aggregate_id),
-            event.metadata.causation_id.as_deref(),
-            event.metadata.correlation_id.as_deref(),
-            event.metadata.user_id.as_deref(),
-            Some(&record.partition.source),
-            Some(&record.partition.topic),
-        ];
-        self.append_envelope(texts, [Some(event.timestamp), event.recorded_at], event.version, event.position, record);
+        self.append_envelope(&Enveloped { event_type: OTHER_EVENT, ..event.enveloped() }, record);
         self.extra.append_value("{}");
         self.data.append_value(&*event.document);
     }
 
-    fn append_envelope(
-        &mut self,
-        texts: [Option<&str>; TEXTS],
-        times: [Option<Timestamp>; 2],
-        version: Option<i64>,
-        position: Option<Position>,
-        record: &Record,
-    ) {
-        for (builder, text) in self.texts.iter_mut().zip(texts) {
-            builder.append_option(text);
+    fn append_envelope(&mut self, row: &Enveloped<'_>, record: &Record) {
+        for (builder, column) in self.envelope.iter_mut().zip(envelope::COLUMNS) {
+            builder.append_value((column.value)(row));
         }
-        for (builder, at) in self.times.iter_mut().zip(times) {
-            builder.append_option(at.map(|at| at.as_millis() * 1000));
-        }
-        let integers: [Option<i64>; INTEGERS] =
-            [version, position.map(|p| p.0), Some(record.partition.number.into()), Some(record.offset)];
-        for (builder, n) in self.integers.iter_mut().zip(integers) {
-            builder.append_option(n);
-        }
+        self.month.append_value(row.envelope.timestamp.month());
+        self.source.append_value(&record.partition.source);
+        self.topic.append_value(&record.partition.topic);
+        self.partition.append_value(record.partition.number.into());
+        self.offset.append_value(record.offset);
     }
 
     /// The arrays in the order of [`crate::schema`].
     fn finish(mut self) -> Vec<ArrayRef> {
         let rows = self.data.len();
-        let mut texts = self.texts.iter_mut().map(|builder| -> ArrayRef { Arc::new(builder.finish()) });
-        let mut times = self.times.iter_mut().map(|builder| -> ArrayRef { Arc::new(builder.finish()) });
-        let mut integers = self.integers.iter_mut().map(|builder| -> ArrayRef { Arc::new(builder.finish()) });
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(arrow_schema().fields().len());
-        // event_type, event_month, event_id, schema_version
-        arrays.extend(texts.by_ref().take(4));
-        // timestamp, recorded_at
-        arrays.extend(times.by_ref());
-        // producer, tenant, aggregate_type, aggregate_id
-        arrays.extend(texts.by_ref().take(4));
-        // aggregate_version, position
-        arrays.extend(integers.by_ref().take(2));
-        // causation_id, correlation_id, actor_id, source, topic
-        arrays.extend(texts);
-        // partition, offset
-        arrays.extend(integers);
+        let mut arrays: Vec<ArrayRef> = self.envelope.iter_mut().map(Typed::finish).collect();
+        arrays.insert(1, Arc::new(self.month.finish()));
+        for mut texts in [self.source, self.topic] {
+            arrays.push(Arc::new(texts.finish()));
+        }
+        for mut integers in [self.partition, self.offset] {
+            arrays.push(Arc::new(integers.finish()));
+        }
         for typed in &mut self.typed {
             typed.fill(rows);
             arrays.push(typed.finish());
         }
-        arrays.push(Arc::new(self.extra.finish()));
-        arrays.push(Arc::new(self.data.finish()));
+        for mut texts in [self.extra, self.data] {
+            arrays.push(Arc::new(texts.finish()));
+        }
         arrays
     }
 }
@@ -303,21 +279,10 @@ impl BatchRows {
         self.optional_text(name, row).ok_or_else(|| broken(name, "is null"))
     }
 
-    fn optional_integer(&self, name: &str, row: usize) -> Option<i64> {
-        match self.cell(name, ColumnType::Integer, row) {
-            Some(Cell::Integer(n)) => Some(n),
-            _ => None,
-        }
-    }
-
     fn integer(&self, name: &str, row: usize) -> Result<i64, BrokenRow> {
-        self.optional_integer(name, row).ok_or_else(|| broken(name, "is null"))
-    }
-
-    fn time(&self, name: &str, row: usize) -> Result<Option<Timestamp>, BrokenRow> {
-        match self.cell(name, ColumnType::Timestamp, row) {
-            Some(Cell::Timestamp(ms)) => Timestamp::from_millis(ms).map(Some).map_err(|e| broken(name, e)),
-            _ => Ok(None),
+        match self.cell(name, ColumnType::Integer, row) {
+            Some(Cell::Integer(n)) => Ok(n),
+            _ => Err(broken(name, "is null")),
         }
     }
 
@@ -331,6 +296,36 @@ impl BatchRows {
         })
     }
 
+    /// The envelope, made again as a record has it.
+    fn envelope(&self, row: usize) -> Result<Envelope, BrokenRow> {
+        let mut record = Object::new();
+        for column in envelope::COLUMNS {
+            let value = match self.cell(column.name, column.column_type, row) {
+                Some(Cell::Text(text)) => Value::String(text),
+                Some(Cell::Integer(n)) => Value::from(n),
+                Some(Cell::Timestamp(ms)) => {
+                    Value::String(Timestamp::from_millis(ms).map_err(|e| broken(column.name, e))?.to_string())
+                }
+                Some(_) => return Err(broken(column.name, "is of another type")),
+                None if column.is_optional => continue,
+                None => return Err(broken(column.name, "is null")),
+            };
+            match column.wire.split_once('/') {
+                None => record.insert(column.wire.to_owned(), value),
+                Some((outer, inner)) => {
+                    let within = record.entry(outer).or_insert_with(|| Value::Object(Object::new()));
+                    within.as_object_mut().and_then(|within| within.insert(inner.to_owned(), value))
+                }
+            };
+        }
+        wire::read_envelope(&record).map_err(|error| {
+            let DecodeError::Envelope(violation) = &error else { return broken("data", error) };
+            let place = violation.pointer.trim_start_matches('/');
+            let column = envelope::COLUMNS.iter().find(|column| column.wire == place);
+            broken(column.map_or(place, |column| column.name), &violation.reason)
+        })
+    }
+
     /// The event, from the row's own typed columns. The payload kept beside them must say the same.
     pub fn event(&self, row: usize) -> Result<Event, BrokenRow> {
         let event_type = self.text("event_type", row)?.parse().map_err(|e| broken("event_type", e))?;
@@ -340,28 +335,11 @@ impl BatchRows {
         let data = Data::from_object(event_type, &data);
         let aggregate_type = self.text("aggregate_type", row)?.parse().map_err(|e| broken("aggregate_type", e))?;
         let stream = StreamId::new(aggregate_type, self.text("aggregate_id", row)?);
-        let timestamp = self.time("timestamp", row)?.ok_or_else(|| broken("timestamp", "is null"))?;
-        if self.text("event_month", row)? != timestamp.month() {
-            return Err(broken("event_month", "is not the month of timestamp"));
+        let stream = stream.map_err(|e| broken("aggregate_id", e))?;
+        let event = Event { envelope: self.envelope(row)?, event_type, stream, data };
+        if self.text(MONTH, row)? != event.timestamp.month() {
+            return Err(broken(MONTH, "is not the month of timestamp"));
         }
-        let event = Event {
-            event_id: EventId::new(self.text("event_id", row)?).map_err(|e| broken("event_id", e))?,
-            event_type,
-            schema_version: self.text("schema_version", row)?.into(),
-            timestamp,
-            recorded_at: self.time("recorded_at", row)?,
-            source: self.text("producer", row)?.into(),
-            tenant: TenantId::new(self.text("tenant", row)?).map_err(|e| broken("tenant", e))?,
-            stream: stream.map_err(|e| broken("aggregate_id", e))?,
-            version: self.optional_integer("aggregate_version", row),
-            position: self.optional_integer("position", row).map(Position),
-            metadata: Metadata {
-                causation_id: self.optional_text("causation_id", row).map(Into::into),
-                correlation_id: self.optional_text("correlation_id", row).map(Into::into),
-                user_id: self.optional_text("actor_id", row).map(Into::into),
-            },
-            data,
-        };
         if event.canonical_data() != self.text("data", row)? {
             return Err(broken("data", "is not what the typed columns say"));
         }
@@ -380,27 +358,29 @@ impl BatchRows {
         let document = self.text("data", row)?;
         let event = OtherEvent::read(document.as_bytes()).map_err(|e| broken("data", e))?;
         let text = |column| self.optional_text(column, row);
-        let agrees = [
-            ("data", text("data").as_deref() == Some(&*event.document)),
-            ("event_month", text("event_month") == Some(event.timestamp.month())),
-            ("event_id", text("event_id").as_deref() == Some(event.event_id.as_str())),
-            ("schema_version", text("schema_version").as_deref() == Some(&*event.schema_version)),
-            ("timestamp", self.time("timestamp", row)? == Some(event.timestamp)),
-            ("recorded_at", self.time("recorded_at", row)? == event.recorded_at),
-            ("producer", text("producer").as_deref() == Some(&*event.source)),
-            ("tenant", text("tenant").as_deref() == Some(event.tenant.as_str())),
-            ("aggregate_type", text("aggregate_type").as_deref() == Some(&*event.aggregate_type)),
-            ("aggregate_id", text("aggregate_id").as_deref() == Some(&*event.aggregate_id)),
-            ("aggregate_version", self.optional_integer("aggregate_version", row) == event.version),
-            ("position", self.optional_integer("position", row) == event.position.map(|p| p.0)),
-            ("causation_id", text("causation_id").as_deref() == event.metadata.causation_id.as_deref()),
-            ("correlation_id", text("correlation_id").as_deref() == event.metadata.correlation_id.as_deref()),
-            ("actor_id", text("actor_id").as_deref() == event.metadata.user_id.as_deref()),
-        ];
-        match agrees.into_iter().find(|(_, agrees)| !agrees) {
-            Some((column, _)) => Err(broken(column, "is not what the record says")),
-            None => Ok(event),
+        let said = event.enveloped();
+        let differs =
+            |column: &&EnvelopeColumn| match ((column.value)(&said), self.cell(column.name, column.column_type, row)) {
+                (None, None) => false,
+                (Some(EnvelopeValue::Text(said)), Some(Cell::Text(held))) => said != held,
+                (Some(EnvelopeValue::Integer(said)), Some(Cell::Integer(held))) => said != held,
+                (Some(EnvelopeValue::Time(said)), Some(Cell::Timestamp(held))) => said.as_millis() != held,
+                _ => true,
+            };
+        // The type is not what the record says: that is what `other_event` means.
+        let differing = envelope::COLUMNS.iter().skip(1).find(differs).map(|column| column.name);
+        if let Some(column) = differing {
+            return Err(broken(column, "is not what the record says"));
         }
+        for (column, agrees) in [
+            ("data", text("data").as_deref() == Some(&*event.document)),
+            (MONTH, text(MONTH) == Some(event.timestamp.month())),
+        ] {
+            if !agrees {
+                return Err(broken(column, "is not what the record says"));
+            }
+        }
+        Ok(event)
     }
 }
 
@@ -413,7 +393,7 @@ mod tests {
     use serde_json::json;
     use weir_engine::Headers;
     use weir_engine::{Partition, Record};
-    use weir_model::{EventType, wire};
+    use weir_model::EventType;
 
     use super::*;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use deltalake_core::kernel::{DataType as DeltaType, PrimitiveType, StructField};
 use weir_model::columns::{COLUMNS, ColumnType};
+use weir_model::envelope::{self, EnvelopeColumn};
 
 /// The number of what stands in the table and how: raised when an older build could no longer read or write it rightly. It is a property
 /// of the table, [`FORMAT_PROPERTY`]; tables without it are of format 1.
@@ -14,25 +15,13 @@ pub const FORMAT: u32 = 1;
 pub const FORMAT_PROPERTY: &str = "weir.format";
 
 /// Files are laid out by type, then by the month in which things happened.
-pub const PARTITION_COLUMNS: [&str; 2] = ["event_type", "event_month"];
+pub const PARTITION_COLUMNS: [&str; 2] = ["event_type", MONTH];
 
-/// Columns before the typed ones: name, type, whether it may be null.
-const ENVELOPE: &[(&str, ColumnType, bool)] = &[
-    ("event_type", ColumnType::Text, false),
-    ("event_month", ColumnType::Text, false),
-    ("event_id", ColumnType::Text, false),
-    ("schema_version", ColumnType::Text, false),
-    ("timestamp", ColumnType::Timestamp, false),
-    ("recorded_at", ColumnType::Timestamp, true),
-    ("producer", ColumnType::Text, false),
-    ("tenant", ColumnType::Text, false),
-    ("aggregate_type", ColumnType::Text, false),
-    ("aggregate_id", ColumnType::Text, false),
-    ("aggregate_version", ColumnType::Integer, true),
-    ("position", ColumnType::Integer, true),
-    ("causation_id", ColumnType::Text, true),
-    ("correlation_id", ColumnType::Text, true),
-    ("actor_id", ColumnType::Text, true),
+/// The month of an event's time: files are laid out by it.
+pub(crate) const MONTH: &str = "event_month";
+
+/// Where a record was read: name, type, whether it may be null.
+const COORDINATES: [(&str, ColumnType, bool); 4] = [
     ("source", ColumnType::Text, false),
     ("topic", ColumnType::Text, false),
     ("partition", ColumnType::Integer, false),
@@ -48,8 +37,13 @@ pub(crate) const STATS_COLUMNS: &str = "timestamp,recorded_at,position,partition
 
 /// Every column: name, type, whether it may be null.
 pub fn columns() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
+    let envelope = |column: &EnvelopeColumn| (column.name, column.column_type, column.is_optional);
+    // The type comes first, and the month behind it: they name the directories.
+    let (first, others) = envelope::COLUMNS.split_at(1);
+    let month = (MONTH, ColumnType::Text, false);
+    let lead = first.iter().map(envelope).chain([month]).chain(others.iter().map(envelope)).chain(COORDINATES);
     let typed = COLUMNS.iter().map(|column| (column.name, column.column_type, true));
-    ENVELOPE.iter().copied().chain(typed).chain(REST.iter().copied())
+    lead.chain(typed).chain(REST.iter().copied())
 }
 
 /// How a column is held in Arrow.

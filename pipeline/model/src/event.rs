@@ -1,55 +1,37 @@
 //! An event after decoding.
 
-use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use std::ops::{Deref, DerefMut};
 
-use crate::clock::Timestamp;
 use crate::data::Data;
+use crate::envelope::{Envelope, Enveloped};
 use crate::event_type::EventType;
-use crate::ids::{EventId, Position, StreamId, TenantId};
+use crate::ids::StreamId;
 
-/// Where an event comes from and on whose behalf: the specification's EventMetadata, the tenant apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Metadata {
-    /// The event or command that caused this event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub causation_id: Option<ByteString>,
-    /// The request or session that set it off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub correlation_id: Option<ByteString>,
-    /// Who acted; not always whom the event is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<ByteString>,
-}
-
-/// A decoded event: contract checked, upcast to the newest version of its type, ids and times typed.
+/// A decoded event: contract checked, upcast to the newest version of its type, ids and times typed. Its envelope's fields are its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its own id.
-    pub event_id: EventId,
+    /// What every event has; `schema_version` is that of the contract that `data` now fulfils.
+    pub envelope: Envelope,
     /// What happened.
     pub event_type: EventType,
-    /// The version of the contract that `data` now fulfils.
-    pub schema_version: ByteString,
-    /// When it happened.
-    pub timestamp: Timestamp,
-    /// When the event store took it; absent from services that publish for themselves.
-    pub recorded_at: Option<Timestamp>,
-    /// The service that said so.
-    pub source: ByteString,
-    /// Whose event it is.
-    pub tenant: TenantId,
     /// The aggregate.
     pub stream: StreamId,
-    /// Its number in the stream, 1 for the first; absent from services that publish for themselves.
-    pub version: Option<i64>,
-    /// Its place in the event store; absent from services that publish for themselves.
-    pub position: Option<Position>,
-    /// Cause, correlation, actor.
-    pub metadata: Metadata,
     /// The payload, unknown fields included.
     pub data: Data,
+}
+
+impl Deref for Event {
+    type Target = Envelope;
+
+    fn deref(&self) -> &Envelope {
+        &self.envelope
+    }
+}
+
+impl DerefMut for Event {
+    fn deref_mut(&mut self) -> &mut Envelope {
+        &mut self.envelope
+    }
 }
 
 impl Event {
@@ -75,5 +57,16 @@ impl Event {
     #[must_use]
     pub fn canonical_data(&self) -> String {
         self.data.canonical()
+    }
+
+    /// As a row of the envelope's columns.
+    #[must_use]
+    pub fn enveloped(&self) -> Enveloped<'_> {
+        Enveloped {
+            event_type: self.event_type.as_str(),
+            aggregate_type: self.stream.aggregate_type().as_str(),
+            aggregate_id: self.stream.aggregate_id(),
+            envelope: &self.envelope,
+        }
     }
 }

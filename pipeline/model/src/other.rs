@@ -1,49 +1,41 @@
 //! Events of types that this build does not know. A platform's services invent types before weir learns of them: such a record
 //! is no mistake, so it is kept whole, in history alone, and means nothing to anyone else here.
 
+use std::ops::Deref;
+
 use bytestring::ByteString;
 use serde_json::Value;
 
 use crate::canonical;
-use crate::clock::Timestamp;
-use crate::event::Metadata;
+use crate::envelope::{Envelope, Enveloped};
 use crate::event_type::EventType;
-use crate::ids::{EventId, Position, TenantId};
-use crate::wire::envelope::Envelope;
 use crate::wire::error::{DecodeError, broken, cleaned};
+use crate::wire::record_fields::RecordFields;
 
 /// What stands in history where a known event has its type.
 pub const OTHER_EVENT: &str = "other_event";
 
-/// An envelope like any other's around data without a contract.
+/// An envelope like any other's around data without a contract; `schema_version` is one that only its producer knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherEvent {
-    /// Its own id.
-    pub event_id: EventId,
+    /// What every event has.
+    pub envelope: Envelope,
     /// What its producer calls it.
     pub event_type: ByteString,
-    /// The version of a contract that only its producer knows.
-    pub schema_version: ByteString,
-    /// When it happened.
-    pub timestamp: Timestamp,
-    /// When an event store took it.
-    pub recorded_at: Option<Timestamp>,
-    /// The service that said so.
-    pub source: ByteString,
-    /// Whose event it is.
-    pub tenant: TenantId,
     /// The kind of thing that it is about; empty if its producer does not say.
     pub aggregate_type: ByteString,
     /// The thing; empty if its producer does not say.
     pub aggregate_id: ByteString,
-    /// Its number in the stream.
-    pub version: Option<i64>,
-    /// Its place in an event store.
-    pub position: Option<Position>,
-    /// Cause, correlation, actor.
-    pub metadata: Metadata,
     /// The whole record, canonical (RFC 8785).
     pub document: ByteString,
+}
+
+impl Deref for OtherEvent {
+    type Target = Envelope;
+
+    fn deref(&self) -> &Envelope {
+        &self.envelope
+    }
 }
 
 impl OtherEvent {
@@ -64,30 +56,28 @@ impl OtherEvent {
         }
         let document = ByteString::from(canonical::text(&value));
         let Value::Object(fields) = value else { return Err(broken("", "is no JSON object")) };
-        let envelope = Envelope { fields: &fields };
-        let event_type = cleaned("/eventType", envelope.required("eventType")?)?;
-        let (metadata, tenant) = envelope.metadata()?;
-        let named = |field: &str| match envelope.optional(field)? {
+        let record = RecordFields { fields: &fields };
+        let event_type = cleaned("/eventType", record.required("eventType")?)?;
+        let named = |field: &str| match record.optional(field)? {
             Some(text) => cleaned(&format!("/{field}"), text),
             None => Ok(ByteString::new()),
         };
-        let event_id = envelope.required("eventId")?.to_owned();
-        let missing = || broken("/timestamp", "is missing");
-        Ok(Self {
-            event_id: EventId::new(event_id).map_err(|e| broken("/eventId", e.to_string()))?,
-            schema_version: cleaned("/version", &envelope.version()?)?,
-            timestamp: envelope.time("timestamp")?.ok_or_else(missing)?,
-            recorded_at: envelope.time("recordedAt")?,
-            source: cleaned("/source", envelope.required("source")?)?,
-            aggregate_type: named("aggregateType")?,
-            aggregate_id: named("aggregateId")?,
-            version: envelope.positive("aggregateVersion")?,
-            position: envelope.positive("position")?.map(Position),
-            event_type,
-            tenant,
-            metadata,
-            document,
-        })
+        let (envelope, (aggregate_type, aggregate_id)) = record.envelope(
+            || cleaned("/version", &record.version()?),
+            || Ok((named("aggregateType")?, named("aggregateId")?)),
+        )?;
+        Ok(Self { envelope, event_type, aggregate_type, aggregate_id, document })
+    }
+
+    /// As a row of the envelope's columns, under its own type's name.
+    #[must_use]
+    pub fn enveloped(&self) -> Enveloped<'_> {
+        Enveloped {
+            event_type: &self.event_type,
+            aggregate_type: &self.aggregate_type,
+            aggregate_id: &self.aggregate_id,
+            envelope: &self.envelope,
+        }
     }
 }
 

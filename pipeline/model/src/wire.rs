@@ -1,6 +1,8 @@
 //! The wire form: the specification's IntegrationEvent as JSON, with five headers. Other services publish it too, so
 //! decoding takes any bytes, never panics, and says what is wrong.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Serialize;
@@ -10,20 +12,21 @@ use serde_json::value::RawValue;
 use crate::clock::Timestamp;
 use crate::contract::{self, Violation};
 use crate::data::Data;
-use crate::event::{Event, Metadata};
+use crate::envelope::{self, Envelope, EnvelopeColumn, EnvelopeValue, Enveloped, Metadata};
+use crate::event::Event;
 use crate::event_type::EventType;
-use crate::ids::{EventId, Position, StreamId};
+use crate::ids::{Position, StreamId};
 use crate::other::OtherEvent;
 use crate::{Object, canonical};
 
-pub(crate) mod envelope;
 pub(crate) mod error;
 mod fast;
+pub(crate) mod record_fields;
 
 pub use error::DecodeError;
 
-use envelope::Envelope;
 use error::{broken, cleaned};
+use record_fields::RecordFields;
 
 /// An event on its way out; the data goes through as the text it is.
 #[derive(Debug, Serialize)]
@@ -96,6 +99,15 @@ pub enum Decoded {
     Other(OtherEvent),
 }
 
+impl Decoded {
+    fn enveloped(&self) -> Enveloped<'_> {
+        match self {
+            Self::Event(event) => event.enveloped(),
+            Self::Other(event) => event.enveloped(),
+        }
+    }
+}
+
 /// [`decode`], and what a lane that keeps everything keeps besides.
 pub fn decode_any(payload: &Bytes) -> Result<Decoded, DecodeError> {
     match decode(payload) {
@@ -116,12 +128,12 @@ pub fn decode_slowly(bytes: &[u8]) -> Result<Event, DecodeError> {
         return Err(DecodeError::Envelope(Violation::new("", "is no JSON object")));
     };
     let data = envelope.remove("data");
-    read_event(&Envelope { fields: &envelope }, data)
+    read_event(&RecordFields { fields: &envelope }, data)
 }
 
-fn read_event(envelope: &Envelope<'_>, data: Option<Value>) -> Result<Event, DecodeError> {
-    let event_type: EventType = envelope.required("eventType")?.parse().map_err(DecodeError::UnknownType)?;
-    let version = envelope.version()?;
+fn read_event(record: &RecordFields<'_>, data: Option<Value>) -> Result<Event, DecodeError> {
+    let event_type: EventType = record.required("eventType")?.parse().map_err(DecodeError::UnknownType)?;
+    let version = record.version()?;
     let data = match data {
         Some(Value::Object(data)) => data,
         Some(_) => return Err(broken("/data", "is no JSON object")),
@@ -129,35 +141,28 @@ fn read_event(envelope: &Envelope<'_>, data: Option<Value>) -> Result<Event, Dec
     };
     let contracts = contract::standard().map_err(|e| broken("", e.to_string()))?;
     let accepted = contracts.accept(event_type, &version, data).map_err(DecodeError::Contract)?;
-    let metadata = envelope.metadata()?;
-    Ok(Event {
-        event_id: EventId::new(envelope.required("eventId")?.to_owned())
-            .map_err(|e| broken("/eventId", e.to_string()))?,
-        event_type,
-        schema_version: accepted.version.into(),
-        timestamp: envelope.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?,
-        recorded_at: envelope.time("recordedAt")?,
-        source: cleaned("/source", envelope.required("source")?)?,
-        tenant: metadata.1,
-        stream: stream(envelope, event_type, &accepted.data)?,
-        version: envelope.positive("aggregateVersion")?,
-        position: envelope.positive("position")?.map(Position),
-        metadata: metadata.0,
-        data: Data::from_object(event_type, &accepted.data),
-    })
+    let (envelope, stream) =
+        record.envelope(|| Ok(accepted.version.into()), || stream(record, event_type, &accepted.data))?;
+    Ok(Event { envelope, event_type, stream, data: Data::from_object(event_type, &accepted.data) })
+}
+
+/// The envelope alone, of a record as a tree: how stores that keep it in columns make it again.
+pub fn read_envelope(record: &Object) -> Result<Envelope, DecodeError> {
+    let record = RecordFields { fields: record };
+    record.envelope(|| cleaned("/version", &record.version()?), || Ok(())).map(|(envelope, ())| envelope)
 }
 
 /// The aggregate: named, or by the type's id field.
-fn stream(envelope: &Envelope<'_>, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
+fn stream(record: &RecordFields<'_>, event_type: EventType, data: &Object) -> Result<StreamId, DecodeError> {
     let aggregate_type = event_type.aggregate_type();
-    if let Some(named) = envelope.optional("aggregateType")?
+    if let Some(named) = record.optional("aggregateType")?
         && named != aggregate_type.as_str()
     {
         let reason = format!("is `{named}`, but {event_type} is about a {aggregate_type}");
         return Err(broken("/aggregateType", reason));
     }
     let by_field = data.get(aggregate_type.id_field()).and_then(Value::as_str);
-    let id = match envelope.optional("aggregateId")? {
+    let id = match record.optional("aggregateId")? {
         Some(named) => named,
         None => by_field.ok_or_else(|| broken("/aggregateId", "is missing"))?,
     };
@@ -170,30 +175,26 @@ pub fn check_headers<'a>(
     event: &Decoded,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<(), DecodeError> {
-    let (event_type, source, at, metadata) = match event {
-        Decoded::Event(event) => (event.event_type.as_str(), &event.source, event.timestamp, &event.metadata),
-        Decoded::Other(event) => (&*event.event_type, &event.source, event.timestamp, &event.metadata),
-    };
+    let row = event.enveloped();
     for (name, value) in headers {
+        let Some(column) = envelope::COLUMNS.iter().find(|column| column.header == Some(name)) else { continue };
         let said = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
-        // The specification writes an empty one where there is none.
-        let correlation = metadata.correlation_id.as_deref().unwrap_or_default();
-        let (name, agrees) = match name {
-            "eventType" => ("eventType", value == event_type.as_bytes()),
-            "source" => ("source", value == source.as_bytes()),
-            "timestamp" => ("timestamp", said() == Some(at)),
-            "correlationId" => ("correlationId", value.is_empty() || value == correlation.as_bytes()),
-            _ => continue,
+        let agrees = match (column.value)(&row) {
+            // The specification writes an empty one where there is none.
+            _ if column.is_optional && value.is_empty() => true,
+            Some(EnvelopeValue::Text(text)) => value == text.as_bytes(),
+            Some(EnvelopeValue::Time(at)) => said() == Some(at),
+            Some(EnvelopeValue::Integer(_)) | None => false,
         };
         if !agrees {
-            let body = match name {
-                "eventType" => event_type.to_owned(),
-                "source" => source.to_string(),
-                "timestamp" => at.to_string(),
-                _ => correlation.to_owned(),
+            let body = match (column.value)(&row) {
+                Some(EnvelopeValue::Text(text)) => text.to_owned(),
+                Some(EnvelopeValue::Time(at)) => at.to_string(),
+                Some(EnvelopeValue::Integer(n)) => n.to_string(),
+                None => String::new(),
             };
             let header = String::from_utf8_lossy(value).chars().take(100).collect();
-            return Err(DecodeError::Header { name, header, body });
+            return Err(DecodeError::Header { name: column.field(), header, body });
         }
     }
     Ok(())
@@ -203,41 +204,30 @@ pub fn check_headers<'a>(
 /// hashed by `weir verify`.
 #[must_use]
 pub fn canonical_document(event: &Event) -> String {
-    let mut out = Document { text: String::with_capacity(1024) };
-    out.put("aggregateId", Some(event.stream.aggregate_id()));
-    out.put("aggregateType", Some(event.stream.aggregate_type().as_str()));
-    out.put_json("aggregateVersion", event.version);
-    out.put("causationId", event.metadata.causation_id.as_deref());
-    out.put("correlationId", event.metadata.correlation_id.as_deref());
-    out.put_json("data", Some(event.canonical_data()));
-    out.put("eventId", Some(event.event_id.as_str()));
-    out.put("eventType", Some(event.event_type.as_str()));
-    out.put_json("position", event.position);
-    out.put("recordedAt", event.recorded_at.map(|t| t.to_string()).as_deref());
-    out.put("source", Some(&event.source));
-    out.put("tenantId", Some(event.tenant.as_str()));
-    out.put("timestamp", Some(&event.timestamp.to_string()));
-    out.put("userId", event.metadata.user_id.as_deref());
-    out.put("version", Some(&event.schema_version));
-    out.text.push('}');
-    out.text
-}
-
-struct Document {
-    text: String,
-}
-
-impl Document {
-    fn put_json(&mut self, name: &str, value: Option<impl std::fmt::Display>) {
-        if let Some(value) = value {
-            let opening = if self.text.is_empty() { '{' } else { ',' };
-            self.text.push_str(&format!("{opening}\"{name}\":{value}"));
-        }
+    /// Columns by the name of their field; without one, the data.
+    static ORDER: LazyLock<Vec<(&str, Option<&EnvelopeColumn>)>> = LazyLock::new(|| {
+        let mut fields: Vec<_> = envelope::COLUMNS.iter().map(|column| (column.field(), Some(column))).collect();
+        fields.push(("data", None));
+        fields.sort_unstable_by_key(|(field, _)| *field);
+        fields
+    });
+    let row = event.enveloped();
+    let mut out = String::with_capacity(1024);
+    for (field, column) in ORDER.iter() {
+        let value = match column {
+            None => event.canonical_data(),
+            Some(column) => match (column.value)(&row) {
+                Some(EnvelopeValue::Text(text)) => canonical::string(text),
+                Some(EnvelopeValue::Time(at)) => canonical::string(&at.to_string()),
+                Some(EnvelopeValue::Integer(n)) => n.to_string(),
+                None => continue,
+            },
+        };
+        let opening = if out.is_empty() { '{' } else { ',' };
+        out.push_str(&format!("{opening}\"{field}\":{value}"));
     }
-
-    fn put(&mut self, name: &str, value: Option<&str>) {
-        self.put_json(name, value.map(canonical::string));
-    }
+    out.push('}');
+    out
 }
 
 pub mod samples;
@@ -292,7 +282,7 @@ mod tests {
         })
         .expect("encodes");
         let event = decode(&bytes.into()).expect("decodes");
-        assert_eq!((event.metadata, event.tenant.as_str()), (metadata, "acme"));
+        assert_eq!((&event.metadata, event.tenant.as_str()), (&metadata, "acme"));
         assert_eq!((event.version, event.position, event.recorded_at), (Some(2), Some(Position(7)), Some(at)));
     }
 

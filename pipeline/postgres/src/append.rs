@@ -3,7 +3,7 @@
 use jiff::Timestamp as JiffTimestamp;
 use tokio_postgres::Client;
 use uuid::Uuid;
-use weir_model::event::Metadata;
+use weir_model::Metadata;
 use weir_model::{EventType, Position, StreamId, TenantId, Timestamp};
 
 use crate::error::{DbError, During, ErrorKind};

@@ -7,10 +7,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tracing::Instrument as _;
 use uuid::Uuid;
+use weir_model::Metadata;
 use weir_model::contract::door::{self, DATA_MAX, Refusal, VALUES_MAX};
 use weir_model::contract::{self, ContractViolation};
 use weir_model::decide::{CommandType, NewEvent, Rejection, Rules, STATE_VERSION, stream_of};
-use weir_model::event::Metadata;
 use weir_model::{
     AggregateType, Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical,
 };

@@ -14,7 +14,7 @@ use weir_history::verify::{HistoryHashes, Placed, Relocate, add_record, left_out
 use weir_model::canonical::SetHash;
 use weir_model::project::{Units, rows_of};
 use weir_model::wire::{self, Decoded};
-use weir_model::{Event, OTHER_EVENT, OtherEvent, Timestamp};
+use weir_model::{Envelope, Event, OTHER_EVENT, OtherEvent, Timestamp};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
@@ -464,7 +464,9 @@ impl Relocate for Places<'_> {
         if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
             return Placed::At(at);
         }
-        let Decoded::Event(Event { position: Some(position), .. }) = event else { return Placed::LeftOut };
+        let Decoded::Event(Event { envelope: Envelope { position: Some(position), .. }, .. }) = event else {
+            return Placed::LeftOut;
+        };
         Placed::At(Coordinates {
             source: self.event_store.source.to_string(),
             topic: self.event_store.topic.to_string(),

@@ -103,7 +103,7 @@ pub(crate) mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::event::Metadata;
+    use crate::envelope::{Envelope, Metadata};
     use crate::ids::{EventId, StreamId, TenantId};
     use crate::wire::samples;
 
@@ -113,20 +113,19 @@ pub(crate) mod tests {
             panic!("objects")
         };
         data.extend(changes);
-        Event {
+        let envelope = Envelope {
             event_id: EventId::new(format!("{event_type}-{id}-{version}")).expect("id"),
-            event_type,
             schema_version: "1.0.0".into(),
             timestamp: Timestamp::from_millis(1_700_000_000_000 + version).expect("time"),
             recorded_at: None,
             source: "test".into(),
             tenant: TenantId::default(),
-            stream: StreamId::new(event_type.aggregate_type(), id).expect("stream"),
             version: Some(version),
             position: None,
             metadata: Metadata::default(),
-            data: crate::Data::from_object(event_type, &data),
-        }
+        };
+        let stream = StreamId::new(event_type.aggregate_type(), id).expect("stream");
+        Event { envelope, event_type, stream, data: crate::Data::from_object(event_type, &data) }
     }
 
     fn learners_event() -> impl Strategy<Value = Event> {

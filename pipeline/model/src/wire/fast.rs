@@ -18,7 +18,8 @@ use crate::columns::NO_COLUMN;
 use crate::contract;
 use crate::contract::shape::{Check, RULED, Shape};
 use crate::data::{Data, Field, FieldData, Piece, place_of};
-use crate::event::{Event, Metadata};
+use crate::envelope::{Envelope, Metadata};
+use crate::event::Event;
 use crate::event_type::EventType;
 use crate::ids::{EventId, Position, StreamId, TenantId};
 
@@ -150,9 +151,8 @@ impl EventVisitor<'_> {
         };
         let source = fields.source?;
         clean("", source).ok()?;
-        Some(Event {
+        let envelope = Envelope {
             event_id: EventId::new(self.shared(fields.event_id?)).ok()?,
-            event_type,
             schema_version: version.clone(),
             timestamp: fields.timestamp?.parse().ok()?,
             recorded_at: fields.recorded_at.map(str::parse).transpose().ok()?,
@@ -164,7 +164,6 @@ impl EventVisitor<'_> {
                 }
                 None => TenantId::default(),
             },
-            stream: StreamId::new(aggregate_type, id).ok()?,
             version: positive(fields.aggregate_version)?,
             position: positive(fields.position)?.map(Position),
             metadata: Metadata {
@@ -172,8 +171,8 @@ impl EventVisitor<'_> {
                 correlation_id: tag("", tags.correlation_id)?,
                 user_id: tag("", tags.user_id)?,
             },
-            data,
-        })
+        };
+        Some(Event { envelope, event_type, stream: StreamId::new(aggregate_type, id).ok()?, data })
     }
 
     /// A piece of the payload, without a copy.

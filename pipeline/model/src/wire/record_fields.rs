@@ -1,19 +1,41 @@
 //! The envelope of a record as a tree: what every way of reading it asks for, in the same words.
 
+use bytestring::ByteString;
 use serde_json::Value;
 
 use super::error::{DecodeError, broken, cleaned};
 use crate::Object;
 use crate::clock::Timestamp;
-use crate::event::Metadata;
-use crate::ids::TenantId;
+use crate::envelope::{Envelope, Metadata};
+use crate::ids::{EventId, Position, TenantId};
 
 /// All fields of the record but the data.
-pub(crate) struct Envelope<'a> {
+pub(crate) struct RecordFields<'a> {
     pub(crate) fields: &'a Object,
 }
 
-impl Envelope<'_> {
+impl RecordFields<'_> {
+    /// The envelope. What is read of the version, and of the aggregate, differs; both in their place among what may be wrong.
+    pub(crate) fn envelope<T>(
+        &self,
+        schema_version: impl FnOnce() -> Result<ByteString, DecodeError>,
+        aggregate: impl FnOnce() -> Result<T, DecodeError>,
+    ) -> Result<(Envelope, T), DecodeError> {
+        let (metadata, tenant) = self.metadata()?;
+        let event_id = EventId::new(self.required("eventId")?.to_owned());
+        let event_id = event_id.map_err(|e| broken("/eventId", e.to_string()))?;
+        let schema_version = schema_version()?;
+        let timestamp = self.time("timestamp")?.ok_or_else(|| broken("/timestamp", "is missing"))?;
+        let recorded_at = self.time("recordedAt")?;
+        let source = cleaned("/source", self.required("source")?)?;
+        let aggregate = aggregate()?;
+        let version = self.positive("aggregateVersion")?;
+        let position = self.positive("position")?.map(Position);
+        let envelope =
+            Envelope { event_id, schema_version, timestamp, recorded_at, source, tenant, version, position, metadata };
+        Ok((envelope, aggregate))
+    }
+
     pub(crate) fn optional(&self, field: &str) -> Result<Option<&str>, DecodeError> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
@@ -36,12 +58,12 @@ impl Envelope<'_> {
         }
     }
 
-    pub(crate) fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
+    fn time(&self, field: &str) -> Result<Option<Timestamp>, DecodeError> {
         let text = self.optional(field)?;
         text.map(|t| t.parse().map_err(|e| broken(format!("/{field}"), format!("{e}")))).transpose()
     }
 
-    pub(crate) fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
+    fn positive(&self, field: &str) -> Result<Option<i64>, DecodeError> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_i64() {
@@ -51,7 +73,7 @@ impl Envelope<'_> {
         }
     }
 
-    pub(crate) fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
+    fn metadata(&self) -> Result<(Metadata, TenantId), DecodeError> {
         let fields = match self.fields.get("metadata") {
             None | Some(Value::Null) => return Ok((Metadata::default(), TenantId::default())),
             Some(Value::Object(fields)) => fields,
