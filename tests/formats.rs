@@ -63,3 +63,18 @@ async fn each_store_of_a_newer_build_is_refused() {
     fs::write(weir.path().join("weir-data.json"), r#"{"format": 2}"#).unwrap();
     refused(&weir, &["status"]);
 }
+
+/// A new column of the envelope is a line of its table, and a migration here; ClickHouse's columns are held against it when the lane starts.
+#[tokio::test]
+async fn each_column_of_the_envelope_has_its_place_in_the_event_store() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let sql = "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'events'";
+    let rows = weir.owner().await.query(sql, &[]).await.unwrap();
+    let columns: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    for column in weir_model::envelope::COLUMNS {
+        let place = column.postgres.split('.').next().unwrap();
+        assert!(columns.iter().any(|name| name == place), "{} should be in {place}: {columns:?}", column.name);
+    }
+    up.terminate();
+}

@@ -186,6 +186,7 @@ pub(crate) async fn merge(mut client: Client, batches: &[Rows]) {
     }
     client
         .batch_execute("ALTER TABLE new_learner_progress_read_model ALTER learning_paths DROP NOT NULL, ALTER assessments_taken DROP NOT NULL, \
+         ALTER assessments_passed DROP NOT NULL, \
          DROP average_score_percent")
         .await
         .unwrap();

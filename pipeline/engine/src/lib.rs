@@ -13,6 +13,7 @@ mod run;
 mod sink;
 mod source;
 mod status;
+mod step;
 
 pub use batch::{Batch, BatchLimits, DeadRecord, Located};
 pub use error::{BoxError, SinkError, SourceError};

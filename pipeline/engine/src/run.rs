@@ -15,6 +15,7 @@ use crate::retry::{Backoff, chain};
 use crate::sink::Sink;
 use crate::source::{Source, SourceEvent, Started};
 use crate::status::{LanePhase, StatusBoard};
+use crate::step::{self, Facts, Step};
 
 /// How long an idle lane waits before it looks after parked keys and its lag.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -113,24 +114,28 @@ enum Next {
 impl Runner<'_> {
     async fn run(&mut self) -> Result<(), BoxError> {
         let mut looked_after = Instant::now();
-        while !self.stop.is_cancelled() {
+        loop {
             if !self.refused.is_empty() && self.refused_at.elapsed() >= REFUSED_WAIT {
                 self.refused_at = Instant::now();
                 let again = self.refused.keys().filter(|partition| !self.unclaimed.contains(partition));
                 let again: Vec<_> = again.cloned().collect();
                 self.unclaimed.extend(again);
             }
-            // A batch that is due is committed before anything more is read, so that a retry repeats the same batch.
-            // After a claim that failed the source is heard, which may have taken the partitions away again.
-            let claims = !self.unclaimed.is_empty() && !std::mem::take(&mut self.claim_failed);
-            let mut done = if claims {
-                let claimed = self.claim().await;
-                self.claim_failed = claimed.is_err();
-                claimed
-            } else if self.batch.is_due(&self.lane.limits) {
-                self.commit().await
-            } else {
-                self.read().await
+            let facts = Facts {
+                is_stopping: self.stop.is_cancelled(),
+                has_unclaimed: !self.unclaimed.is_empty(),
+                claim_just_failed: std::mem::take(&mut self.claim_failed),
+                batch_is_due: self.batch.is_due(&self.lane.limits),
+            };
+            let mut done = match step::next(facts) {
+                Step::Drain => break,
+                Step::Claim => {
+                    let claimed = self.claim().await;
+                    self.claim_failed = claimed.is_err();
+                    claimed
+                }
+                Step::Commit => self.commit().await,
+                Step::Read => self.read().await,
             };
             if done.is_ok() && looked_after.elapsed() >= IDLE_WAIT_MAX {
                 looked_after = Instant::now();
