@@ -229,7 +229,8 @@ fn each_failpoint_has_its_test() {
     let mut hit = BTreeSet::new();
     let files = [
         "postgres/src/group_commit.rs",
-        "postgres/src/projection.rs",
+        "postgres/src/owner.rs",
+        "postgres/src/projection_sink.rs",
         "postgres/src/rebuild.rs",
         "history/src/sink.rs",
         "clickhouse/src/sink.rs",
