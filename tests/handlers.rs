@@ -24,8 +24,8 @@ async fn a_lane_of_ones_own_applies_each_event_once_over_crashes() {
     let status = up.status();
     let parts = status["parts"].as_array().unwrap();
     assert!(parts.iter().any(|part| part["part"] == "congratulations" && part["state"] == "running"), "{status}");
-    up.terminate();
     assert_eq!(congratulations(&weir).await, (passed, passed));
+    up.terminate();
     let verified = weir.run(&["verify"]);
     let words = String::from_utf8_lossy(&verified.stderr).into_owned();
     assert!(verified.status.success() && words.contains("congratulations below"), "{words}");

@@ -26,11 +26,11 @@ const NOT_SET: [(&str, &str); 18] = [
     ("kafka.topics.*.cleanup", "compared with the brokers by `weir topics diff`, as all of a topic's settings"),
     ("kafka.topics.*.min_in_sync", "compared with the brokers by `weir topics diff`, as all of a topic's settings"),
     ("kafka.topics.*.replication", "three brokers: kafka/rounds.rs runs with the default"),
+    ("kafka.topics.*.retention_ms", "the brokers' own clock; kafka/topics.rs trims by hand"),
     ("postgres.connections_max", "the pool's own size"),
     ("postgres.statement_timeout_ms", "Postgres' own setting of each session"),
     ("publisher.transaction_timeout_ms", "the brokers' own limit"),
     ("publisher.transactional_id", "the publishers of kafka/faults.rs fence each other by its default"),
-    ("lanes.*.poll_records_max", "a bound of one read; what is read is the same"),
 ];
 
 /// Lanes, topics and jobs have the same settings each; what one shows holds for all.

@@ -1,17 +1,19 @@
 //! A lane of a program's own on topics, in two processes that share its partitions.
 
+use weir_tests::weir::try_connect;
+
 use super::{Stream, until};
 
 #[tokio::test]
 async fn two_processes_of_ones_own_share_a_lane() {
     let mut stream = Stream::new("kafka::own");
     stream.import();
-    let mut publisher = stream.weir.start(&["publish"]);
-    stream.published().await;
     stream.weir =
         std::mem::take(&mut stream.weir).program("weir-own-lane").with("lanes.congratulations.records_max=100");
+    let mut publisher = stream.weir.start(&["publish"]);
     let run = || stream.weir.start(&["run", "congratulations"]);
     let mut both = [run(), run()];
+    until(&stream.weir, 60, async || try_connect(&stream.weir.owner_url()).await.map(|_| ())).await;
     let passed: i64 = stream.facts.progress.values().map(|(_, _, _, passed)| passed).sum();
     let owner = stream.weir.owner().await;
     until(&stream.weir, 60, async || {
