@@ -13,11 +13,13 @@ async fn congratulations(weir: &Weir) -> (i64, i64) {
 async fn a_lane_of_ones_own_applies_each_event_once_over_crashes() {
     let fixture = Fixture::new(2000, seed("handlers"));
     let passed: i64 = Facts::of_input(fixture.path()).progress.values().map(|(_, _, _, passed)| passed).sum();
-    let weir = Weir::new().program("weir-own-lane").with("lanes.congratulations.records_max=50");
-    let weir = weir.with("lanes.congratulations.poll_records_max=100");
+    let weir = Weir::new().program("weir-own-lane");
+    // Small batches, so that there are some; `weir` itself knows no such settings.
+    let small =
+        ["--set", "lanes.congratulations.records_max=50", "--set", "lanes.congratulations.poll_records_max=100"];
     weir.ok(&["import", "oulad", fixture.arg()]);
     for failpoint in ["congratulations.before_commit:2", "congratulations.after_commit:3"] {
-        weir.dies_at(failpoint, &["up", "--until-caught-up"]);
+        weir.dies_at(failpoint, &[&["up", "--until-caught-up"][..], &small].concat());
     }
     let up = weir.up();
     up.lanes_caught_up(4).await;
