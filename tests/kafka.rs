@@ -182,7 +182,7 @@ async fn arrived(weir: &Weir, facts: &Facts, up: &Up<'_>) {
             return;
         }
         assert!(
-            started.elapsed() < Duration::from_secs(240),
+            started.elapsed() < Duration::from_secs(600),
             "{applied} applied, {history} in history, {rows} rows, of {}: {}\n{}",
             facts.total(),
             up.status(),
