@@ -1,12 +1,12 @@
 //! weir as a library: its whole command line, with lanes of your own beside weir's.
 //!
 //! ```no_run
+//! # use std::process::ExitCode;
 //! # use std::sync::Arc;
 //! # use weir_model::EventType;
 //! # use weir_postgres::{Handler, Handlers};
-//! # fn congratulate() -> Arc<dyn Handler> { unimplemented!() }
-//! fn main() -> std::process::ExitCode {
-//!     let handlers = Handlers::default().subscribe(EventType::AssessmentCompleted, congratulate());
+//! fn run(congratulate: Arc<dyn Handler>) -> ExitCode {
+//!     let handlers = Handlers::default().subscribe(EventType::AssessmentCompleted, congratulate);
 //!     weir::Program::default().lane(weir::OwnLane::of_handlers("congratulations", handlers)).run()
 //! }
 //! ```
