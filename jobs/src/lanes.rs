@@ -58,10 +58,7 @@ pub(crate) async fn start_lanes(
         };
         let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
         let mut sink: Box<dyn Sink> = match kind {
-            Kind::Own(own) => {
-                own.prepare(&database).await?;
-                Box::new(ProjectionSink::new(database, ledger, own.projection(), policy.clone()))
-            }
+            Kind::Own(own) => Box::new(ProjectionSink::new(database, ledger, own.projection(), policy.clone())),
             Kind::Weirs(LaneKind::ReadModels) => {
                 Box::new(ProjectionSink::new(database, ledger, ReadModelsProjection { units }, policy.clone()))
             }
@@ -79,7 +76,17 @@ pub(crate) async fn start_lanes(
         board.announce(name);
         let (board, stop) = (board.clone(), stop.clone());
         let carrying = matches!(kind, Kind::Weirs(LaneKind::ReadModels)).then(|| Runner::new(attached));
+        let (own, database) = (settings.own.clone(), attached.database.clone());
         lanes.spawn(async move {
+            // A lane whose tables cannot be made stops alone.
+            if let Err(error) = own.prepare(&lane.name, &database, &stop).await {
+                let words = chain(&error);
+                tracing::error!(lane = lane.name, error = words, "stopped");
+                board.update(&lane.name, |status| {
+                    (status.phase, status.trouble) = (LanePhase::Stopped, Some(words));
+                });
+                return Err(LaneError { lane: lane.name, source: error.into() });
+            }
             if let Some(runner) = carrying {
                 carry_over(&runner, &board, &stop).await;
             }

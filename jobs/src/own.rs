@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
+use tokio_util::sync::CancellationToken;
+use weir_engine::retry::{Backoff, chain};
+use weir_engine::{COMMANDS, LaneKind, PUBLISHER};
 use weir_model::EventType;
-use weir_postgres::{Database, During, Handlers, Projection, locks};
+use weir_postgres::{Database, DbError, During, ErrorKind, Handlers, Projection, locks};
 
 /// A lane whose rows are in Postgres.
 pub struct OwnLane {
@@ -49,14 +51,30 @@ impl OwnLane {
         self.projection.clone()
     }
 
-    /// Makes the tables; `weir_reader` may read them, as everything else.
-    pub(crate) async fn prepare(&self, database: &Database) -> Result<(), BoxError> {
-        if !self.tables.is_empty() {
-            let lock = locks::until_end(locks::OWN_TABLES);
-            let statements = format!("BEGIN; {lock}; {}; COMMIT", self.tables);
-            database.get().await?.batch_execute(&statements).await.during("making the tables of a lane")?;
+    /// Makes the tables.
+    async fn make_tables(&self, database: &Database) -> Result<(), DbError> {
+        const ACTION: &str = "making the tables of a lane";
+        let mut client = database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        transaction.batch_execute(&locks::until_end(locks::OWN_TABLES)).await.during(ACTION)?;
+        transaction.batch_execute(self.tables).await.during(ACTION)?;
+        transaction.commit().await.during(ACTION)
+    }
+
+    /// [`Self::make_tables`]; a database that is away is waited for, until told to stop.
+    async fn prepare(&self, database: &Database, stop: &CancellationToken) -> Result<(), DbError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.make_tables(database).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::warn!(lane = self.name, error = chain(&error), "waiting to make the lane's tables");
+                    if !backoff.wait(stop).await {
+                        return Ok(());
+                    }
+                }
+                done => return done,
+            }
         }
-        Ok(())
     }
 }
 
@@ -89,6 +107,19 @@ impl OwnLanes {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(OwnLane::name)
+    }
+
+    /// Makes a lane's tables, where it is one of these and has any.
+    pub(crate) async fn prepare(
+        &self,
+        name: &str,
+        database: &Database,
+        stop: &CancellationToken,
+    ) -> Result<(), DbError> {
+        match self.get(name).filter(|lane| !lane.tables.is_empty()) {
+            Some(lane) => lane.prepare(database, stop).await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&OwnLane> {

@@ -175,9 +175,12 @@ pub fn check_headers<'a>(
     event: &Decoded,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Result<(), DecodeError> {
+    /// Looked through for each header of each record.
+    static HELD: LazyLock<Vec<&EnvelopeColumn>> =
+        LazyLock::new(|| envelope::COLUMNS.iter().filter(|column| column.header.is_some()).collect());
     let row = event.enveloped();
     for (name, value) in headers {
-        let Some(column) = envelope::COLUMNS.iter().find(|column| column.header == Some(name)) else { continue };
+        let Some(column) = HELD.iter().find(|column| column.header == Some(name)) else { continue };
         let said = || std::str::from_utf8(value).ok().and_then(|text| text.parse::<Timestamp>().ok());
         let agrees = match (column.value)(&row) {
             // The specification writes an empty one where there is none.
