@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use weir_engine::{Batch, BatchLimits, Headers, Lane, Partition, Record, Sink, SinkError, StatusBoard, run_lane};
+use weir_engine::{
+    Batch, BatchLimits, Headers, Lane, Partition, Record, RecordHead, Sink, SinkError, StatusBoard, run_lane,
+};
 use weir_history::{HistorySink, HistoryTable};
 use weir_model::EventType;
 use weir_model::project::Units;
@@ -31,15 +33,9 @@ fn batch(end: i64) -> Batch {
         let event = json!({"eventId": format!("e{offset}"), "eventType": "LearningSessionStarted", "version": "1.0.0",
             "source": "s", "timestamp": "2024-01-15T10:30:00Z", "data": data});
         let payload = Bytes::from(event.to_string());
-        let record = Record {
-            partition: partition(),
-            offset,
-            key: None,
-            payload,
-            headers: Headers::default(),
-            recorded_at: None,
-        };
-        batch.push(record, None);
+        let head =
+            RecordHead { partition: partition(), offset, key: None, headers: Headers::default(), recorded_at: None };
+        batch.push(Record { head, payload }, None);
     }
     batch
 }

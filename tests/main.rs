@@ -32,3 +32,4 @@ mod readmes;
 mod settings;
 mod shape;
 mod tampering;
+mod tap;

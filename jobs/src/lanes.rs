@@ -1,5 +1,6 @@
 //! Lanes and the publisher of a process, started.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -7,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::chain;
 use weir_engine::{
-    BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, UnknownLane, run_lane,
+    BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, Tap, UnknownLane, run_lane,
 };
 use weir_history::HistorySink;
-use weir_kafka::KafkaSource;
+use weir_kafka::{KafkaOptions, KafkaSource};
 use weir_model::event_type::TOPICS;
-use weir_postgres::{AppendSignal, EventStoreSource, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
+use weir_postgres::{AppendSignal, EventStoreReader, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
 
 use crate::attached::Attached;
 use crate::own::OwnLane;
@@ -23,6 +24,14 @@ use crate::settings::Settings;
 enum Kind<'a> {
     Weirs(LaneKind),
     Own(&'a OwnLane),
+}
+
+/// What the lanes of a process read.
+enum Feed {
+    /// Each by its consumer group.
+    Topics(KafkaOptions),
+    /// All of them together.
+    EventStore(Arc<Tap<EventStoreReader>>),
 }
 
 /// There is no such lane, among weir's and the program's own.
@@ -43,18 +52,25 @@ pub(crate) async fn start_lanes(
     let policy = settings.record_policy();
     let units = settings.durations;
     let mut lanes = JoinSet::new();
+    let feed = match settings.kafka.options() {
+        Some(kafka) => Feed::Topics(kafka),
+        None => {
+            let reader = EventStoreReader::open(attached.database.clone(), signal).await?;
+            Feed::EventStore(Tap::start(reader, settings.engine.tap_limits()))
+        }
+    };
     for name in names {
         let kind = match settings.own.get(name) {
             Some(own) => Kind::Own(own),
             None => Kind::Weirs(name.parse().map_err(|error: UnknownLane| known(settings, &error))?),
         };
         let lane = settings.lane(name).ok_or_else(|| format!("the lane {name} has no settings"))?;
-        let mut source: Box<dyn Source> = match settings.kafka.options() {
-            Some(kafka) => {
+        let mut source: Box<dyn Source> = match &feed {
+            Feed::Topics(kafka) => {
                 let group = format!("{}-{name}", settings.kafka.group_prefix);
-                Box::new(KafkaSource::open(&kafka, name, &group, &TOPICS)?)
+                Box::new(KafkaSource::open(kafka, name, &group, &TOPICS)?)
             }
-            None => Box::new(EventStoreSource::open(attached.database.clone(), signal.clone()).await?),
+            Feed::EventStore(tap) => Box::new(tap.source(name)),
         };
         let (database, ledger) = (attached.database.clone(), Ledger::new(name, owner));
         let mut sink: Box<dyn Sink> = match kind {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use weir_api::{Front, Tls, TlsError};
-use weir_engine::{BatchLimits, LaneKind, PUBLISHER};
+use weir_engine::{BatchLimits, LaneKind, PUBLISHER, TapLimits};
 use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{GroupCommitLimits, RecordPolicy};
@@ -51,6 +51,7 @@ pub(crate) struct Settings {
     assessments: Assessments,
     pub(crate) durations: Units,
     dead_letters: DeadLetters,
+    pub(crate) engine: Engine,
     lanes: BTreeMap<String, Lane>,
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) sql: Sql,
@@ -218,6 +219,19 @@ struct DeadLetters {
     parked_max: i64,
     repeats_window_s: u64,
     mirror: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Engine {
+    buffer_bytes: usize,
+}
+
+impl Engine {
+    /// Of the reader that lanes of one process share.
+    pub(crate) fn tap_limits(&self) -> TapLimits {
+        TapLimits { buffer_bytes: self.buffer_bytes, stalled_after: Duration::from_secs(1) }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

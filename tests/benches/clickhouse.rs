@@ -144,7 +144,7 @@ fn millis(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<Millis> {
 }
 
 impl EventRow {
-    fn of(Located { record, event }: &Located) -> Self {
+    fn of(Located { record, event, .. }: &Located) -> Self {
         let (cells, rest) = split(&event.data);
         let mut cells = cells.into_iter();
         let id = |id: &Option<_>| id.as_ref().map(ToString::to_string);
@@ -213,7 +213,7 @@ impl EventRow {
             quality_metrics: text(&mut cells),
             data_timestamp: millis(&mut cells),
             extra: weir_model::canonical::object_text(&rest),
-            data: event.canonical_data(),
+            data: event.canonical_data().to_owned(),
         }
     }
 }

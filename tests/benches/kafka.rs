@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use weir_engine::{
-    Batch, BatchLimits, Claim, Lane, Located, Partition, Record, Sink, SinkError, Source, SourceEvent, StatusBoard,
-    run_lane,
+    Batch, BatchLimits, Chunk, Claim, Lane, Located, Partition, Record, Sink, SinkError, Source, SourceEvent,
+    StatusBoard, run_lane,
 };
 use weir_history::{HistoryRoot, HistorySink, HistoryTable, rows};
 use weir_kafka::{KafkaOptions, KafkaSource, PublisherOptions, TopicLog, TopicSpec, Topics, publish};
@@ -279,15 +280,15 @@ async fn decode_and_route(kafka: &Kafka, group: &str, events: i64) -> f64 {
                 source.start(&positions).await.unwrap();
             }
             SourceEvent::Records(records) => {
-                for record in records {
-                    batch.push(record, None);
-                }
+                let chunk = Arc::new(Chunk::decode(records));
+                batch.take(&chunk, chunk.all(), None);
                 if batch.len() >= 4000 {
                     count += batch.len() as i64;
                     batch.advance();
                 }
             }
             SourceEvent::Passed(_) | SourceEvent::Idle => {}
+            SourceEvent::Rows(..) | SourceEvent::Full => panic!("no lane shares this"),
             SourceEvent::Revoked(_) | SourceEvent::OutOfRange(_) => panic!("nobody else reads, and nothing is removed"),
         }
     }
@@ -329,7 +330,7 @@ impl<P: Projection> Sink for Unfenced<P> {
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.map_err(|e| SinkError::Retry(e.into()))?;
-        let events: Vec<&Located> = batch.events.iter().collect();
+        let events: Vec<&Located> = batch.events().collect();
         self.projection.apply(&transaction, &events).await?;
         transaction.commit().await.map_err(|e| SinkError::Retry(e.into()))
     }
@@ -349,7 +350,7 @@ impl Sink for UnfencedHistory {
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let mut events: Vec<&Located> = batch.events.iter().collect();
+        let mut events: Vec<&Located> = batch.events().collect();
         events.sort_by_cached_key(|l| (l.event.event_type, l.event.timestamp.month(), l.event.timestamp));
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let mut writer = RecordBatchWriter::for_table(&self.0).unwrap().with_writer_properties(properties);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use weir_engine::{BatchLimits, Lane, Located, Sink, Source, SourceEvent, StatusBoard, run_lane};
 use weir_history::{HistorySink, rows};
+use weir_model::Month;
 use weir_model::project::Units;
 use weir_model::wire;
 use weir_postgres::{
@@ -62,9 +63,10 @@ pub(crate) async fn decoded(database: &Database, events: i64) -> Vec<Located> {
     let mut all = Vec::new();
     while (all.len() as i64) < events {
         if let SourceEvent::Records(records) = source.next(2000, Duration::from_secs(1)).await.unwrap() {
-            all.extend(
-                records.into_iter().map(|record| Located { event: wire::decode(&record.payload).unwrap(), record }),
-            );
+            all.extend(records.into_iter().map(|record| {
+                let event = wire::decode(&record.payload).unwrap();
+                Located::new(record, event)
+            }));
         }
     }
     all
@@ -104,7 +106,7 @@ pub(crate) fn read_models() {
 fn files(events: &[Located]) -> Vec<RecordBatch> {
     let mut batches = Vec::new();
     for batch in events.chunks(HISTORY_BATCH) {
-        let mut parts: BTreeMap<(&str, String), Vec<&Located>> = BTreeMap::new();
+        let mut parts: BTreeMap<(&str, Month), Vec<&Located>> = BTreeMap::new();
         for located in batch {
             let key = (located.event.event_type.as_str(), located.event.timestamp.month());
             parts.entry(key).or_default().push(located);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot be set up fails, and says so")]
 #![allow(clippy::as_conversions, clippy::large_futures, reason = "figures for people")]
 
+mod all_lanes;
 mod append;
 mod clickhouse;
 mod decode;
@@ -20,7 +21,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 18] = [
+    let benches: [(&str, fn()); 19] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -29,6 +30,7 @@ fn main() {
         ("read-models", lanes::read_models),
         ("history", lanes::history),
         ("memory", memory::run),
+        ("all-lanes", all_lanes::run),
         ("verify", verify::run),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),

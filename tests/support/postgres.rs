@@ -179,6 +179,12 @@ impl Postgres {
         server
     }
 
+    /// Of its first process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -9,9 +9,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, LaneKind};
 use weir_model::Position;
-use weir_postgres::{EventStore, Ledger, inspect};
+use weir_postgres::{EventStore, inspect};
 use weir_query::History;
 
 use crate::attached::{Attached, Patience, Target, history_root};
@@ -71,17 +71,10 @@ async fn wait_for(attached: &Attached, position: i64, limit: Duration) -> Result
         None => None,
     };
     let event = event.ok_or_else(|| format!("there is no event at position {position}"))?;
-    loop {
-        let client = attached.database.get().await?;
-        let mut rows = Ledger::rows(&**client).await?;
-        rows.retain(|row| row.lane == "history");
-        if inspect::has_applied(&rows, &event) {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(format!("history does not hold position {position} yet; is `weir up` running?").into());
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+    let lane = LaneKind::History.name();
+    match inspect::wait_until_applied(&attached.database, lane, &event, deadline).await? {
+        true => Ok(()),
+        false => Err(format!("history does not hold position {position} yet; is `weir up` running?").into()),
     }
 }
 

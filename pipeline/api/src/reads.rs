@@ -1,6 +1,5 @@
 //! Reading streams, events, snapshots, and a lane's progress. A tenant sees its own; everything else does not exist.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use weir_model::{EventType, Position, StreamId};
 use weir_postgres::tokens::{Principal, Scope};
-use weir_postgres::{DbError, Ledger, Page, RecordedEvent, inspect};
+use weir_postgres::{DbError, Page, RecordedEvent, inspect};
 
 use crate::auth::{authenticate, revoked};
 use crate::{Api, Problem, body};
@@ -164,19 +163,9 @@ pub(crate) async fn wait_for_lane(
     }
     let asked = timeout_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
     let deadline = tokio::time::Instant::now() + asked.unwrap_or(WAIT_MAX).min(WAIT_MAX);
-    let mut revoked = pin!(revoked(api, principal));
-    loop {
-        let client = api.database.get().await?;
-        let mut rows = Ledger::rows(&**client).await?;
-        drop(client);
-        rows.retain(|row| row.lane == lane);
-        let reached = event.as_ref().is_none_or(|event| inspect::has_applied(&rows, event));
-        if reached || tokio::time::Instant::now() >= deadline {
-            return Ok(reached);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(25)) => {}
-            problem = revoked.as_mut() => return Err(problem),
-        }
+    let Some(event) = event else { return Ok(true) };
+    tokio::select! {
+        reached = inspect::wait_until_applied(&api.database, lane, &event, deadline) => Ok(reached?),
+        problem = revoked(api, principal) => Err(problem),
     }
 }

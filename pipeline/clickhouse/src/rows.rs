@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use integer_encoding::VarInt;
-use weir_engine::{Located, Record};
+use weir_engine::{Located, RecordHead};
 use weir_model::canonical;
 use weir_model::cells::{Cell, cell};
 use weir_model::columns::{COLUMNS, ColumnType};
@@ -27,26 +27,26 @@ const ROWS: usize = 512;
 
 /// What all rows have, whatever their type.
 struct RowHead<'a> {
-    record: &'a Record,
+    record: &'a RecordHead,
     enveloped: Enveloped<'a>,
     is_other: bool,
     extra: Cow<'a, str>,
 }
 
 impl<'a> RowHead<'a> {
-    fn of(Located { record, event }: &'a Located, extra: Cow<'a, str>) -> Self {
+    fn of(Located { record, event, .. }: &'a Located, extra: Cow<'a, str>) -> Self {
         Self { record, enveloped: event.enveloped(), is_other: false, extra }
     }
 
-    fn of_other(Located { record, event }: &'a Located<OtherEvent>) -> Self {
+    fn of_other(Located { record, event, .. }: &'a Located<OtherEvent>) -> Self {
         Self { record, enveloped: event.enveloped(), is_other: true, extra: Cow::Borrowed("{}") }
     }
 }
 
 /// What a typed column holds.
 enum CellValue<'a> {
+    /// JSON too, in its canonical form.
     Text(&'a str),
-    Json(&'a str),
     Double(f64),
     /// Milliseconds too.
     Integer(i64),
@@ -57,7 +57,6 @@ impl CellValue<'_> {
     fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Text(value) => text(out, value),
-            Self::Json(value) => text(out, &canonical::nested(value)),
             Self::Double(value) => out.put_f64_le(*value),
             Self::Integer(value) => out.put_i64_le(*value),
             Self::Boolean(value) => out.put_u8(u8::from(*value)),
@@ -131,7 +130,7 @@ impl<'a> Block<'a> {
         let mut envelopes = Vec::with_capacity(events.len() + others.len());
         for (row, located) in events.iter().enumerate() {
             let mut rest = Object::new();
-            for (name, column, value) in located.event.data.iter() {
+            for (name, column, value) in located.event.data.iter_canonical() {
                 match column.and_then(|(index, column)| Some((index, held(column.column_type, value)?))) {
                     Some((index, value)) => typed[index].push((row, value)),
                     None => drop(rest.insert(name.to_owned(), value.to_value())),
@@ -227,7 +226,7 @@ impl<'a> Block<'a> {
     fn write_payloads(&self, range: Range<usize>, out: &mut BytesMut) {
         for row in range {
             match row.checked_sub(self.events.len()) {
-                None => text(out, &self.events[row].event.canonical_data()),
+                None => text(out, self.events[row].event.canonical_data()),
                 Some(other) => text(out, &self.others[other].event.document),
             }
         }
@@ -238,7 +237,7 @@ impl<'a> Block<'a> {
 fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<CellValue<'_>> {
     match (column_type, value) {
         (ColumnType::Text, FieldValue::Text(value)) => Some(CellValue::Text(value)),
-        (ColumnType::Json, FieldValue::Nested(value)) => Some(CellValue::Json(value)),
+        (ColumnType::Json, FieldValue::Nested(value)) => Some(CellValue::Text(value)),
         (ColumnType::Text | ColumnType::Json, _) => None,
         (_, value) => match cell(column_type, value)? {
             Cell::Double(value) => Some(CellValue::Double(value)),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use weir_engine::{Located, Record};
+use weir_engine::{Located, Record, RecordHead};
 use weir_model::OtherEvent;
 use weir_postgres::dead_letters::Refused;
 
@@ -19,10 +19,19 @@ enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn record(self) -> &'a Record {
+    fn record(self) -> &'a RecordHead {
         match self {
             Self::Event(located) => &located.record,
             Self::Other(located) => &located.record,
+        }
+    }
+
+    fn whole_record(self) -> Result<Record, ClickHouseError> {
+        match self {
+            Self::Event(located) => located.whole_record().map_err(|error| {
+                ClickHouseError::new("keeping a dead letter", error.to_string(), "look at the event with `weir trace`")
+            }),
+            Self::Other(located) => Ok(located.whole_record()),
         }
     }
 
@@ -91,14 +100,14 @@ async fn alone(
         return Ok(None);
     }
     Ok(Some(Refused {
-        record: item.record().clone(),
+        record: item.whole_record()?,
         event_type: item.event_type().to_owned(),
         reason: error.to_string(),
         attempts: i32::try_from(delays.len()).unwrap_or(i32::MAX).saturating_add(1),
     }))
 }
 
-async fn holds(server: &ClickHouse, record: &Record) -> Result<bool, ClickHouseError> {
+async fn holds(server: &ClickHouse, record: &RecordHead) -> Result<bool, ClickHouseError> {
     let partition = &record.partition;
     let sql = format!(
         "SELECT 1 FROM {}.events_raw WHERE source = {} AND topic = {} AND `partition` = {} AND `offset` = {} LIMIT 1",

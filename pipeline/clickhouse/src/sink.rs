@@ -26,6 +26,9 @@ use crate::rows::Block;
 use crate::server::{ClickHouse, literal};
 use crate::sift;
 
+/// Rows of a block that is inserted at once, whenever the last one was.
+const LARGE_BLOCK: usize = 10_000;
+
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
     server: ClickHouse,
@@ -79,7 +82,7 @@ impl ClickHouseSink {
         let minutes = minutes(events, others);
         let rows = Block::of(events, others);
         failpoint::hit("clickhouse.before_insert");
-        self.throttle().await;
+        self.throttle(events.len() + others.len()).await;
         let inserted = self.server.insert(rows.pieces()).await;
         drop(rows);
         let sifted = match inserted {
@@ -139,8 +142,9 @@ impl ClickHouseSink {
         Err(self.owner.fenced())
     }
 
-    async fn throttle(&mut self) {
-        if let Some(at) = self.inserted_at {
+    /// Spares the server many small parts. A large block is what it likes, and waits for nothing.
+    async fn throttle(&mut self, rows: usize) {
+        if let Some(at) = self.inserted_at.filter(|_| rows < LARGE_BLOCK) {
             tokio::time::sleep_until(at + self.server.options.insert_interval).await;
         }
         self.inserted_at = Some(Instant::now());

@@ -1,12 +1,14 @@
-//! Records gathered for one commit, decoded once.
+//! Records gathered for one commit.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_model::wire::Decoded;
-use weir_model::{Event, EventType, OtherEvent, Position, Timestamp};
+use weir_model::{EventType, OtherEvent, Position, Timestamp};
 
+use crate::chunk::{Chunk, DeadRecord, Located, Row, SharedEvent};
 use crate::record::{Partition, Record, Span};
 
 /// When a batch is full (P8, P10).
@@ -18,24 +20,6 @@ pub struct BatchLimits {
     pub bytes_max: usize,
     /// Age of the oldest record.
     pub flush_interval: Duration,
-}
-
-/// An event and the record it came from, whose bytes a dead letter keeps.
-#[derive(Debug, Clone)]
-pub struct Located<E = Event> {
-    /// Coordinates and bytes.
-    pub record: Record,
-    /// What they mean.
-    pub event: E,
-}
-
-/// A record that no lane can apply.
-#[derive(Debug, Clone)]
-pub struct DeadRecord {
-    /// Coordinates and bytes.
-    pub record: Record,
-    /// Why.
-    pub reason: String,
 }
 
 /// What is in hand of one partition.
@@ -59,52 +43,128 @@ pub struct Reached {
     pub since: Option<Timestamp>,
 }
 
-/// What one commit makes durable.
+/// Rows of a chunk that are in a batch.
+#[derive(Debug, Clone)]
+struct Piece {
+    chunk: Arc<Chunk>,
+    /// Their places, in order.
+    places: Vec<usize>,
+}
+
+/// What one commit makes durable: spans, and the rows in them that the lane applies.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     spans: BTreeMap<Partition, Stretch>,
-    /// To apply, in order within each partition.
-    pub events: Vec<Located>,
-    /// Of unknown types: for lanes that keep everything; to all others they mean nothing.
-    pub others: Vec<Located<OtherEvent>>,
-    /// To keep as dead letters.
-    pub dead: Vec<DeadRecord>,
+    pieces: Vec<Piece>,
+    /// Rows, filtered ones apart.
+    len: usize,
+    /// Of them, those to keep as dead letters.
+    dead: usize,
     bytes: usize,
     oldest: Option<Instant>,
+    is_wanted_now: bool,
 }
 
 impl Batch {
+    /// A record as a batch of its own, without a span, if it is an event; otherwise why it is none.
+    pub fn alone(record: Record) -> Result<Self, String> {
+        let row = match Row::of(record) {
+            Row::Dead(dead) => return Err(dead.reason),
+            row @ (Row::Event(_) | Row::Other(_)) => row,
+        };
+        let chunk = Arc::new(Chunk::new(vec![row]));
+        Ok(Self { len: 1, bytes: chunk.bytes(), pieces: vec![Piece { places: vec![0], chunk }], ..Self::default() })
+    }
+
     /// Starts a span at the offset that a claim or the last commit gave.
     pub fn begin(&mut self, partition: Partition, start: i64) {
         self.spans.insert(partition, Stretch { start, end: start, ..Stretch::default() });
     }
 
-    /// Takes a record in: decodes it, or keeps it as dead. Events of types that `filter` leaves out only move the span.
+    /// [`Self::take`] for one record.
     pub fn push(&mut self, record: Record, filter: Option<&HashSet<EventType>>) {
-        let Some(stretch) = self.spans.get_mut(&record.partition) else {
-            tracing::debug!(partition = %record.partition, offset = record.offset, "a record of a partition not claimed");
-            return;
-        };
-        if record.offset < stretch.end {
-            return;
-        }
-        stretch.end = record.offset + 1;
-        stretch.newest = record.recorded_at.or(stretch.newest);
-        stretch.oldest = stretch.oldest.or(record.recorded_at);
-        self.bytes += record.payload.len();
-        self.oldest.get_or_insert_with(Instant::now);
-        let decoded = record.decode();
-        if let Ok(Decoded::Event(event)) = &decoded {
-            stretch.position = event.position.max(stretch.position);
-        }
-        match decoded {
-            Ok(Decoded::Event(event)) if filter.is_none_or(|types| types.contains(&event.event_type)) => {
-                self.events.push(Located { record, event });
+        self.take(&Arc::new(Chunk::decode(vec![record])), 0..1, filter);
+    }
+
+    /// Takes rows of a chunk in, without those of partitions not claimed, and those that it has. Events of types that `filter` leaves out
+    /// only move the span.
+    pub fn take(&mut self, chunk: &Arc<Chunk>, rows: Range<usize>, filter: Option<&HashSet<EventType>>) {
+        let mut places = Vec::with_capacity(rows.len());
+        for place in rows {
+            let Some(row) = chunk.rows().get(place) else { break };
+            let record = row.record();
+            let Some(stretch) = self.spans.get_mut(&record.partition) else {
+                tracing::debug!(partition = %record.partition, offset = record.offset, "a record of a partition not claimed");
+                continue;
+            };
+            if record.offset < stretch.end {
+                continue;
             }
-            Ok(Decoded::Other(event)) if filter.is_none() => self.others.push(Located { record, event }),
-            Ok(_) => {}
-            Err(error) => self.dead.push(DeadRecord { record, reason: error.to_string() }),
+            stretch.end = record.offset + 1;
+            stretch.newest = record.recorded_at.or(stretch.newest);
+            stretch.oldest = stretch.oldest.or(record.recorded_at);
+            self.bytes += row.bytes();
+            self.oldest.get_or_insert_with(Instant::now);
+            let is_wanted = match row {
+                Row::Event(Located { event, .. }) => {
+                    stretch.position = event.position.max(stretch.position);
+                    filter.is_none_or(|types| types.contains(&event.event_type))
+                }
+                Row::Other(_) => filter.is_none(),
+                Row::Dead(_) => {
+                    self.dead += 1;
+                    true
+                }
+            };
+            if is_wanted {
+                places.push(place);
+            }
         }
+        if !places.is_empty() {
+            self.len += places.len();
+            self.pieces.push(Piece { chunk: chunk.clone(), places });
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> + Clone {
+        self.pieces.iter().flat_map(|piece| piece.places.iter().filter_map(|place| piece.chunk.rows().get(*place)))
+    }
+
+    /// To apply, in order within each partition.
+    pub fn events(&self) -> impl Iterator<Item = &Located> + Clone {
+        self.rows().filter_map(|row| match row {
+            Row::Event(located) => Some(located),
+            Row::Other(_) | Row::Dead(_) => None,
+        })
+    }
+
+    /// [`Self::events`], each to be held on to.
+    pub fn shared_events(&self) -> impl Iterator<Item = SharedEvent> {
+        self.pieces
+            .iter()
+            .flat_map(|piece| piece.places.iter().filter_map(|place| SharedEvent::of(&piece.chunk, *place)))
+    }
+
+    /// Of unknown types: for lanes that keep everything; to all others they mean nothing.
+    pub fn others(&self) -> impl Iterator<Item = &Located<OtherEvent>> + Clone {
+        self.rows().filter_map(|row| match row {
+            Row::Other(located) => Some(located),
+            Row::Event(_) | Row::Dead(_) => None,
+        })
+    }
+
+    /// To keep as dead letters.
+    pub fn dead(&self) -> impl Iterator<Item = &DeadRecord> + Clone {
+        self.rows().filter_map(|row| match row {
+            Row::Dead(dead) => Some(dead),
+            Row::Event(_) | Row::Other(_) => None,
+        })
+    }
+
+    /// How many of [`Self::dead`] there are.
+    #[must_use]
+    pub fn dead_len(&self) -> usize {
+        self.dead
     }
 
     /// Moves a span beyond offsets that hold no record.
@@ -152,13 +212,21 @@ impl Batch {
     /// Records taken in, filtered ones apart.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len() + self.others.len() + self.dead.len()
+        self.len
+    }
+
+    /// Whatever its limits say, it is to be committed next, if there is anything in it.
+    pub fn make_due(&mut self) {
+        self.is_wanted_now = !self.is_empty();
     }
 
     /// Whether a limit is reached.
     #[must_use]
     pub fn is_due(&self, limits: &BatchLimits) -> bool {
-        self.len() >= limits.records_max || self.bytes >= limits.bytes_max || self.wait(limits).is_zero()
+        self.is_wanted_now
+            || self.len() >= limits.records_max
+            || self.bytes >= limits.bytes_max
+            || self.wait(limits).is_zero()
     }
 
     /// How long this batch may still wait for more.
@@ -173,25 +241,25 @@ impl Batch {
         for stretch in self.spans.values_mut() {
             *stretch = Stretch { start: stretch.end, oldest: None, position: None, ..*stretch };
         }
-        self.events.clear();
-        self.others.clear();
-        self.dead.clear();
-        self.bytes = 0;
-        self.oldest = None;
+        self.pieces.clear();
+        (self.len, self.dead, self.bytes) = (0, 0, 0);
+        (self.oldest, self.is_wanted_now) = (None, false);
     }
 
     /// Forgets partitions and everything of theirs.
     pub fn forget(&mut self, partitions: &[Partition]) {
         self.spans.retain(|partition, _| !partitions.contains(partition));
-        self.events.retain(|located| !partitions.contains(&located.record.partition));
-        self.others.retain(|other| !partitions.contains(&other.record.partition));
-        self.dead.retain(|dead| !partitions.contains(&dead.record.partition));
+        for Piece { chunk, places } in &mut self.pieces {
+            places.retain(|place| {
+                chunk.rows().get(*place).is_some_and(|row| !partitions.contains(&row.record().partition))
+            });
+        }
+        self.pieces.retain(|piece| !piece.places.is_empty());
         // Without this an emptied batch would look due for ever, and the lane would never read again.
-        let others = self.others.iter().map(|other| &other.record).chain(self.dead.iter().map(|dead| &dead.record));
-        let held = self.events.iter().map(|located| &located.record).chain(others);
-        self.bytes = held.map(|record| record.payload.len()).sum();
+        self.bytes = self.rows().map(Row::bytes).sum();
+        (self.len, self.dead) = (self.rows().count(), self.dead().count());
         if self.is_empty() {
-            self.oldest = None;
+            (self.oldest, self.is_wanted_now) = (None, false);
         }
     }
 }
@@ -201,6 +269,7 @@ mod tests {
     use bytes::Bytes;
 
     use crate::headers::Headers;
+    use crate::record::RecordHead;
     use weir_model::wire::samples;
 
     use super::*;
@@ -211,7 +280,9 @@ mod tests {
 
     fn record(offset: i64, payload: &str) -> Record {
         let payload = Bytes::from(payload.to_owned());
-        Record { partition: partition(), offset, key: None, payload, headers: Headers::default(), recorded_at: None }
+        let head =
+            RecordHead { partition: partition(), offset, key: None, headers: Headers::default(), recorded_at: None };
+        Record { head, payload }
     }
 
     fn session() -> String {
@@ -229,7 +300,7 @@ mod tests {
         batch.push(record(8, &session()), None);
         batch.push(record(20, &session()), Some(&HashSet::from([EventType::TaskAssigned])));
         assert_eq!(batch.spans(), [Span { partition: partition(), start: 5, end: 21, position: None }]);
-        assert_eq!((batch.events.len(), batch.dead.len()), (1, 1));
+        assert_eq!((batch.events().count(), batch.dead().count(), batch.len(), batch.dead_len()), (1, 1, 2, 1));
         batch.advance();
         assert!(batch.is_empty() && batch.spans().is_empty());
         batch.push(record(21, &session()), None);

@@ -2,6 +2,7 @@
 //! stands on the two traits, and [`run_lane`] is the whole of the rest.
 
 pub mod batch;
+mod chunk;
 mod error;
 pub mod failpoint;
 mod headers;
@@ -14,13 +15,16 @@ mod sink;
 mod source;
 mod status;
 mod step;
+mod tap;
 
-pub use batch::{Batch, BatchLimits, DeadRecord, Located};
+pub use batch::{Batch, BatchLimits};
+pub use chunk::{Chunk, DeadRecord, Located, Row, SharedEvent};
 pub use error::{BoxError, SinkError, SourceError};
 pub use headers::Headers;
 pub use lane_kind::{LaneKind, UnknownLane};
-pub use record::{Partition, Record, Span, ordering_key};
+pub use record::{Partition, Record, RecordHead, Span, ordering_key};
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{Claim, Sink};
 pub use source::{Source, SourceEvent, Started};
 pub use status::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, StatusBoard};
+pub use tap::{Reader, Tap, TapLimits, TapSource};

@@ -1,6 +1,7 @@
 //! Records, where they are in their source, and what orders them.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,21 +42,36 @@ pub struct Span {
     pub position: Option<Position>,
 }
 
-/// A record as it was read, before anyone looked inside.
+/// Where a record is, and what it has besides its bytes.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct RecordHead {
     /// Where from.
     pub partition: Partition,
     /// Its place there.
     pub offset: i64,
     /// What orders it: records of one key stay in order. `None` for records without key.
     pub key: Option<Arc<str>>,
-    /// The bytes.
-    pub payload: Bytes,
     /// The headers.
     pub headers: Headers,
     /// When it was appended, for lag in seconds.
     pub recorded_at: Option<Timestamp>,
+}
+
+/// A record as it was read, before anyone looked inside.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// All but the bytes.
+    pub head: RecordHead,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+impl Deref for Record {
+    type Target = RecordHead;
+
+    fn deref(&self) -> &RecordHead {
+        &self.head
+    }
 }
 
 impl Record {

@@ -1,6 +1,7 @@
 //! The lane: one source, one sink, one loop.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use weir_model::EventType;
 
 use crate::batch::{Batch, BatchLimits};
+use crate::chunk::Chunk;
 use crate::error::{BoxError, SinkError, SourceError};
 use crate::progress;
 use crate::record::Partition;
@@ -169,10 +171,11 @@ impl Runner<'_> {
             }
             SourceEvent::OutOfRange(partitions) => return Err(Trouble::Restart(partitions)),
             SourceEvent::Records(records) => {
-                for record in records {
-                    self.batch.push(record, self.lane.filter.as_ref());
-                }
+                let chunk = Arc::new(Chunk::decode(records));
+                self.batch.take(&chunk, chunk.all(), self.lane.filter.as_ref());
             }
+            SourceEvent::Rows(chunk, rows) => self.batch.take(&chunk, rows, self.lane.filter.as_ref()),
+            SourceEvent::Full => self.batch.make_due(),
             SourceEvent::Passed(offsets) => {
                 for (partition, offset) in offsets {
                     self.batch.pass(&partition, offset);
@@ -247,7 +250,7 @@ impl Runner<'_> {
             metrics::counter!("weir_lane_fenced_total", "lane" => self.lane.name.clone()).increment(1);
         }
         committed?;
-        let dead = self.batch.dead.len();
+        let dead = self.batch.dead_len();
         let applied = self.batch.len() - dead;
         let labels = [("lane", self.lane.name.clone())];
         metrics::histogram!("weir_lane_batch_records", &labels).record(progress::double(self.batch.len()));

@@ -1,9 +1,12 @@
 //! Where records come from.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::chunk::Chunk;
 use crate::error::SourceError;
 use crate::record::{Partition, Record, Span};
 
@@ -16,6 +19,10 @@ pub enum SourceEvent {
     Revoked(Vec<Partition>),
     /// Records in order within each partition.
     Records(Vec<Record>),
+    /// Rows of a chunk that other lanes hold too, in order within each partition.
+    Rows(Arc<Chunk>, Range<usize>),
+    /// There is no room for more until this lane lets go of what it holds: its batch is to be committed now.
+    Full,
     /// Below these offsets there is nothing left but what was handed over, though the last record may end before.
     Passed(Vec<(Partition, i64)>),
     /// One of these has no record at its next offset: they are to be claimed again, which finds out which, and why.

@@ -9,18 +9,18 @@ use arrow::array::{
 };
 use arrow::error::ArrowError;
 use serde_json::Value;
-use weir_engine::{Located, Record};
+use weir_engine::{Located, RecordHead};
 use weir_model::cells::{self, Cell};
 use weir_model::columns::{COLUMNS, ColumnType};
 use weir_model::envelope::{self, EnvelopeColumn, EnvelopeValue, Enveloped};
 use weir_model::wire::{self, DecodeError};
-use weir_model::{Data, Envelope, Event, OTHER_EVENT, Object, OtherEvent, StreamId, Timestamp};
+use weir_model::{Data, Envelope, Event, Month, OTHER_EVENT, Object, OtherEvent, StreamId, Timestamp};
 
 use crate::schema::{MONTH, arrow_schema, arrow_type};
 
 /// The events as columns, in the order given. One pass over each event's fields, straight into the builders.
-pub fn to_batch<'a>(events: impl ExactSizeIterator<Item = &'a Located>) -> Result<RecordBatch, ArrowError> {
-    let mut builders = Builders::new(events.len());
+pub fn to_batch<'a>(events: impl Iterator<Item = &'a Located>) -> Result<RecordBatch, ArrowError> {
+    let mut builders = Builders::new(events.size_hint().1.unwrap_or_default());
     for located in events {
         builders.append(located);
     }
@@ -43,6 +43,8 @@ struct Builders {
     /// In the order of [`envelope::COLUMNS`].
     envelope: Vec<Typed>,
     month: StringBuilder,
+    /// The month of the row before, and its text: a file holds one month.
+    last_month: Option<(Month, String)>,
     source: StringBuilder,
     topic: StringBuilder,
     partition: Int64Builder,
@@ -138,6 +140,7 @@ impl Builders {
         Self {
             envelope: envelope::COLUMNS.iter().map(of_envelope).collect(),
             month: text(),
+            last_month: None,
             source: text(),
             topic: text(),
             partition: Int64Builder::with_capacity(rows),
@@ -148,11 +151,11 @@ impl Builders {
         }
     }
 
-    fn append(&mut self, Located { record, event }: &Located) {
+    fn append(&mut self, Located { record, event, .. }: &Located) {
         let row = self.data.len();
         self.append_envelope(&event.enveloped(), record);
         let mut rest = Object::new();
-        for (name, column, value) in event.data.iter() {
+        for (name, column, value) in event.data.iter_canonical() {
             match column.and_then(|(index, column)| Some((index, cells::cell(column.column_type, value)?))) {
                 Some((index, cell)) => self.typed[index].append(row, cell),
                 None => {
@@ -167,17 +170,22 @@ impl Builders {
         self.data.append_value(event.canonical_data());
     }
 
-    fn append_other(&mut self, Located { record, event }: &Located<OtherEvent>) {
+    fn append_other(&mut self, Located { record, event, .. }: &Located<OtherEvent>) {
         self.append_envelope(&Enveloped { event_type: OTHER_EVENT, ..event.enveloped() }, record);
         self.extra.append_value("{}");
         self.data.append_value(&*event.document);
     }
 
-    fn append_envelope(&mut self, row: &Enveloped<'_>, record: &Record) {
+    fn append_envelope(&mut self, row: &Enveloped<'_>, record: &RecordHead) {
         for (builder, column) in self.envelope.iter_mut().zip(envelope::COLUMNS) {
             builder.append_value((column.value)(row));
         }
-        self.month.append_value(row.envelope.timestamp.month());
+        let month = row.envelope.timestamp.month();
+        let (last, text) = self.last_month.get_or_insert_with(|| (month, month.to_string()));
+        if *last != month {
+            (*last, *text) = (month, month.to_string());
+        }
+        self.month.append_value(&*text);
         self.source.append_value(&record.partition.source);
         self.topic.append_value(&record.partition.topic);
         self.partition.append_value(record.partition.number.into());
@@ -337,7 +345,7 @@ impl BatchRows {
         let stream = StreamId::new(aggregate_type, self.text("aggregate_id", row)?);
         let stream = stream.map_err(|e| broken("aggregate_id", e))?;
         let event = Event { envelope: self.envelope(row)?, event_type, stream, data };
-        if self.text(MONTH, row)? != event.timestamp.month() {
+        if self.text(MONTH, row)? != event.timestamp.month().to_string() {
             return Err(broken(MONTH, "is not the month of timestamp"));
         }
         if event.canonical_data() != self.text("data", row)? {
@@ -374,7 +382,7 @@ impl BatchRows {
         }
         for (column, agrees) in [
             ("data", text("data").as_deref() == Some(&*event.document)),
-            (MONTH, text(MONTH) == Some(event.timestamp.month())),
+            (MONTH, text(MONTH) == Some(event.timestamp.month().to_string())),
         ] {
             if !agrees {
                 return Err(broken(column, "is not what the record says"));
@@ -408,15 +416,8 @@ mod tests {
             .to_string();
         let partition = Partition { source: "store".into(), topic: "events".into(), number: 0 };
         let event = wire::decode(&payload.clone().into()).expect("valid");
-        let record = Record {
-            partition,
-            offset,
-            key: None,
-            payload: payload.into(),
-            headers: Headers::default(),
-            recorded_at: None,
-        };
-        Located { record, event }
+        let head = RecordHead { partition, offset, key: None, headers: Headers::default(), recorded_at: None };
+        Located::new(Record { head, payload: payload.into() }, event)
     }
 
     #[test]
@@ -436,8 +437,9 @@ mod tests {
         let payload = r#"{"eventId":"e","eventType":"BadgeAwarded","version":2,"timestamp":"2024-01-15T10:30:00Z","source":"s",
             "metadata":{"userId":"u"},"data":{"b":[1.0]}}"#;
         let event = OtherEvent::decode(payload.as_bytes()).expect("an event");
-        let record = located(EventType::TaskAssigned, 9).record;
-        let batch = others_to_batch([Located { record, event: event.clone() }].iter()).expect("batch");
+        let head = located(EventType::TaskAssigned, 9).record;
+        let record = Record { head, payload: payload.into() };
+        let batch = others_to_batch([Located::new(record, event.clone())].iter()).expect("batch");
         let rows = BatchRows::new(&batch).expect("rows");
         assert_eq!((rows.is_other(0), rows.other(0)), (Ok(true), Ok(event)));
         let index = batch.schema().index_of("actor_id").expect("an actor");

@@ -70,7 +70,7 @@ impl HistorySink {
         {
             return Ok(adds.clone());
         }
-        let (events, others) = owner::without(batch, repeats);
+        let (events, others) = owner::shared_without(batch, repeats);
         let adds = write(self.table().await?, &events, &others).await.map_err(retry)?;
         self.written = Some((spans.to_vec(), adds.clone()));
         failpoint::hit("history.after_data_files");
@@ -188,7 +188,7 @@ impl HistorySink {
             if table.transaction(&id).await.map_err(retry)?.is_none() {
                 // Nothing but this record is in the batch, so what is left out is all of it.
                 let repeats = self.owner.keep(&batch, &[&partition]).await?;
-                let (events, others) = owner::without(&batch, &repeats);
+                let (events, others) = owner::shared_without(&batch, &repeats);
                 let table = self.table().await?;
                 let adds = write(table, &events, &others).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;

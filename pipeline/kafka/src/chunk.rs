@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use rdkafka::message::{BorrowedMessage, Message};
-use weir_engine::{Headers, Partition, Record, ordering_key};
+use weir_engine::{Headers, Partition, Record, RecordHead, ordering_key};
 use weir_model::Timestamp;
 
 /// Records handed over at once.
@@ -58,15 +58,15 @@ impl Chunk {
         let bytes = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(capacity)).freeze();
         let record = |row: Row| {
             let [key, payload, headers, end] = row.bounds;
-            Record {
+            let head = RecordHead {
                 partition: row.partition,
                 offset: row.offset,
                 // Keys are text in the specification; whatever else stands there still orders records.
                 key: row.has_key.then(|| ordering_key(&bytes[key..payload])),
-                payload: bytes.slice(payload..headers),
                 headers: Headers::from_written(bytes.slice(headers..end)),
                 recorded_at: row.recorded_at,
-            }
+            };
+            Record { head, payload: bytes.slice(payload..headers) }
         };
         self.rows.drain(..).map(record).collect()
     }

@@ -3,7 +3,7 @@
 use serde_json::{Number, Value};
 
 use crate::Object;
-use crate::canonical::{INTEGER_MAX, nested};
+use crate::canonical::INTEGER_MAX;
 use crate::clock::Timestamp;
 use crate::columns::{COLUMNS, ColumnType};
 use crate::data::{Data, FieldValue};
@@ -29,7 +29,7 @@ pub enum Cell {
 pub fn split(data: &Data) -> (Vec<Option<Cell>>, Object) {
     let mut cells: Vec<Option<Cell>> = vec![None; COLUMNS.len()];
     let mut rest = Object::new();
-    for (name, column, value) in data.iter() {
+    for (name, column, value) in data.iter_canonical() {
         match column.and_then(|(index, column)| Some((index, cell(column.column_type, value)?))) {
             Some((index, cell)) => cells[index] = Some(cell),
             None => {
@@ -40,7 +40,7 @@ pub fn split(data: &Data) -> (Vec<Option<Cell>>, Object) {
     (cells, rest)
 }
 
-/// A value as its column holds it, if it can.
+/// A value as its column holds it, if it can. Nested values are canonical already: see [`Data::iter_canonical`].
 #[must_use]
 #[allow(clippy::as_conversions, reason = "whole numbers are within ±2^53, where f64 and i64 agree exactly")]
 pub fn cell(column_type: ColumnType, value: FieldValue<'_>) -> Option<Cell> {
@@ -52,7 +52,7 @@ pub fn cell(column_type: ColumnType, value: FieldValue<'_>) -> Option<Cell> {
         (ColumnType::Integer, FieldValue::Float(n)) => whole(n).map(Cell::Integer),
         (ColumnType::Boolean, FieldValue::Boolean(b)) => Some(Cell::Boolean(b)),
         (ColumnType::Timestamp, FieldValue::Time(millis, _)) => Some(Cell::Timestamp(millis)),
-        (ColumnType::Json, FieldValue::Nested(text)) => Some(Cell::Text(nested(text).into_owned())),
+        (ColumnType::Json, FieldValue::Nested(text)) => Some(Cell::Text(text.to_owned())),
         _ => None,
     }
 }

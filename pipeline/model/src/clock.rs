@@ -50,11 +50,24 @@ impl Timestamp {
         Self::from_millis(at.as_nanosecond().div_euclid(1_000_000).try_into().unwrap_or(i64::MAX))
     }
 
-    /// `YYYY-MM`, the unit by which history is partitioned.
+    /// Its month in UTC.
     #[must_use]
-    pub fn month(self) -> String {
+    pub fn month(self) -> Month {
         let at = jiff::tz::Offset::UTC.to_datetime(self.to_jiff());
-        format!("{:04}-{:02}", at.year(), at.month())
+        Month { year: at.year(), month: at.month() }
+    }
+}
+
+/// A month, the unit by which history is partitioned. Text form: `YYYY-MM`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Month {
+    year: i16,
+    month: i8,
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.year, self.month)
     }
 }
 
@@ -169,7 +182,7 @@ mod tests {
     fn text_is_normalised_to_utc_milliseconds() {
         let at: Timestamp = "2024-01-15T12:30:00.123987+02:00".parse().expect("valid");
         assert_eq!(at.to_string(), "2024-01-15T10:30:00.123Z");
-        assert_eq!(at.month(), "2024-01");
+        assert_eq!(at.month().to_string(), "2024-01");
         assert_eq!("2024-01-15T10:30:00Z".parse::<Timestamp>().expect("valid").to_string(), "2024-01-15T10:30:00.000Z");
     }
 

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytestring::ByteString;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
@@ -91,11 +93,33 @@ impl FieldValue<'_> {
 pub struct Data {
     text: ByteString,
     fields: Vec<Field>,
+    /// Made when it is first asked for, once for all who hold the event.
+    canonical: OnceLock<Box<CanonicalForm>>,
+}
+
+/// The RFC 8785 text of the whole, and where in it the nested values stand, in the order of the fields; others stand nowhere.
+#[derive(Debug, Clone)]
+struct CanonicalForm {
+    text: String,
+    nested: Vec<Range<usize>>,
 }
 
 impl Data {
     pub(crate) fn new(text: ByteString, fields: Vec<Field>) -> Self {
-        Self { text, fields }
+        Self { text, fields, canonical: OnceLock::new() }
+    }
+
+    /// The beginning of the text, as long as `data`, which it must be.
+    #[must_use]
+    pub fn text_of(&self, data: &str) -> ByteString {
+        debug_assert!(self.text.starts_with(data));
+        self.text.slice_ref(&self.text[..data.len()])
+    }
+
+    /// Bytes of memory beside the text, of the canonical text too, which may be made later.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.fields.capacity() * size_of::<Field>() + self.text.len()
     }
 
     /// Finds the fields in the text of a JSON object; names them by the newest contract of `event_type`. A name that
@@ -105,7 +129,7 @@ impl Data {
         let mut json = serde_json::Deserializer::from_str(&text);
         Index { event_type, text: &text, fields: &mut fields }.deserialize(&mut json)?;
         json.end()?;
-        Ok(Self { text, fields })
+        Ok(Self::new(text, fields))
     }
 
     /// From a tree.
@@ -147,6 +171,15 @@ impl Data {
             let index = usize::from(field.column);
             let column = COLUMNS.get(index).map(|column| (index, column));
             (self.piece(&field.name), column, self.value(&field.held))
+        })
+    }
+
+    /// [`Self::iter`] whose nested values are in RFC 8785 form.
+    pub fn iter_canonical(&self) -> impl Iterator<Item = (&str, Option<(usize, &'static Column)>, FieldValue<'_>)> {
+        let CanonicalForm { text, nested } = self.canonical_form();
+        self.iter().zip(nested).map(|((name, column, value), at)| match value {
+            FieldValue::Nested(_) => (name, column, FieldValue::Nested(text.get(at.clone()).unwrap_or_default())),
+            plain => (name, column, plain),
         })
     }
 
@@ -194,13 +227,24 @@ impl Data {
 
     /// The RFC 8785 text of the whole.
     #[must_use]
-    pub fn canonical(&self) -> String {
-        let mut fields: Vec<&Field> = self.fields.iter().collect();
-        fields.sort_unstable_by(|a, b| canonical::utf16_order(self.piece(&a.name), self.piece(&b.name)));
+    pub fn canonical(&self) -> &str {
+        &self.canonical_form().text
+    }
+
+    fn canonical_form(&self) -> &CanonicalForm {
+        self.canonical.get_or_init(|| Box::new(self.make_canonical()))
+    }
+
+    fn make_canonical(&self) -> CanonicalForm {
+        let mut order: Vec<usize> = (0..self.fields.len()).collect();
+        let name = |index: &usize| self.piece(&self.fields[*index].name);
+        order.sort_unstable_by(|a, b| canonical::utf16_order(name(a), name(b)));
+        let mut nested = vec![0..0; self.fields.len()];
         let mut out = String::with_capacity(self.text.len());
         out.push('{');
-        for (index, field) in fields.into_iter().enumerate() {
-            if index > 0 {
+        for (turn, index) in order.into_iter().enumerate() {
+            let field = &self.fields[index];
+            if turn > 0 {
                 out.push(',');
             }
             self.write_text(&mut out, &field.name);
@@ -211,11 +255,16 @@ impl Data {
                 FieldData::Integer(n) => out.push_str(&n.to_string()),
                 FieldData::Float(n) => out.push_str(ryu_js::Buffer::new().format(*n)),
                 FieldData::Text(piece) | FieldData::Time(_, piece) => self.write_text(&mut out, piece),
-                FieldData::Nested(piece) => out.push_str(&canonical::nested(self.piece(piece))),
+                FieldData::Nested(piece) => {
+                    let start = out.len();
+                    out.push_str(&canonical::nested(self.piece(piece)));
+                    nested[index] = start..out.len();
+                }
             }
         }
         out.push('}');
-        out
+        out.shrink_to_fit();
+        CanonicalForm { text: out, nested }
     }
 
     /// A string of the text that has no escapes is its own canonical form.
@@ -246,7 +295,7 @@ pub(crate) fn place_of(whole: &str, part: &str) -> Option<Piece> {
 
 impl fmt::Debug for Data {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.canonical())
+        f.write_str(self.canonical())
     }
 }
 
@@ -360,7 +409,7 @@ mod tests {
     #[test]
     fn the_last_of_equal_names_counts() {
         let data = Data::index(EventType::TaskAssigned, r#"{"a": 1, "b": 2, "\u0061": 3}"#.into()).expect("json");
-        assert_eq!((data.canonical().as_str(), data.number("a")), (r#"{"a":3,"b":2}"#, Some(3.0)));
+        assert_eq!((data.canonical(), data.number("a")), (r#"{"a":3,"b":2}"#, Some(3.0)));
     }
 
     /// The number of names is the sender's choice, within a megabyte: if reading took its square, this test would take minutes.

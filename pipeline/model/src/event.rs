@@ -55,7 +55,7 @@ impl Event {
 
     /// The payload in RFC 8785 form: what history keeps and hashes stand on.
     #[must_use]
-    pub fn canonical_data(&self) -> String {
+    pub fn canonical_data(&self) -> &str {
         self.data.canonical()
     }
 

@@ -22,7 +22,7 @@ pub mod upcast;
 pub mod wire;
 
 pub use bytestring::ByteString;
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, Month, SystemClock, Timestamp};
 pub use contract::{ContractViolation, Violation};
 pub use data::{Data, FieldValue};
 pub use envelope::{Envelope, Metadata};

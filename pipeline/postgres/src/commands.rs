@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tracing::Instrument as _;
 use uuid::Uuid;
 use weir_model::Metadata;
@@ -15,15 +14,17 @@ use weir_model::{
     AggregateType, Clock, EventType, InvalidId, Object, Position, StreamId, TenantId, Timestamp, Violation, canonical,
 };
 
-use crate::append::{Append, Appended, Expected, NewStoredEvent};
+use crate::append::{Append, Appended, Expected};
 use crate::coalesce::Coalesced;
 use crate::error::{DbError, ErrorKind};
 use crate::event_store::{EventStore, Snapshot};
 use crate::group_commit::{AppendError, GroupCommit};
 
 mod in_order;
+mod plan;
 mod state;
 
+use plan::{Outcome, Plan, Prepared, caused, hash_of, stored};
 use state::{Loaded, StreamKey};
 
 /// A snapshot is taken whenever a stream passes a multiple of this.
@@ -211,49 +212,22 @@ impl CommandService {
 
     /// Runs a command. Under an Idempotency-Key it is run once, however often it is asked for.
     pub async fn execute(&self, request: CommandRequest) -> Result<Answer, CommandError> {
-        let hash = request
-            .caller
-            .idempotency_key
-            .is_some()
-            .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
         let prepared = self.prepare(&request)?;
         let earlier = self.earlier_attempts(&[(&request, &prepared)]).await?;
         for _ in 0..DECISIONS_MAX {
             let mut loaded = self.states.get((request.caller.tenant.clone(), prepared.stream.clone())).await?;
             loaded.add_earlier(earlier.first().copied().unwrap_or(0));
-            let decided = match request.expected.fits(loaded.version) {
-                true => loaded
-                    .aggregate
-                    .decide(&prepared.stream, request.command, prepared.data.clone(), &self.rules)
-                    .map_err(CommandError::from),
-                false => Err(CommandError::Conflict { actual: loaded.version }),
+            let (append, refusal) = match plan::plan(&request, &prepared, &loaded, &self.rules) {
+                Plan::Refuse(refusal) => return Err(refusal),
+                Plan::Append { append, refusal } => (append, refusal),
             };
-            let (events, refusal) = match decided {
-                Ok(events) => (events, None),
-                // What is refused now may be the repeat of what was accepted before: its key decides, so ask the event
-                // store with an expectation that only a repeat survives.
-                Err(refusal) if hash.is_some() => (
-                    vec![NewEvent { event_type: request.command.event_type(), data: prepared.data.clone() }],
-                    Some(refusal),
-                ),
-                Err(refusal) => return Err(refusal),
-            };
-            let append = Append {
-                tenant: request.caller.tenant.clone(),
-                stream: prepared.stream.clone(),
-                // Always the version that was decided on: whatever the caller would accept, the decision is about this one.
-                expected: Expected::Exact(if refusal.is_some() { i64::MAX } else { loaded.version }),
-                command_id: prepared.command_id,
-                request_hash: hash,
-                events: stored(events, &prepared.schema_version, prepared.timestamp),
-                metadata: caused(&request.caller.metadata, prepared.command_id),
-                source: request.caller.source.clone(),
-            };
-            match (self.commits.append(append).await?, refusal) {
-                (Appended::Conflict { .. }, Some(refusal)) => return Err(refusal),
-                // Decide again; a caller who insisted on a version is told when it no longer fits.
-                (Appended::Conflict { .. }, None) => {}
-                (appended, _) => return self.answer(&request.caller.tenant, &prepared.stream, appended).await,
+            match plan::outcome(self.commits.append(*append).await?, refusal) {
+                Outcome::Refused(refusal) => return Err(refusal),
+                // A caller who insisted on a version is told when it no longer fits.
+                Outcome::DecideAgain => {}
+                Outcome::Answer(appended) => {
+                    return self.answer(&request.caller.tenant, &prepared.stream, appended).await;
+                }
             }
         }
         Err(CommandError::Contended)
@@ -280,7 +254,12 @@ impl CommandService {
         let event_type = request.command.event_type();
         let (schema_version, data, timestamp) = self.accept(None, event_type, None, request.data.clone())?;
         let stream = stream_of(event_type, &data).map_err(|e| wrong_stream(None, &e))?;
-        Ok(Prepared { command_id: request.caller.command_id(), stream, schema_version, data, timestamp })
+        let request_hash = request
+            .caller
+            .idempotency_key
+            .is_some()
+            .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
+        Ok(Prepared { command_id: request.caller.command_id(), request_hash, stream, schema_version, data, timestamp })
     }
 
     /// Checks the contract; a time that is not given is now.
@@ -390,42 +369,6 @@ impl CommandService {
     }
 }
 
-struct Prepared {
-    command_id: Uuid,
-    stream: StreamId,
-    schema_version: String,
-    data: Object,
-    timestamp: Timestamp,
-}
-
 fn wrong_stream(index: Option<usize>, error: &InvalidId) -> CommandError {
     CommandError::WrongStream { index, reason: error.to_string() }
-}
-
-fn stored(events: Vec<NewEvent>, schema_version: &str, timestamp: Timestamp) -> Vec<NewStoredEvent> {
-    events
-        .into_iter()
-        .map(|event| NewStoredEvent {
-            event_type: event.event_type,
-            schema_version: schema_version.to_owned(),
-            data: canonical::object_text(&event.data),
-            timestamp,
-        })
-        .collect()
-}
-
-/// What caused an event: what the caller says, else the command itself.
-fn caused(metadata: &Metadata, command_id: Uuid) -> Metadata {
-    let mut metadata = metadata.clone();
-    metadata.causation_id.get_or_insert_with(|| command_id.hyphenated().to_string().into());
-    metadata
-}
-
-fn hash_of(parts: &[&str]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().into()
 }

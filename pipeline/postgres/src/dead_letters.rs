@@ -8,9 +8,9 @@ use jiff::Timestamp as JiffTimestamp;
 use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
-use weir_engine::{DeadRecord, Partition, Record, SinkError};
+use weir_engine::{DeadRecord, Partition, Record, RecordHead, SinkError};
 
-use crate::error::{DbError, During};
+use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{columns, partition_of};
 use crate::projection::{Key, Unapplied};
 
@@ -95,8 +95,16 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
     Ok(())
 }
 
+fn broken(what: impl std::fmt::Display) -> DbError {
+    DbError::new("keeping a dead letter", ErrorKind::Permanent, what.to_string())
+}
+
 /// Keeps records that are no events. Repeatable: a coordinate is kept once.
-pub async fn insert_undecodable(client: &impl GenericClient, lane: &str, dead: &[DeadRecord]) -> Result<(), DbError> {
+pub async fn insert_undecodable<'a>(
+    client: &impl GenericClient,
+    lane: &str,
+    dead: impl Iterator<Item = &'a DeadRecord>,
+) -> Result<(), DbError> {
     for DeadRecord { record, reason } in dead {
         tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
         let letter = NewDeadLetter {
@@ -124,7 +132,7 @@ pub(crate) async fn park(
         return Ok(());
     }
     for Unapplied { located, reason, ordered } in unapplied {
-        let record = &located.record;
+        let record = &located.whole_record().map_err(broken)?;
         tracing::warn!(
             lane, partition = %record.partition, offset = record.offset, event_id = %located.event.event_id,
             correlation_id = located.event.metadata.correlation_id.as_deref(), causation_id = located.event.metadata.causation_id.as_deref(),
@@ -160,6 +168,17 @@ async fn check_cap(client: &impl GenericClient, lane: &str, policy: &RecordPolic
         )
         .into(),
     ))
+}
+
+/// Whether any event of the lane holds up those behind it: nearly always none does, and then no key has to be looked for.
+pub(crate) async fn any_holds_up(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    lane: &str,
+) -> Result<bool, DbError> {
+    const ACTION: &str = "looking for parked keys";
+    const SQL: &str = "SELECT EXISTS (SELECT FROM dead_letters WHERE lane = $1 AND decodable AND ordered)";
+    let statement = transaction.prepare_cached(SQL).await.during(ACTION)?;
+    transaction.query_one(&statement, &[&lane]).await.during(ACTION)?.try_get(0).during(ACTION)
 }
 
 /// Which of these keys are held up by an earlier event.
@@ -317,7 +336,7 @@ pub async fn drop_from(client: &impl GenericClient, lane: &str, from: &[(&Partit
 pub fn to_record(letter: &DeadLetter) -> Record {
     let headers =
         letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default().as_bytes()));
-    Record {
+    let head = RecordHead {
         partition: Partition {
             source: letter.source.as_str().into(),
             topic: letter.topic.as_str().into(),
@@ -325,10 +344,10 @@ pub fn to_record(letter: &DeadLetter) -> Record {
         },
         offset: letter.offset,
         key: letter.key.as_deref().map(Arc::from),
-        payload: letter.payload.clone().into(),
         headers: headers.collect(),
         recorded_at: None,
-    }
+    };
+    Record { head, payload: letter.payload.clone().into() }
 }
 
 /// Whether records of a topic are parked: later events of their keys wait behind them.

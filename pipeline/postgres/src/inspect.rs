@@ -1,13 +1,17 @@
 //! Where one event ended, for operators.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tokio_postgres::GenericClient;
 use weir_model::event_type::{partition_for, topic_for};
 use weir_model::project::ReadModel;
 use weir_model::{EventType, Timestamp};
 
+use crate::database::Database;
 use crate::error::{DbError, During};
 use crate::event_store::RecordedEvent;
-use crate::ledger::LedgerRow;
+use crate::ledger::{Ledger, LedgerRow};
 use crate::read_models::stored::time;
 use crate::source::EVENT_STORE_TOPIC;
 
@@ -29,6 +33,29 @@ pub fn has_applied(rows: &[LedgerRow], event: &RecordedEvent) -> bool {
     let number = partition_for(event.aggregate_id(), of_topic().count());
     let of_key = of_topic().find(|row| usize::try_from(row.partition.number) == Ok(number));
     of_key.and_then(|row| row.position).is_some_and(|position| position >= event.position)
+}
+
+/// How often it is looked whether a lane has come to an event.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Waits until a lane has an event ([`has_applied`]), or the deadline has passed; whether it has.
+pub async fn wait_until_applied(
+    database: &Database,
+    lane: &str,
+    event: &RecordedEvent,
+    deadline: Instant,
+) -> Result<bool, DbError> {
+    loop {
+        let client = database.get().await?;
+        let mut rows = Ledger::rows(&**client).await?;
+        drop(client);
+        rows.retain(|row| row.lane == lane);
+        let is_applied = has_applied(&rows, event);
+        if is_applied || Instant::now() >= deadline {
+            return Ok(is_applied);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// A read model's row about an event's aggregate or user.

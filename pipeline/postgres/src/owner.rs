@@ -4,9 +4,8 @@
 //! A sink outside Postgres keeps all of it before its own commit: above the ledger it harms nothing, and a crash after the commit must
 //! not lose it.
 
-use weir_engine::{Batch, Claim, Located, Partition, SinkError, Span, failpoint};
+use weir_engine::{Batch, Claim, Located, Partition, SharedEvent, SinkError, Span, failpoint};
 use weir_model::OtherEvent;
-use weir_model::wire::{DecodeError, Decoded};
 
 use crate::database::Database;
 use crate::dead_letters::{self, DeadLetter, RecordPolicy, Refused};
@@ -112,15 +111,15 @@ impl PartitionOwner {
     /// Keeps a batch's dead letters and new ids, if the partitions are still ours. Gives the places of records that are repeats.
     pub async fn keep(&self, batch: &Batch, partitions: &[&Partition]) -> Result<Places, SinkError> {
         const ACTION: &str = "keeping dead letters";
-        let mut candidates = Candidate::of_events(&batch.events);
-        candidates.extend(batch.others.iter().filter_map(Candidate::of_other));
-        if batch.dead.is_empty() && candidates.is_empty() {
+        let mut candidates: Vec<_> = batch.events().filter_map(Candidate::of).collect();
+        candidates.extend(batch.others().filter_map(Candidate::of_other));
+        if batch.dead_len() == 0 && candidates.is_empty() {
             return Ok(Places::new());
         }
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         self.ledger.hold(&*transaction, partitions).await?;
-        dead_letters::insert_undecodable(&*transaction, self.lane(), &batch.dead).await?;
+        dead_letters::insert_undecodable(&*transaction, self.lane(), batch.dead()).await?;
         let repeats = repeats::notice(&*transaction, self.lane(), candidates).await?;
         transaction.commit().await.during(ACTION)?;
         Ok(repeats)
@@ -169,9 +168,9 @@ impl PartitionOwner {
                 continue;
             }
             let (partition, offset) = (record.partition.clone(), record.offset);
-            match alone(record) {
+            match Batch::alone(record) {
                 Ok(batch) => found.push(Redrive { letter, partition, offset, batch }),
-                Err(error) => self.fail_again(&letter, &error.to_string()).await?,
+                Err(reason) => self.fail_again(&letter, &reason).await?,
             }
         }
         Ok(found)
@@ -204,20 +203,17 @@ pub fn taken(claims: &[Claim]) -> impl Iterator<Item = &Claim> {
     claims.iter().filter(|claim| claim.refused.is_none())
 }
 
+/// [`without`], its events to be held on to.
+#[must_use]
+pub fn shared_without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<SharedEvent>, Vec<&'a Located<OtherEvent>>) {
+    let is_kept = |event: &SharedEvent| !event.located().is_some_and(|l| repeats::are_at(repeats, &l.record));
+    (batch.shared_events().filter(is_kept).collect(), without(batch, repeats).1)
+}
+
 /// What of a batch goes into a sink that keeps every record.
 #[must_use]
 pub fn without<'a>(batch: &'a Batch, repeats: &Places) -> (Vec<&'a Located>, Vec<&'a Located<OtherEvent>>) {
-    let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-    let others = batch.others.iter().filter(|located| !repeats::are_at(repeats, &located.record));
+    let events = batch.events().filter(|located| !repeats::are_at(repeats, &located.record));
+    let others = batch.others().filter(|located| !repeats::are_at(repeats, &located.record));
     (events.collect(), others.collect())
-}
-
-/// A record as a batch of its own, if it is an event.
-fn alone(record: weir_engine::Record) -> Result<Batch, DecodeError> {
-    let mut batch = Batch::default();
-    match record.decode()? {
-        Decoded::Event(event) => batch.events.push(Located { record, event }),
-        Decoded::Other(event) => batch.others.push(Located { record, event }),
-    }
-    Ok(batch)
 }

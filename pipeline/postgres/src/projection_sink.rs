@@ -38,8 +38,8 @@ impl<P: Projection> ProjectionSink<P> {
         if self.owner.ledger().advance(&*transaction, &batch.spans()).await? == Advance::Earlier {
             return Ok(());
         }
-        dead_letters::insert_undecodable(&*transaction, lane, &batch.dead).await?;
-        let repeats = repeats::notice(&*transaction, lane, Candidate::of_events(&batch.events)).await?;
+        dead_letters::insert_undecodable(&*transaction, lane, batch.dead()).await?;
+        let repeats = repeats::notice(&*transaction, lane, batch.events().filter_map(Candidate::of).collect()).await?;
         let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch, &repeats).await?;
         if bisecting {
             let mut blocked = HashSet::new();
@@ -61,8 +61,11 @@ impl<P: Projection> ProjectionSink<P> {
         batch: &'a Batch,
         repeats: &Places,
     ) -> Result<(Vec<&'a Located>, Vec<Unapplied<'a>>), DbError> {
-        let events = batch.events.iter().filter(|located| !repeats::are_at(repeats, &located.record));
-        let keys = batch.events.iter().filter_map(|located| self.order_key(located)).collect();
+        let events = batch.events().filter(|located| !repeats::are_at(repeats, &located.record));
+        if !dead_letters::any_holds_up(transaction, self.owner.lane()).await? {
+            return Ok((events.collect(), Vec::new()));
+        }
+        let keys = batch.events().filter_map(|located| self.order_key(located)).collect();
         let parked = dead_letters::parked_keys(&**transaction, self.owner.lane(), keys).await?;
         if parked.is_empty() {
             return Ok((events.collect(), Vec::new()));

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
-use weir_engine::{Located, Record};
+use weir_engine::{Located, RecordHead};
 use weir_model::project::{
     AssessmentResult, AttemptRow, ContentRow, FoldedRow, Progress, RecordPlace, ResultKey, SessionRow, TaskRow, Units,
     UserRow, attempt_key, depends_on_order, progress_of, result_of,
@@ -51,7 +51,7 @@ impl Projection for ReadModelsProjection {
             by_key(events.iter().filter_map(|l| SessionRow::of(&l.event)), |r| (r.tenant.clone(), r.id.clone()));
         write_sessions(transaction, &sessions).await?;
         let (mut attempts, mut results) = (Vec::new(), BTreeMap::<ResultKey, AssessmentResult>::new());
-        for Located { record, event } in events.iter().copied() {
+        for Located { record, event, .. } in events.iter().copied() {
             let key = attempt_key(event, place_of(record));
             if let Some((of, part)) = result_of(event, &key) {
                 results.entry(of).or_default().merge(part);
@@ -71,7 +71,7 @@ impl Projection for ReadModelsProjection {
     }
 }
 
-pub(crate) fn place_of(record: &Record) -> RecordPlace<'_> {
+pub(crate) fn place_of(record: &RecordHead) -> RecordPlace<'_> {
     let at = &record.partition;
     RecordPlace { source: &at.source, topic: &at.topic, partition: at.number.into(), offset: record.offset }
 }

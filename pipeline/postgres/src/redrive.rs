@@ -74,7 +74,7 @@ async fn try_again<P: Projection>(
             return Ok(false);
         }
     };
-    let located = Located { record, event };
+    let located = Located::new(record, event);
     let candidate = Candidate::of(&located).into_iter().collect();
     if !repeats::notice(&**transaction, &letter.lane, candidate).await?.is_empty() {
         resolve(&**transaction, letter.id).await?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
-use weir_engine::{Located, Partition, Record};
+use weir_engine::{Located, Partition, RecordHead};
 use weir_model::{OtherEvent, Position, TenantId};
 
 use crate::database::Database;
@@ -21,25 +21,19 @@ pub type Places = HashSet<(Partition, i64)>;
 
 /// Whether a record is at one of these places.
 #[must_use]
-pub fn are_at(places: &Places, record: &Record) -> bool {
+pub fn are_at(places: &Places, record: &RecordHead) -> bool {
     !places.is_empty() && places.contains(&(record.partition.clone(), record.offset))
 }
 
 /// A record that may be a repeat.
 pub struct Candidate<'a> {
-    record: &'a Record,
+    record: &'a RecordHead,
     tenant: &'a str,
     event_id: &'a str,
 }
 
 impl<'a> Candidate<'a> {
-    /// Those that did not come through our publisher.
-    #[must_use]
-    pub fn of_events(events: &'a [Located]) -> Vec<Self> {
-        events.iter().filter_map(Self::of).collect()
-    }
-
-    /// An event, unless it has a position: the event store has each id once.
+    /// An event that did not come through our publisher, so that it has no position: the event store has each id once.
     #[must_use]
     pub fn of(located: &'a Located) -> Option<Self> {
         let event = &located.event;
@@ -53,7 +47,12 @@ impl<'a> Candidate<'a> {
         Self::new(&located.record, event.position, &event.tenant, event.event_id.as_str())
     }
 
-    fn new(record: &'a Record, position: Option<Position>, tenant: &'a TenantId, event_id: &'a str) -> Option<Self> {
+    fn new(
+        record: &'a RecordHead,
+        position: Option<Position>,
+        tenant: &'a TenantId,
+        event_id: &'a str,
+    ) -> Option<Self> {
         position.is_none().then(|| Self { record, tenant: tenant.as_str(), event_id })
     }
 }

@@ -41,15 +41,14 @@ impl HeldEvent {
     /// As the lane had it.
     pub(crate) fn located(self) -> Located {
         let partition = partition_of(&self.at);
-        let record = weir_engine::Record {
+        let head = weir_engine::RecordHead {
             partition,
             offset: self.at.offset,
             key: Some(self.event.stream.aggregate_id().into()),
-            payload: self.payload.into(),
             headers: weir_engine::Headers::default(),
             recorded_at: None,
         };
-        Located { record, event: self.event }
+        Located::new(weir_engine::Record { head, payload: self.payload.into() }, self.event)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 use serde_json::value::RawValue;
 
 use super::error::clean;
+use super::stored::StoredEvent;
 use crate::canonical::{DEPTH_MAX, Name};
 use crate::clock::Timestamp;
 use crate::columns::NO_COLUMN;
@@ -49,8 +50,8 @@ struct Fields<'de> {
     event_id: Option<&'de str>,
     event_type: Option<EventType>,
     version: Option<&'de str>,
-    timestamp: Option<&'de str>,
-    recorded_at: Option<&'de str>,
+    timestamp: Option<Timestamp>,
+    recorded_at: Option<Timestamp>,
     source: Option<&'de str>,
     aggregate_id: Option<&'de str>,
     aggregate_type: Option<&'de str>,
@@ -72,6 +73,54 @@ where
     }
 }
 
+/// [`once`] for a time.
+fn time<'de, A: MapAccess<'de>>(map: &mut A, place: &mut Option<Timestamp>) -> Result<(), A::Error> {
+    let at = map.next_value::<&'de str>()?.parse().map_err(|_| slow())?;
+    if place.replace(at).is_some() { Err(slow()) } else { Ok(()) }
+}
+
+/// An event whose envelope stands beside its data; `text` is all of it in one piece.
+pub(super) fn decode_stored(event: &StoredEvent<'_>) -> Option<Event> {
+    let event_type: EventType = event.event_type.parse().ok()?;
+    let (_, shape) = newest(event_type)?;
+    let tags: Tags<'_> = serde_json::from_str(event.metadata).ok()?;
+    let optional = [tags.causation_id, tags.correlation_id, tags.user_id];
+    // One allocation for everything that the event keeps; the data first, as it is by far the longest.
+    let parts = [event.data, event.event_id, event.source, event.tenant, event.aggregate_id];
+    let all = parts.into_iter().chain(optional.into_iter().flatten());
+    let mut text = String::with_capacity(all.clone().map(str::len).sum());
+    all.for_each(|part| text.push_str(part));
+    let text = ByteString::from(text);
+    let mut at = 0;
+    let mut next = |part: &str| {
+        let from = at;
+        at += part.len();
+        text.get(from..at)
+    };
+    let [data, event_id, source, tenant, aggregate_id] = parts.map(&mut next);
+    let [causation_id, correlation_id, user_id] = optional.map(|part| part.and_then(&mut next));
+    let mut json = serde_json::Deserializer::from_str(data?);
+    let found = Payload { text: &text, shape }.deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    let fields = Fields {
+        event_id,
+        event_type: Some(event_type),
+        version: Some(event.schema_version),
+        timestamp: Some(event.timestamp),
+        recorded_at: Some(event.recorded_at),
+        source,
+        aggregate_id,
+        aggregate_type: Some(event.aggregate_type),
+        aggregate_version: Some(event.aggregate_version),
+        position: Some(event.position.0),
+        metadata: Some(Tags { causation_id, correlation_id, user_id, tenant, source: None }),
+        schema: None,
+        data: Some(found),
+        data_text: None,
+    };
+    EventVisitor { payload: &text }.event(fields)
+}
+
 impl<'de> Visitor<'de> for EventVisitor<'de> {
     type Value = Event;
 
@@ -91,8 +140,8 @@ impl<'de> Visitor<'de> for EventVisitor<'de> {
                     }
                 }
                 "version" => once(&mut map, &mut fields.version)?,
-                "timestamp" => once(&mut map, &mut fields.timestamp)?,
-                "recordedAt" => once(&mut map, &mut fields.recorded_at)?,
+                "timestamp" => time(&mut map, &mut fields.timestamp)?,
+                "recordedAt" => time(&mut map, &mut fields.recorded_at)?,
                 "source" => once(&mut map, &mut fields.source)?,
                 "aggregateId" => once(&mut map, &mut fields.aggregate_id)?,
                 "aggregateType" => once(&mut map, &mut fields.aggregate_type)?,
@@ -154,8 +203,8 @@ impl EventVisitor<'_> {
         let envelope = Envelope {
             event_id: EventId::new(self.shared(fields.event_id?)).ok()?,
             schema_version: version.clone(),
-            timestamp: fields.timestamp?.parse().ok()?,
-            recorded_at: fields.recorded_at.map(str::parse).transpose().ok()?,
+            timestamp: fields.timestamp?,
+            recorded_at: fields.recorded_at,
             source: self.shared(source),
             tenant: match tags.tenant {
                 Some(tenant) => {

@@ -3,10 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::plan::{self, Outcome, Plan};
 use super::state::{self, Loaded, StreamKey};
-use super::{Answer, CommandError, CommandRequest, CommandService, Prepared, caused, hash_of, stored};
-use crate::append::{Append, Appended, Expected};
-use weir_model::canonical;
+use super::{Answer, CommandError, CommandRequest, CommandService};
 
 /// How often a batch is decided again when others write to its streams.
 const ATTEMPTS_MAX: usize = 10;
@@ -54,27 +53,23 @@ impl CommandService {
                     continue;
                 }
                 let key = (request.caller.tenant.clone(), prepared.stream.clone());
-                let (version, rejection) = match loaded.get(&key) {
-                    Some(l) => {
-                        let data = prepared.data.clone();
-                        (l.version, l.aggregate.decide(&prepared.stream, request.command, data, &self.rules).err())
-                    }
-                    None => (0, None),
-                };
-                // A repeat of a stored command meets its own event here; only its id tells, so it is sent all the same,
-                // with an expectation that nothing but a repeat survives.
-                let version = if rejection.is_some() { i64::MAX } else { version };
-                waiting.push((i, rejection, self.commits.append(append_of(request, prepared, version))));
+                let Some(loaded) = loaded.get(&key) else { continue };
+                match plan::plan(request, prepared, loaded, &self.rules) {
+                    Plan::Refuse(refusal) => answers[i] = Some(Err(refusal)),
+                    Plan::Append { append, refusal } => waiting.push((i, refusal, self.commits.append(*append))),
+                }
             }
             // All of them are queued before the first is awaited: `join_all` polls them in order.
             let (indexes, appends): (Vec<_>, Vec<_>) = waiting.into_iter().map(|(i, r, f)| ((i, r), f)).unzip();
-            for ((i, rejection), appended) in indexes.into_iter().zip(futures::future::join_all(appends).await) {
+            for ((i, refusal), appended) in indexes.into_iter().zip(futures::future::join_all(appends).await) {
                 let request = &requests[i];
                 let Ok(prepared) = &prepared[i] else { continue };
-                answers[i] = match (appended?, rejection) {
-                    (Appended::Conflict { .. }, Some(rejection)) => Some(Err(rejection.into())),
-                    (Appended::Conflict { .. }, None) => None,
-                    (appended, _) => Some(self.answer(&request.caller.tenant, &prepared.stream, appended).await),
+                answers[i] = match plan::outcome(appended?, refusal) {
+                    Outcome::Refused(refusal) => Some(Err(refusal)),
+                    Outcome::DecideAgain => None,
+                    Outcome::Answer(appended) => {
+                        Some(self.answer(&request.caller.tenant, &prepared.stream, appended).await)
+                    }
                 };
             }
             if answers.iter().zip(&prepared).all(|(answer, prepared)| answer.is_some() || prepared.is_err()) {
@@ -89,30 +84,5 @@ impl CommandService {
                 Ok(_) => answer.unwrap_or(Err(CommandError::Contended)),
             })
             .collect())
-    }
-}
-
-fn append_of(request: &CommandRequest, prepared: &Prepared, version: i64) -> Append {
-    let hash = request
-        .caller
-        .idempotency_key
-        .is_some()
-        .then(|| hash_of(&[request.command.as_str(), &canonical::object_text(&request.data)]));
-    Append {
-        tenant: request.caller.tenant.clone(),
-        stream: prepared.stream.clone(),
-        expected: Expected::Exact(version),
-        command_id: prepared.command_id,
-        request_hash: hash,
-        events: stored(
-            vec![weir_model::decide::NewEvent {
-                event_type: request.command.event_type(),
-                data: prepared.data.clone(),
-            }],
-            &prepared.schema_version,
-            prepared.timestamp,
-        ),
-        metadata: caused(&request.caller.metadata, prepared.command_id),
-        source: request.caller.source.clone(),
     }
 }

@@ -1,0 +1,331 @@
+//! One reader for all lanes of a process: what it read is decoded once, and held until the last lane has committed it.
+//!
+//! The tap keeps a *ring* of chunks in a row, without a hole. A lane that is *attached* takes them from where it stands, and lets go of
+//! them when it has committed. The ring has a budget in bytes. When it is full, lanes that have taken everything are asked to commit
+//! ([`SourceEvent::Full`]), and the reader waits for the one that holds the oldest chunk. If that one has not moved for
+//! [`TapLimits::stalled_after`], while another has nothing left to do, it is *detached*: it reads for itself, from where it stands, until
+//! it has come to where the ring begins, and is attached again. So no lane waits for one that stands still (P9), and lanes that are
+//! about as fast share all of the reading.
+//!
+//! A lane that comes from further ahead than the tap will soon be takes the tap along, and those behind read for themselves.
+
+mod ring;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::chunk::Chunk;
+use crate::error::SourceError;
+use crate::failpoint;
+use crate::record::{Partition, Span};
+use crate::retry::Backoff;
+use crate::source::{Source, SourceEvent, Started};
+
+use ring::{LaneId, Offer, Ring, Taken};
+
+/// How long the reader waits at the partition's end before it looks again, without a signal.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a reader that has no room looks for lanes that stand still.
+const STALLS_EVERY: Duration = Duration::from_millis(100);
+
+/// Reads one partition whose offsets are in the order of its records.
+#[async_trait]
+pub trait Reader: Send + Sync + 'static {
+    /// Which partition.
+    fn partition(&self) -> &Partition;
+
+    /// The rows from an offset on, as many as make one chunk; none at the end. May be dropped while it waits, without losing a row.
+    async fn read(&mut self, from: i64) -> Result<Chunk, SourceError>;
+
+    /// Waits until there may be more, at most so long.
+    async fn changed(&mut self, wait: Duration);
+
+    /// The offset after the last record that can be read now.
+    async fn end(&self) -> Result<i64, SourceError>;
+
+    /// The partition's first offset.
+    fn first(&self) -> i64;
+
+    /// Another reader of the same partition.
+    fn another(&self) -> Self;
+}
+
+/// How much a tap holds, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct TapLimits {
+    /// Memory of the chunks that lanes have not committed yet; one chunk may exceed it.
+    pub buffer_bytes: usize,
+    /// How long a lane that others wait for may stand still before it is detached.
+    pub stalled_after: Duration,
+}
+
+struct Shared {
+    ring: Mutex<Ring>,
+    /// Changes when there is something for lanes: rows, no room, trouble, a detachment.
+    news: watch::Sender<()>,
+    /// Changes when a lane came, went, or let go of something.
+    room: watch::Sender<()>,
+}
+
+impl Shared {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A panic of another thread leaves the ring whole: each method changes it by steps that cannot fail.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reader of a process.
+pub struct Tap<R> {
+    shared: Arc<Shared>,
+    prototype: R,
+    _reading: AbortOnDropHandle<()>,
+}
+
+impl<R: Reader> Tap<R> {
+    /// Starts reading as soon as a lane is attached. Ends when it is dropped.
+    #[must_use]
+    pub fn start(reader: R, limits: TapLimits) -> Arc<Self> {
+        let ring = Mutex::new(Ring::new(limits));
+        let shared = Arc::new(Shared { ring, news: watch::Sender::default(), room: watch::Sender::default() });
+        let prototype = reader.another();
+        let reading = AbortOnDropHandle::new(tokio::spawn(read_on(reader, shared.clone())));
+        Arc::new(Self { shared, prototype, _reading: reading })
+    }
+
+    /// A lane's view of it.
+    #[must_use]
+    pub fn source(self: &Arc<Self>, lane: &str) -> TapSource<R> {
+        TapSource {
+            news: self.shared.news.subscribe(),
+            reader: self.prototype.another(),
+            tap: self.clone(),
+            lane: lane.to_owned(),
+            is_assigned: false,
+            mode: Mode::Unstarted,
+            next: 0,
+        }
+    }
+}
+
+async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
+    let mut room = shared.room.subscribe();
+    let (mut backoff, never) = (Backoff::default(), CancellationToken::new());
+    loop {
+        room.borrow_and_update();
+        let Some((generation, from)) = shared.ring().wanted() else {
+            if room.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        match reader.read(from).await {
+            Err(error) => {
+                shared.ring().fail(&error);
+                shared.news.send_replace(());
+                backoff.wait(&never).await;
+                continue;
+            }
+            Ok(chunk) if chunk.rows().is_empty() => {
+                shared.ring().recover();
+                let changed = reader.changed(POLL_INTERVAL);
+                tokio::pin!(changed);
+                // A lane that comes from elsewhere is not to wait for the next event; one that has committed wants nothing new.
+                while shared.ring().wanted() == Some((generation, from)) {
+                    tokio::select! {
+                        () = &mut changed => break,
+                        _ = room.changed() => {}
+                    }
+                }
+            }
+            Ok(chunk) => offer(&shared, &mut room, generation, Arc::new(chunk)).await,
+        }
+        backoff = Backoff::default();
+    }
+}
+
+/// Hands a chunk over as soon as there is room.
+async fn offer(shared: &Shared, room: &mut watch::Receiver<()>, generation: u64, chunk: Arc<Chunk>) {
+    loop {
+        room.borrow_and_update();
+        let offered = shared.ring().offer(generation, &chunk, Instant::now());
+        shared.news.send_replace(());
+        match offered {
+            Offer::Done => return count_read("all", &chunk),
+            Offer::NoRoom { detached } => {
+                for lane in detached {
+                    metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
+                    tracing::info!(lane, "stands still while others wait: it reads for itself until it has caught up");
+                    failpoint::hit("tap.after_detach");
+                }
+            }
+        }
+        drop(tokio::time::timeout(STALLS_EVERY, room.changed()).await);
+    }
+}
+
+/// How often each record is read shows how much of the reading is shared.
+fn count_read(by: &str, chunk: &Chunk) {
+    let rows = u64::try_from(chunk.rows().len()).unwrap_or(0);
+    metrics::counter!("weir_records_read_total", "for" => by.to_owned()).increment(rows);
+}
+
+enum Mode {
+    /// Not claimed.
+    Unstarted,
+    Attached(LaneId),
+    /// Reads for itself; what is left of the chunk that it read.
+    Private(Option<(Arc<Chunk>, Range<usize>)>),
+}
+
+/// One lane's view of a tap.
+pub struct TapSource<R: Reader> {
+    tap: Arc<Tap<R>>,
+    lane: String,
+    reader: R,
+    news: watch::Receiver<()>,
+    is_assigned: bool,
+    mode: Mode,
+    /// The next offset to be handed on.
+    next: i64,
+}
+
+impl<R: Reader> TapSource<R> {
+    fn leave(&mut self) {
+        if let Mode::Attached(lane) = self.mode {
+            self.tap.shared.ring().leave(lane);
+            self.tap.shared.room.send_replace(());
+        }
+        self.mode = Mode::Unstarted;
+    }
+
+    /// What there is for an attached lane; `None` when it is to look again.
+    async fn take_shared(
+        &mut self,
+        lane: LaneId,
+        records_max: usize,
+        wait: Duration,
+    ) -> Option<Result<SourceEvent, SourceError>> {
+        self.news.borrow_and_update();
+        let taken = self.tap.shared.ring().take(lane, records_max);
+        match taken {
+            Taken::Rows(chunk, rows) => {
+                self.next = chunk.rows()[rows.clone()].last().map_or(self.next, |row| row.record().offset + 1);
+                Some(Ok(SourceEvent::Rows(chunk, rows)))
+            }
+            Taken::Full => Some(Ok(SourceEvent::Full)),
+            Taken::Trouble(error) => Some(Err(error)),
+            Taken::Detached => {
+                self.mode = Mode::Private(None);
+                None
+            }
+            Taken::Nothing => match tokio::time::timeout(wait, self.news.changed()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) => Some(Err(SourceError::Fatal("the reader of this process ended".into()))),
+                Err(_) => Some(Ok(SourceEvent::Idle)),
+            },
+        }
+    }
+
+    /// What a detached lane reads for itself; `None` when it has been attached again.
+    async fn take_own(&mut self, records_max: usize, wait: Duration) -> Option<Result<SourceEvent, SourceError>> {
+        if let Mode::Private(Some((chunk, rows))) = &mut self.mode {
+            let part = rows.start..rows.end.min(rows.start.saturating_add(records_max));
+            let (chunk, is_all) = (chunk.clone(), part.end == rows.end);
+            rows.start = part.end;
+            if is_all {
+                self.mode = Mode::Private(None);
+            }
+            self.next = chunk.rows()[part.clone()].last().map_or(self.next, |row| row.record().offset + 1);
+            return Some(Ok(SourceEvent::Rows(chunk, part)));
+        }
+        let joined = self.tap.shared.ring().join(&self.lane, self.next, Instant::now());
+        if let Some(lane) = joined {
+            failpoint::hit("tap.after_join");
+            tracing::info!(lane = self.lane, "has caught up, and shares the reading again");
+            self.tap.shared.room.send_replace(());
+            self.mode = Mode::Attached(lane);
+            return None;
+        }
+        match self.reader.read(self.next).await {
+            Err(error) => Some(Err(error)),
+            Ok(chunk) if chunk.rows().is_empty() => {
+                self.reader.changed(wait.min(POLL_INTERVAL)).await;
+                Some(Ok(SourceEvent::Idle))
+            }
+            Ok(chunk) => {
+                count_read(&self.lane, &chunk);
+                let rows = chunk.all();
+                self.mode = Mode::Private(Some((Arc::new(chunk), rows)));
+                None
+            }
+        }
+    }
+}
+
+impl<R: Reader> Drop for TapSource<R> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[async_trait]
+impl<R: Reader> Source for TapSource<R> {
+    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError> {
+        if !self.is_assigned {
+            self.is_assigned = true;
+            return Ok(SourceEvent::Assigned(vec![self.reader.partition().clone()]));
+        }
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let event = match self.mode {
+                Mode::Unstarted => {
+                    tokio::time::sleep(wait).await;
+                    Some(Ok(SourceEvent::Idle))
+                }
+                Mode::Attached(lane) => self.take_shared(lane, records_max, left).await,
+                Mode::Private(_) => self.take_own(records_max, left).await,
+            };
+            if let Some(event) = event {
+                return event;
+            }
+        }
+    }
+
+    async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
+        let found = positions.iter().find(|(partition, _)| partition == self.reader.partition());
+        let Some((partition, next)) = found else { return Ok(Vec::new()) };
+        self.next = next.unwrap_or(self.reader.first());
+        // Before it leaves its old place: what the ring holds may be held for this lane alone.
+        let attached = self.tap.shared.ring().attach(&self.lane, self.next, Instant::now());
+        self.leave();
+        self.mode = attached.map_or(Mode::Private(None), Mode::Attached);
+        self.tap.shared.room.send_replace(());
+        self.tap.shared.news.send_replace(());
+        Ok(vec![Started::At { partition: partition.clone(), offset: self.next }])
+    }
+
+    async fn end(&mut self, _: &Partition) -> Result<i64, SourceError> {
+        self.reader.end().await
+    }
+
+    async fn close(&mut self) {
+        self.leave();
+    }
+
+    async fn committed(&mut self, spans: &[Span]) {
+        let ours = spans.iter().find(|span| span.partition == *self.reader.partition());
+        if let (Mode::Attached(lane), Some(span)) = (&self.mode, ours) {
+            self.tap.shared.ring().release(*lane, span.end, Instant::now());
+            self.tap.shared.room.send_replace(());
+        }
+    }
+}

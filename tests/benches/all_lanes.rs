@@ -1,0 +1,193 @@
+//! One process, all four lanes, Postgres and ClickHouse on the same cores: from a full event store to the last event in every sink, and
+//! what it costs until all is quiet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use weir_tests::weir::connect;
+use weir_tests::{ClickHouse, Postgres, binary};
+
+use crate::fill::{database, fill, runtime};
+use crate::measure::{round, row};
+
+/// So many, unless `WEIR_BENCH_EVENTS` says otherwise.
+const EVENTS: i64 = 4_000_000;
+const LANES: usize = 4;
+
+/// How often it is looked where the lanes are.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// All is quiet when so little of one core was used for so long: merges, vacuum and checkpoints are over.
+const QUIET: f64 = 0.03;
+const QUIET_FOR: Duration = Duration::from_secs(10);
+const QUIET_WITHIN: Duration = Duration::from_secs(300);
+
+/// The processor time of processes and everything that they started, in seconds, from `/proc/PID/stat` (proc(5)).
+fn cpu_seconds(roots: &[u32]) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let mut parents: HashMap<u32, u32> = HashMap::new();
+    let mut times: HashMap<u32, f64> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name may hold spaces and brackets; everything after the last one is numbers.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let number = |n: usize| fields.get(n).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        parents.insert(pid, number(1) as u32);
+        // User and system time, its own and that of children that ended.
+        times.insert(pid, (11..15).map(number).sum::<f64>() / TICKS_PER_SECOND);
+    }
+    let belongs = |pid: &u32| {
+        let mut at = *pid;
+        while !roots.contains(&at) {
+            match parents.get(&at) {
+                Some(parent) if *parent > 1 => at = *parent,
+                _ => return false,
+            }
+        }
+        true
+    };
+    times.iter().filter(|(pid, _)| belongs(pid)).map(|(_, seconds)| seconds).sum()
+}
+
+/// The process under measurement; another build of it by `WEIR_BENCH_BINARY`.
+fn program() -> PathBuf {
+    std::env::var_os("WEIR_BENCH_BINARY").map_or_else(|| binary().clone(), PathBuf::from)
+}
+
+struct Stage {
+    postgres: Postgres,
+    clickhouse: ClickHouse,
+    dir: TempDir,
+}
+
+impl Stage {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).arg("--data-dir").arg(self.dir.path().join("data"));
+        command.args(["--set", "api.listen=127.0.0.1:0", "--set", &format!("postgres.url={}", self.postgres.url())]);
+        // Everything else is as it is by default.
+        let of_tests = ["insert_interval_ms", "flush_interval_ms"];
+        for setting in self.clickhouse.settings().iter().filter(|set| !of_tests.iter().any(|name| set.contains(name))) {
+            command.args(["--set", setting]);
+        }
+        command.env_remove("WEIR_BENCH_SHORT").env_remove("WEIR_BENCH_EVENTS").env_remove("WEIR_BENCH_BINARY");
+        command.stdout(Stdio::null());
+        command
+    }
+
+    fn roots(&self, weir: &Child) -> [u32; 3] {
+        [weir.id(), self.postgres.pid(), self.clickhouse.pid()]
+    }
+}
+
+/// When the slowest lane was how far, and when each had its last event.
+#[derive(Default)]
+struct Course {
+    slowest: Vec<(f64, i64)>,
+    ended: BTreeMap<String, f64>,
+}
+
+impl Course {
+    async fn watch(url: &str, events: i64, started: Instant) -> Self {
+        let client = connect(url).await;
+        let mut course = Self::default();
+        while course.ended.len() < LANES {
+            let rows = client.query("SELECT lane, max(next_offset) FROM ledger GROUP BY lane", &[]).await.unwrap();
+            let now = started.elapsed().as_secs_f64();
+            let found: Vec<(String, i64)> =
+                rows.iter().map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(1) - 1)).collect();
+            for (lane, reached) in &found {
+                if *reached >= events {
+                    course.ended.entry(lane.clone()).or_insert(now);
+                }
+            }
+            if found.len() == LANES {
+                course.slowest.push((now, found.iter().map(|(_, reached)| *reached).min().unwrap_or(0)));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        course
+    }
+
+    /// Events a second between a fifth and four fifths of the way.
+    fn slope(&self, events: i64) -> f64 {
+        let at = |part: f64| self.slowest.iter().find(|(_, reached)| *reached as f64 >= part * events as f64);
+        let (Some((from, first)), Some((to, last))) = (at(0.2), at(0.8)) else { return f64::NAN };
+        (last - first) as f64 / (to - from)
+    }
+}
+
+/// Waits until nothing is at work any more; gives the processor time up to then.
+fn quiet(roots: &[u32]) -> f64 {
+    let (began, mut before, mut since) = (Instant::now(), cpu_seconds(roots), Instant::now());
+    while since.elapsed() < QUIET_FOR && began.elapsed() < QUIET_WITHIN {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = cpu_seconds(roots);
+        if now - before > QUIET {
+            since = Instant::now();
+        }
+        before = now;
+    }
+    before
+}
+
+fn high_water_mark(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    line.and_then(|kibibytes| kibibytes.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
+}
+
+pub(crate) fn run() {
+    let events = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
+    let (postgres, clickhouse) = (Postgres::start(), ClickHouse::start());
+    let stage = Stage { postgres, clickhouse, dir: tempfile::tempdir().unwrap() };
+    let url = stage.postgres.url();
+    let runtime = runtime();
+    runtime.block_on(async {
+        drop(database(&url).await);
+        fill(&url, events).await;
+    });
+    let mut weir = stage.command(&["up"]).spawn().unwrap();
+    let (roots, started) = (stage.roots(&weir), Instant::now());
+    let before = cpu_seconds(&roots);
+    let course = runtime.block_on(Course::watch(&url, events, started));
+    let arrived = cpu_seconds(&roots) - before;
+    let of_each = roots.map(|root| cpu_seconds(&[root]));
+    let spent = quiet(&roots) - before;
+    let memory = high_water_mark(weir.id());
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(weir.id().try_into().unwrap()).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert!(weir.wait().unwrap().success());
+    if std::env::var_os("WEIR_BENCH_SHORT").is_none() {
+        assert!(stage.command(&["verify"]).status().unwrap().success(), "verify");
+    }
+    let per_event = |seconds: f64| format!("{:.1}", 1e6 * seconds / events as f64);
+    let last = course.ended.values().copied().fold(0.0, f64::max);
+    let each: Vec<_> = course.ended.iter().map(|(lane, at)| format!("{lane} {}", round(events as f64 / at))).collect();
+    let what = format!("all four lanes, {} events", round(events as f64));
+    row(
+        &what,
+        &format!(
+            "{} events/s ({} from start to end; {}), {} µs of CPU an event ({} when the last arrived: weir {}, Postgres {}, ClickHouse {}), {} MiB",
+            round(course.slope(events)),
+            round(events as f64 / last),
+            each.join(", "),
+            per_event(spent),
+            per_event(arrived),
+            per_event(of_each[0]),
+            per_event(of_each[1]),
+            per_event(of_each[2]),
+            round(memory),
+        ),
+        "",
+        "",
+        "",
+    );
+}

@@ -1,0 +1,115 @@
+//! One reader for all lanes of a process: does a lane that stands still hold up the others, and does it lose or double anything when it
+//! leaves the shared reading, catches up, and comes back? (P1, P5, P9.)
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use weir_tests::weir::connect;
+use weir_tests::{Facts, Fixture, Postgres, Weir, seed};
+
+const ROWS: usize = 20_000;
+
+/// Room for one chunk, so that a lane which stands still is in the way at once.
+fn narrow(server: &Postgres) -> Weir {
+    Weir::new().on(&server.url()).with("engine.buffer_bytes=1").with("lanes.metrics.flush_interval_ms=100")
+}
+
+struct Input {
+    fixture: Fixture,
+    facts: Facts,
+}
+
+fn input() -> &'static Input {
+    static INPUT: OnceLock<Input> = OnceLock::new();
+    INPUT.get_or_init(|| {
+        let fixture = Fixture::new(ROWS, seed("tap"));
+        let facts = Facts::of_input(fixture.path());
+        Input { fixture, facts }
+    })
+}
+
+/// Holds up the read models' commits until it is dropped.
+async fn hold_up(server: &Postgres) -> tokio_postgres::Client {
+    let client = connect(&server.url()).await;
+    client.batch_execute("BEGIN; LOCK TABLE learning_session_read_model IN EXCLUSIVE MODE").await.unwrap();
+    client
+}
+
+/// The history lane is at the end of the event store, while the read models are not.
+const OTHERS_ARE_THROUGH: &str = "SELECT (SELECT coalesce(min(next_offset), 0) FROM ledger WHERE lane IN ('history', 'metrics')) > \
+     (SELECT max(id) FROM events) AND (SELECT coalesce(max(next_offset), 0) FROM ledger WHERE lane = 'read-models') < (SELECT max(id) FROM events)";
+
+async fn agrees(weir: &Weir) {
+    let up = weir.up();
+    up.caught_up().await;
+    input().facts.hold(weir, &up).await;
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn a_lane_that_stands_still_holds_nobody_up_and_comes_back() {
+    let server = Postgres::start();
+    let weir = narrow(&server);
+    weir.ok(&["import", "oulad", input().fixture.arg()]);
+    let lock = hold_up(&server).await;
+    let up = weir.up();
+    weir.until(OTHERS_ARE_THROUGH).await;
+    let metrics = reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("weir_lane_detached_total{lane=\"read-models\"} 1"), "{metrics}");
+    drop(lock);
+    up.caught_up().await;
+    assert!(weir.log().contains("shares the reading again"), "{}", weir.log());
+    input().facts.hold(&weir, &up).await;
+    up.terminate();
+    weir.verify();
+}
+
+#[tokio::test]
+async fn the_process_dies_when_a_lane_is_detached() {
+    let server = Postgres::start();
+    let weir = narrow(&server);
+    weir.ok(&["import", "oulad", input().fixture.arg()]);
+    let lock = hold_up(&server).await;
+    weir.up_until("tap.after_detach").dies();
+    drop(lock);
+    agrees(&weir).await;
+}
+
+#[tokio::test]
+async fn the_process_dies_when_a_lane_has_caught_up() {
+    let server = Postgres::start();
+    let weir = narrow(&server);
+    weir.ok(&["import", "oulad", input().fixture.arg()]);
+    let lock = hold_up(&server).await;
+    let up = weir.up_until("tap.after_join");
+    let client = connect(&server.url()).await;
+    // On a slow machine a lane may stand still for a second, and come back, before the lock holds anything up.
+    let is_dead = || std::fs::read_to_string(format!("/proc/{}/stat", up.pid())).unwrap().contains(") Z ");
+    let started = Instant::now();
+    while !is_dead() && !client.query_one(OTHERS_ARE_THROUGH, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(started.elapsed() < Duration::from_secs(120), "{}", weir.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(lock);
+    up.dies();
+    agrees(&weir).await;
+}
+
+/// Lanes whose ledgers stand apart, as a crash leaves them, and one that begins from nothing: each gets what it lacks, and no more.
+#[tokio::test]
+async fn lanes_that_begin_apart_come_together() {
+    let server = Postgres::start();
+    let weir = narrow(&server).with("lanes.history.enabled=false");
+    weir.ok(&["import", "oulad", input().fixture.arg()]);
+    let up = weir.up();
+    up.lanes_caught_up(2).await;
+    up.terminate();
+    let weir = weir.with("lanes.history.enabled=true");
+    let up = weir.up();
+    up.caught_up().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    input().facts.hold(&weir, &up).await;
+    up.terminate();
+    weir.verify();
+}
