@@ -43,6 +43,8 @@ pub const ALL: &[&str] = &[
     "rebalance.revoked",
     "rebuild.before_commit",
     "rebuild.after_commit",
+    "tap.after_detach",
+    "tap.after_join",
 ];
 
 struct Armed {
