@@ -221,13 +221,15 @@ fn each_failpoint_has_its_test() {
         include_str!("dead_letters.rs"),
         include_str!("jobs.rs"),
         include_str!("kafka.rs"),
-        include_str!("kafka/faults.rs")
+        include_str!("kafka/faults.rs"),
+        include_str!("tap.rs")
     );
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
     }
     let mut hit = BTreeSet::new();
     let files = [
+        "engine/src/tap.rs",
         "postgres/src/group_commit.rs",
         "postgres/src/owner.rs",
         "postgres/src/projection_sink.rs",
