@@ -28,7 +28,7 @@ fn input() -> &'static Input {
     })
 }
 
-/// Holds up the read models' commits until it is dropped.
+/// Holds up the read models' commits until it is rolled back.
 async fn hold_up(server: &Postgres) -> tokio_postgres::Client {
     let client = connect(&server.url()).await;
     client.batch_execute("BEGIN; LOCK TABLE learning_session_read_model IN EXCLUSIVE MODE").await.unwrap();
@@ -57,7 +57,7 @@ async fn a_lane_that_stands_still_holds_nobody_up_and_comes_back() {
     weir.until(OTHERS_ARE_THROUGH).await;
     let metrics = reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
     assert!(metrics.contains("weir_lane_detached_total{lane=\"read-models\"} 1"), "{metrics}");
-    drop(lock);
+    lock.batch_execute("ROLLBACK").await.unwrap();
     up.caught_up().await;
     assert!(weir.log().contains("shares the reading again"), "{}", weir.log());
     input().facts.hold(&weir, &up).await;
@@ -72,7 +72,7 @@ async fn the_process_dies_when_a_lane_is_detached() {
     weir.ok(&["import", "oulad", input().fixture.arg()]);
     let lock = hold_up(&server).await;
     weir.up_until("tap.after_detach").dies();
-    drop(lock);
+    lock.batch_execute("ROLLBACK").await.unwrap();
     agrees(&weir).await;
 }
 
@@ -91,7 +91,7 @@ async fn the_process_dies_when_a_lane_has_caught_up() {
         assert!(started.elapsed() < Duration::from_secs(120), "{}", weir.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    drop(lock);
+    lock.batch_execute("ROLLBACK").await.unwrap();
     up.dies();
     agrees(&weir).await;
 }
