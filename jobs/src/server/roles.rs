@@ -4,6 +4,7 @@ use std::io;
 
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::NoTls;
+use weir_postgres::locks;
 
 use super::{OWNER, READER, Secrets, ServerError, io_error};
 
@@ -25,8 +26,10 @@ pub(super) async fn set_up(url: &str, secrets: &Secrets) -> Result<(), ServerErr
 fn statements(secrets: &Secrets) -> String {
     let verifier = |password: &str| scram_sha_256(password.as_bytes());
     let (owner, reader) = (verifier(&secrets.worker_password), verifier(&secrets.reader_password));
+    // The process that was here before may be at its migrations, which grant what is altered here.
+    let alone = locks::until_end(locks::MIGRATIONS);
     format!(
-        "BEGIN; SET LOCAL log_min_error_statement = 'panic'; \
+        "BEGIN; SET LOCAL log_min_error_statement = 'panic'; {alone}; \
          DO $$ DECLARE name text; BEGIN \
            FOREACH name IN ARRAY ARRAY['weir_reader', '{OWNER}', '{READER}'] LOOP \
              IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN EXECUTE format('CREATE ROLE %I NOLOGIN', name); END IF; \
