@@ -20,10 +20,10 @@ const LANES: usize = 4;
 /// How often it is looked where the lanes are.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// All is quiet when so little of one core was used for so long: merges, vacuum and checkpoints are over.
-const QUIET: f64 = 0.03;
+/// All is quiet when so little of one core was used for so long: merges, vacuum and checkpoints are over. An idle ClickHouse uses a twentieth.
+const QUIET: f64 = 0.15;
 const QUIET_FOR: Duration = Duration::from_secs(10);
-const QUIET_WITHIN: Duration = Duration::from_secs(300);
+const QUIET_WITHIN: Duration = Duration::from_secs(120);
 
 /// The processor time of processes and everything that they started, in seconds, from `/proc/PID/stat` (proc(5)).
 fn cpu_seconds(roots: &[u32]) -> f64 {
@@ -154,9 +154,11 @@ pub(crate) fn run() {
     let mut weir = stage.command(&["up"]).spawn().unwrap();
     let (roots, started) = (stage.roots(&weir), Instant::now());
     let before = cpu_seconds(&roots);
+    let before_each = roots.map(|root| cpu_seconds(&[root]));
     let course = runtime.block_on(Course::watch(&url, events, started));
     let arrived = cpu_seconds(&roots) - before;
-    let of_each = roots.map(|root| cpu_seconds(&[root]));
+    let mut of_each = roots.map(|root| cpu_seconds(&[root]));
+    of_each.iter_mut().zip(before_each).for_each(|(now, before)| *now -= before);
     let spent = quiet(&roots) - before;
     let memory = high_water_mark(weir.id());
     rustix::process::kill_process(
