@@ -189,6 +189,7 @@ impl Runner<'_> {
     async fn claim(&mut self) -> Result<(), Trouble> {
         let partitions = self.unclaimed.clone();
         self.batch.forget(&partitions);
+        self.source.unclaimed(&partitions).await;
         let claims = self.sink.claim(&partitions).await?;
         let mut refusals: BTreeMap<Partition, String> = BTreeMap::new();
         let mut positions = Vec::with_capacity(claims.len());

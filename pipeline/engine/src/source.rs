@@ -65,6 +65,9 @@ pub trait Source: Send {
     /// The offset after the last record that can be read now; it measures lag.
     async fn end(&mut self, partition: &Partition) -> Result<i64, SourceError>;
 
+    /// These are to be claimed again before anything of them is wanted: what was read of them, and not handed on, is let go of.
+    async fn unclaimed(&mut self, _partitions: &[Partition]) {}
+
     /// The lane has ended; lets go of what others may want.
     async fn close(&mut self) {}
 

@@ -118,6 +118,7 @@ impl<R: Reader> Tap<R> {
 async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
     let mut room = shared.room.subscribe();
     let (mut backoff, never) = (Backoff::default(), CancellationToken::new());
+    let mut trusted = 0;
     loop {
         room.borrow_and_update();
         let Some((generation, from)) = shared.ring().wanted() else {
@@ -126,6 +127,10 @@ async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
             }
             continue;
         };
+        if std::mem::replace(&mut trusted, generation) != generation {
+            // What it has read ahead is of before.
+            reader = reader.another();
+        }
         match reader.read(from).await {
             Err(error) => {
                 shared.ring().fail(&error);
@@ -251,6 +256,8 @@ impl<R: Reader> TapSource<R> {
             failpoint::hit("tap.after_join");
             tracing::info!(lane = self.lane, "has caught up, and shares the reading again");
             self.tap.shared.room.send_replace(());
+            // Without the pages that it has read ahead.
+            self.reader = self.reader.another();
             self.mode = Mode::Attached(lane);
             return None;
         }
@@ -302,15 +309,24 @@ impl<R: Reader> Source for TapSource<R> {
 
     async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
         let found = positions.iter().find(|(partition, _)| partition == self.reader.partition());
-        let Some((partition, next)) = found else { return Ok(Vec::new()) };
-        self.next = next.unwrap_or(self.reader.first());
-        // Before it leaves its old place: what the ring holds may be held for this lane alone.
-        let attached = self.tap.shared.ring().attach(&self.lane, self.next, Instant::now());
         self.leave();
+        let Some((partition, next)) = found else { return Ok(Vec::new()) };
+        let next = next.unwrap_or(self.reader.first());
+        if next < self.next {
+            // The ledger stands below what was handed on: what lies between is read again, by this lane and by the others.
+            self.tap.shared.ring().distrust();
+        }
+        self.reader = self.reader.another();
+        self.next = next;
+        let attached = self.tap.shared.ring().attach(&self.lane, self.next, Instant::now());
         self.mode = attached.map_or(Mode::Private(None), Mode::Attached);
         self.tap.shared.room.send_replace(());
         self.tap.shared.news.send_replace(());
         Ok(vec![Started::At { partition: partition.clone(), offset: self.next }])
+    }
+
+    async fn unclaimed(&mut self, _: &[Partition]) {
+        self.leave();
     }
 
     async fn end(&mut self, _: &Partition) -> Result<i64, SourceError> {
@@ -327,5 +343,97 @@ impl<R: Reader> Source for TapSource<R> {
             self.tap.shared.ring().release(*lane, span.end, Instant::now());
             self.tap.shared.room.send_replace(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::chunk::Row;
+    use crate::headers::Headers;
+    use crate::record::{Record, RecordHead};
+
+    /// What each offset holds, from 1 on; another process may change it.
+    type Store = Arc<Mutex<Vec<&'static str>>>;
+
+    struct FromMemory {
+        store: Store,
+        partition: Partition,
+    }
+
+    #[async_trait]
+    impl Reader for FromMemory {
+        fn partition(&self) -> &Partition {
+            &self.partition
+        }
+
+        async fn read(&mut self, from: i64) -> Result<Chunk, SourceError> {
+            let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            let row = |(offset, text): (i64, &&'static str)| {
+                let head = RecordHead {
+                    partition: self.partition.clone(),
+                    offset,
+                    key: None,
+                    headers: Headers::default(),
+                    recorded_at: None,
+                };
+                Row::of(Record { head, payload: Bytes::from_static(text.as_bytes()) })
+            };
+            Ok(Chunk::new((1..).zip(store.iter()).filter(|(offset, _)| *offset >= from).map(row).collect()))
+        }
+
+        async fn changed(&mut self, wait: Duration) {
+            tokio::time::sleep(wait.min(Duration::from_millis(5))).await;
+        }
+
+        async fn end(&self) -> Result<i64, SourceError> {
+            Ok(1)
+        }
+
+        fn first(&self) -> i64 {
+            1
+        }
+
+        fn another(&self) -> Self {
+            Self { store: self.store.clone(), partition: self.partition.clone() }
+        }
+    }
+
+    /// The next texts that a lane is handed.
+    async fn texts(source: &mut TapSource<FromMemory>, count: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            let event = source.next(1, Duration::from_secs(5)).await.expect("readable");
+            let SourceEvent::Rows(chunk, rows) = event else { panic!("{event:?}") };
+            found.extend(chunk.rows()[rows].iter().filter_map(|row| match row {
+                Row::Dead(dead) => Some(String::from_utf8_lossy(&dead.record.payload).into_owned()),
+                Row::Event(_) | Row::Other(_) => None,
+            }));
+        }
+        found
+    }
+
+    /// Postgres fails over to an older copy, and other events get the offsets of those that are lost.
+    #[tokio::test]
+    async fn a_lane_that_is_set_back_is_not_given_what_was_read_before() {
+        let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
+        let store: Store = Arc::new(Mutex::new(vec!["1", "2 lost", "3 lost"]));
+        let reader = FromMemory { store: store.clone(), partition: partition.clone() };
+        let limits = TapLimits { buffer_bytes: 1 << 20, stalled_after: Duration::from_secs(1) };
+        let tap = Tap::start(reader, limits);
+        let (mut ahead, mut behind) = (tap.source("ahead"), tap.source("behind"));
+        for source in [&mut ahead, &mut behind] {
+            assert!(matches!(source.next(1, Duration::ZERO).await, Ok(SourceEvent::Assigned(_))));
+            source.start(&[(partition.clone(), Some(1))]).await.expect("starts");
+        }
+        assert_eq!(texts(&mut ahead, 3).await, ["1", "2 lost", "3 lost"]);
+        assert_eq!(texts(&mut behind, 1).await, ["1"]);
+        *store.lock().unwrap_or_else(PoisonError::into_inner) = vec!["1", "2 new", "3 new", "4 new"];
+        ahead.unclaimed(std::slice::from_ref(&partition)).await;
+        ahead.start(&[(partition.clone(), Some(2))]).await.expect("starts");
+        assert_eq!(texts(&mut ahead, 3).await, ["2 new", "3 new", "4 new"]);
+        assert_eq!(texts(&mut behind, 3).await, ["2 new", "3 new", "4 new"], "nor is one that had them still to come");
     }
 }

@@ -115,6 +115,14 @@ impl Ring {
             SourceError::Fatal(cause) => (cause, true),
         };
         self.trouble = Some(Trouble { words: chain(cause.as_ref()), is_fatal });
+        self.distrust();
+    }
+
+    /// Drops what was read and not handed on: the store may have failed over to an older copy, and give these offsets to other events.
+    /// Lanes that have not taken all of it are detached, and read it again.
+    pub(super) fn distrust(&mut self) {
+        self.lanes.retain(|_, lane| lane.taken >= self.head);
+        self.restart_at(self.head);
     }
 
     pub(super) fn recover(&mut self) {
@@ -132,6 +140,10 @@ impl Ring {
     }
 
     fn add(&mut self, name: &str, offset: i64, now: Instant) -> LaneId {
+        if self.lanes.is_empty() {
+            // It was about what lanes of before wanted to read.
+            self.trouble = None;
+        }
         self.ids += 1;
         let id = LaneId(self.ids);
         let lane = Lane {
@@ -329,6 +341,23 @@ mod tests {
         assert!(ring.join("b", 3, later).is_none(), "still behind");
         let b = ring.join("b", 6, later).expect("caught up");
         assert_eq!(taken(&mut ring, b, 10), (6..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_read_before_trouble_is_read_again() {
+        let (mut ring, now) = (Ring::new(LIMITS), Instant::now());
+        let (a, b) = (ring.attach("a", 0, now).expect("first"), ring.attach("b", 0, now).expect("at it"));
+        assert_eq!(offered(&mut ring, 0..4, now), None);
+        assert_eq!((taken(&mut ring, a, 9).len(), taken(&mut ring, b, 2).len()), (4, 2));
+        let Some((generation, _)) = ring.wanted() else { panic!("two are there") };
+        ring.fail(&SourceError::Fatal("broken".into()));
+        assert!(matches!(ring.take(b, 9), Taken::Detached), "it has not taken all of it");
+        assert!(matches!(ring.take(a, 9), Taken::Trouble(SourceError::Fatal(_))));
+        assert!(matches!(ring.offer(generation, &chunk(4..6), now), Offer::Done));
+        assert!(ring.held.is_empty() && ring.bytes == 0, "what was on the way is dropped");
+        ring.leave(a);
+        let c = ring.attach("c", 9, now).expect("nobody is there");
+        assert!(matches!(ring.take(c, 9), Taken::Nothing), "the trouble was another's");
     }
 
     #[test]
