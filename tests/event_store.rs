@@ -109,9 +109,9 @@ async fn one_command_that_postgres_cannot_hold_does_not_fail_the_others() {
         StatusBoard::default(),
         CancellationToken::new(),
     ));
-    // U+0000 passes no contract; here it is put past them, to see what Postgres does with it.
+    // What is no JSON passes no contract; here it is put past them, to see what Postgres does with it.
     let sent = (0..100).map(|n| {
-        let (commits, data) = (commits.clone(), if n == 57 { r#"{"x":"\u0000"}"# } else { DATA });
+        let (commits, data) = (commits.clone(), if n == 57 { r#"{"x":"# } else { DATA });
         tokio::spawn(async move {
             commits.append(append(&stream(format!("u{n}")), Expected::None, Uuid::now_v7(), data, 1)).await
         })

@@ -130,15 +130,52 @@ async fn what_grows_on_its_way_is_refused_at_the_door() {
     let (status, refusal) = school.command("RegisterUser", &data).await;
     assert_eq!(status, 413, "{refusal}");
     assert!(refusal["storedBytes"].as_i64().unwrap() > 2_700_000, "{refusal}");
-    // What is counted is what Postgres makes of it.
+    // What is counted is what Postgres makes of it for SQL.
     data["note"] = json!([1e300, 1.5e-7, -2.25, "é\n\"", {"a": [], "b": {}}, null, true]);
     let (status, _) = school.command("RegisterUser", &data).await;
     assert_eq!(status, 201);
-    let row = weir.owner().await.query_one("SELECT event_data::text FROM events", &[]).await.unwrap();
+    let row = weir.owner().await.query_one("SELECT event_data::text FROM event_log", &[]).await.unwrap();
     let stored: String = row.get(0);
     let Value::Object(read) = serde_json::from_str(&stored).unwrap() else { panic!("an object") };
     assert_eq!(weir_model::contract::door::stored_size(&read), stored.len());
     up.terminate();
+}
+
+/// What stood in the event store before text was kept as it is, beside what came after: one stream, one truth.
+#[tokio::test]
+async fn the_text_that_was_appended_is_kept_beside_rows_of_before() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let school = School::new(&up);
+    let mut data = samples::one(EventType::UserRegistered);
+    data["note"] = json!([1e21, 1.5e-7, "\u{e9}\n", {"b": [], "a": null}]);
+    assert_eq!(school.command("RegisterUser", &data).await.0, 201);
+    let owner = weir.owner().await;
+    let row = owner.query_one("SELECT event_json::text, event_data IS NULL FROM events", &[]).await.unwrap();
+    let text: &str = row.get(0);
+    assert!(
+        text.contains("\"note\":[1e+21,1.5e-7,\"\u{e9}\\n\",{\"a\":null,\"b\":[]}]") && row.get::<_, bool>(1),
+        "{text}"
+    );
+    assert_eq!(text, weir_model::canonical::text(&serde_json::from_str(text).unwrap()));
+    up.caught_up().await;
+    // As rows of before are kept.
+    owner.batch_execute("UPDATE events SET event_data = event_json::jsonb, event_json = NULL").await.unwrap();
+    let update = json!({"userId": "user_12345", "changedFields": ["lastName"], "newValues": {"lastName": "Roe"}});
+    let (status, answer) = school.command("UpdateUserProfile", &update).await;
+    assert_eq!((status, &answer["version"]), (201, &json!(2)), "{answer}");
+    let (_, page) = school.get("/v1/streams/User-user_12345").await;
+    assert_eq!(
+        (&page["events"][0]["data"]["note"], &page["events"][1]["data"]["newValues"]["lastName"]),
+        (&data["note"], &json!("Roe"))
+    );
+    let (_, user) = school.get(&format!("/v1/users/user_12345?wait_for={}", answer["position"])).await;
+    assert_eq!(user["lastName"], "Roe", "{user}");
+    const BOTH: &str = "SELECT event_data->>'userId' FROM event_log ORDER BY id";
+    let users: Vec<String> = owner.query(BOTH, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(users, ["user_12345", "user_12345"]);
+    up.terminate();
+    weir.verify();
 }
 
 #[tokio::test]

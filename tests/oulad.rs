@@ -120,7 +120,8 @@ async fn a_second_import_adds_nothing_and_rejects_are_named() {
 /// An import from when the assessment's id held the student's too: its events stay, are not appended again, and count with the rest.
 #[tokio::test]
 async fn an_import_goes_on_where_an_older_one_had_joined_ids() {
-    const STORED: &str = "SELECT event_data FROM events WHERE event_type = 'AssessmentCompleted' ORDER BY id LIMIT 30";
+    const STORED: &str =
+        "SELECT event_data FROM event_log WHERE event_type = 'AssessmentCompleted' ORDER BY id LIMIT 30";
     let fixture = Fixture::new(1000, seed("oulad::joined"));
     let facts = Facts::of_input(fixture.path());
     let rehearsal = Weir::new();

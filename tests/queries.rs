@@ -34,7 +34,7 @@ impl Stored {
 async fn stored(weir: &Weir) -> Vec<Stored> {
     const SQL: &str = "SELECT event_type, tenant, event_data, \
          to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), \
-         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), event_id::text FROM events ORDER BY id";
+         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), event_id::text FROM event_log ORDER BY id";
     let rows = weir.owner().await.query(SQL, &[]).await.unwrap();
     let of = |row: &tokio_postgres::Row| {
         let data: Value = row.get(2);

@@ -189,3 +189,63 @@ fn no_file_is_longer_than_is_read_at_once() {
         assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
     }
 }
+
+/// The words in a file's texts, those of its tests apart.
+#[derive(Default)]
+struct Words(BTreeSet<String>);
+
+impl Words {
+    fn of(file: &Path) -> BTreeSet<String> {
+        let mut words = Self::default();
+        words.visit_file(&syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap());
+        words.0
+    }
+
+    fn read(&mut self, text: &str) {
+        self.0.extend(text.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
+    }
+}
+
+impl<'ast> Visit<'ast> for Words {
+    fn visit_item_mod(&mut self, _: &'ast ItemMod) {}
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.read(&text.value());
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        // What stands between quotes; names of Rust beside it have nothing to say here.
+        call.tokens.to_string().split('"').skip(1).step_by(2).for_each(|text| self.read(text));
+    }
+
+    /// Documentation is text in an attribute.
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+}
+
+/// Files that name many of the envelope's columns, and why they may. Any other takes them from the table.
+const ENVELOPES: &[(&str, &str)] = &[
+    ("pipeline/model/src/envelope.rs", "the table"),
+    ("pipeline/model/src/wire/record_fields.rs", "reads the fields of a record into the struct"),
+    ("pipeline/model/src/wire/fast.rs", "the same, in one pass; what it does not know goes the slow way"),
+    ("pipeline/postgres/src/event_store.rs", "the event store's own table, by a migration"),
+    ("pipeline/api/src/commands.rs", "the answer to a command, by names of its own"),
+    ("pipeline/api/src/openapi.rs", "what HTTP shows of an event, which is decided field by field"),
+];
+
+/// A column that is added to the envelope is added to its table and the struct's reading: no file has another list of them.
+#[test]
+fn the_envelopes_columns_are_listed_once() {
+    let columns = weir_model::envelope::COLUMNS;
+    let root = weir_tests::root();
+    let mut lists = BTreeMap::new();
+    for file in source_directories().iter().flat_map(|source| sources(source)) {
+        let words = Words::of(&file);
+        let named = columns.iter().filter(|column| words.contains(column.name) || words.contains(column.field()));
+        lists.insert(file.strip_prefix(&root).unwrap().to_owned(), named.map(|column| column.name).collect::<Vec<_>>());
+    }
+    for (file, why) in ENVELOPES {
+        assert!(lists[Path::new(file)].len() > 6, "{file} is no list any more ({why})");
+    }
+    lists.retain(|file, named| named.len() > 6 && !ENVELOPES.iter().any(|(name, _)| Path::new(name) == file));
+    assert!(lists.is_empty(), "more lists of the envelope's columns: {lists:#?}");
+}

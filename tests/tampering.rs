@@ -88,7 +88,7 @@ async fn one_changed_number_in_a_read_model_or_a_metric() {
 async fn one_changed_score_in_the_event_store() {
     let weir = filled().await;
     let up = weir.up();
-    let sql = "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '41.5') WHERE id = \
+    let sql = "UPDATE events SET event_json = jsonb_set(event_json::jsonb, '{score}', '41.5')::json WHERE id = \
         (SELECT min(id) FROM events WHERE event_type = 'AssessmentCompleted')";
     assert_eq!(weir.owner().await.execute(sql, &[]).await.unwrap(), 1);
     let different = weir.verify_fails();

@@ -65,6 +65,29 @@ async fn a_lane_that_stands_still_holds_nobody_up_and_comes_back() {
     weir.verify();
 }
 
+/// Each commit of the read models takes most of a second, so that they never stand still for long.
+const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NEW; END'; \
+     CREATE TRIGGER slow BEFORE UPDATE ON ledger FOR EACH ROW WHEN (NEW.lane = 'read-models' AND NEW.next_offset > OLD.next_offset) \
+     EXECUTE FUNCTION slow()";
+
+#[tokio::test]
+async fn a_lane_that_is_slow_but_moves_holds_nobody_up() {
+    let server = Postgres::start();
+    // A hundred commits, so that it has to be let go of sometime, on a machine that has no processor to spare for most of that time too.
+    let weir = narrow(&server).with("lanes.read-models.records_max=200").with("lanes.read-models.poll_records_max=200");
+    weir.ok(&["import", "oulad", input().fixture.arg()]);
+    let client = connect(&server.url()).await;
+    client.batch_execute(SLOW).await.unwrap();
+    let up = weir.up();
+    weir.until(OTHERS_ARE_THROUGH).await;
+    assert!(weir.log().contains("holds up others"), "{}", weir.log());
+    client.batch_execute("DROP TRIGGER slow ON ledger").await.unwrap();
+    up.caught_up().await;
+    input().facts.hold(&weir, &up).await;
+    up.terminate();
+    weir.verify();
+}
+
 #[tokio::test]
 async fn the_process_dies_when_a_lane_is_detached() {
     let server = Postgres::start();

@@ -58,14 +58,19 @@ fn program() -> PathBuf {
     std::env::var_os("WEIR_BENCH_BINARY").map_or_else(|| binary().clone(), PathBuf::from)
 }
 
-struct Stage {
-    postgres: Postgres,
+/// The servers, and where the process keeps what is its own.
+pub(crate) struct Stage {
+    pub(crate) postgres: Postgres,
     clickhouse: ClickHouse,
     dir: TempDir,
 }
 
 impl Stage {
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn start() -> Self {
+        Self { postgres: Postgres::start(), clickhouse: ClickHouse::start(), dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).arg("--data-dir").arg(self.dir.path().join("data"));
         command.args(["--set", "api.listen=127.0.0.1:0", "--set", &format!("postgres.url={}", self.postgres.url())]);
@@ -135,16 +140,22 @@ fn quiet(roots: &[u32]) -> f64 {
     before
 }
 
-fn high_water_mark(pid: u32) -> f64 {
+pub(crate) fn high_water_mark(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     line.and_then(|kibibytes| kibibytes.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0
 }
 
+/// Ends a process as an operator does.
+pub(crate) fn stop(weir: &mut Child) {
+    let pid = rustix::process::Pid::from_raw(weir.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(weir.wait().unwrap().success());
+}
+
 pub(crate) fn run() {
     let events = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
-    let (postgres, clickhouse) = (Postgres::start(), ClickHouse::start());
-    let stage = Stage { postgres, clickhouse, dir: tempfile::tempdir().unwrap() };
+    let stage = Stage::start();
     let url = stage.postgres.url();
     let runtime = runtime();
     runtime.block_on(async {
@@ -161,12 +172,7 @@ pub(crate) fn run() {
     of_each.iter_mut().zip(before_each).for_each(|(now, before)| *now -= before);
     let spent = quiet(&roots) - before;
     let memory = high_water_mark(weir.id());
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(weir.id().try_into().unwrap()).unwrap(),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    assert!(weir.wait().unwrap().success());
+    stop(&mut weir);
     if std::env::var_os("WEIR_BENCH_SHORT").is_none() {
         assert!(stage.command(&["verify"]).status().unwrap().success(), "verify");
     }

@@ -77,9 +77,9 @@ async fn rate(writers: Vec<tokio::task::JoinHandle<usize>>, started: Instant) ->
 const PLAIN: &str = "CREATE TABLE plain (LIKE events INCLUDING ALL); CREATE SEQUENCE plain_id; \
      ALTER TABLE plain ALTER id SET DEFAULT nextval('plain_id')";
 
-const INSERT: &str = "INSERT INTO plain (event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, \
+const INSERT: &str = "INSERT INTO plain (event_id, tenant, stream_id, version, event_type, schema_version, source, event_json, \
      metadata, timestamp, recorded_at, command_events) \
-     SELECT e, 'default', s, 1, 'UserProfileUpdated', '1.0.0', 'bench', d::jsonb, '{}', now(), now(), 1 \
+     SELECT e, 'default', s, 1, 'UserProfileUpdated', '1.0.0', 'bench', d::json, '{}', now(), now(), 1 \
      FROM unnest($1::uuid[], $2::text[], $3::text[]) AS x(e, s, d)";
 
 /// Events a second of plain inserts of so many rows, over so many connections.

@@ -27,25 +27,31 @@ pub(crate) async fn fill(url: &str, events: i64) {
     client
         .batch_execute(
             "SET synchronous_commit = off; CREATE TEMP TABLE turns (turn bigint, event_type text, aggregate text, back bigint, \
-             version bigint, schema_version text, id_field text, data jsonb)",
+             version bigint, schema_version text, data text)",
         )
         .await
         .unwrap();
     for (turn, (event_type, back, version)) in (0_i64..).zip(TURNS) {
         let aggregate = event_type.aggregate_type();
         let newest = weir_model::contract::standard().unwrap().newest(event_type);
-        let sql = "INSERT INTO turns VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let data = samples::one(event_type);
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-            [&turn, &event_type.as_str(), &aggregate.as_str(), &back, &version, &newest, &aggregate.id_field(), &data];
+        let sql = "INSERT INTO turns VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        // Canonical, as the command side has it, with places for what differs from event to event.
+        let mut data = samples::one(event_type);
+        data["timestamp"] = "@at@".into();
+        if data.get("userId").is_some() {
+            data["userId"] = "@user@".into();
+        }
+        data[aggregate.id_field()] = "@id@".into();
+        let data = weir_model::canonical::text(&data);
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&turn, &event_type.as_str(), &aggregate.as_str(), &back, &version, &newest, &data];
         client.execute(sql, &values).await.unwrap();
     }
     const SQL: &str = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
-           event_data, metadata, timestamp, recorded_at, command_events) \
+           event_json, metadata, timestamp, recorded_at, command_events) \
          SELECT n, gen_random_uuid(), 'default', aggregate || '-' || (n - back), version, event_type, schema_version, 'bench', \
-           data || jsonb_build_object('timestamp', to_char(at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')) \
-             || CASE WHEN data ? 'userId' THEN jsonb_build_object('userId', 'user-' || n % 50000) ELSE '{}' END \
-             || jsonb_build_object(id_field, (n - back)::text), \
+           replace(replace(replace(data, '@at@', to_char(at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')), \
+             '@user@', 'user-' || n % 50000), '@id@', (n - back)::text)::json, \
            '{}', at, at, 1 \
          FROM generate_series($1::bigint, $2::bigint) n \
          CROSS JOIN LATERAL (SELECT timestamptz '2024-01-01 00:00:00Z' + n * interval '1 second' AS at) t \

@@ -106,7 +106,7 @@ async fn publish_to(kafka: &Kafka, database: &Database, url: &str, from: i64, to
 
 async fn page(url: &str, from: i64, to: i64) -> f64 {
     let client = connect(url).await;
-    let sql = "SELECT id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data::text, \
+    let sql = "SELECT id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_json::text, \
                metadata::text, timestamp, recorded_at FROM events WHERE id > $1 ORDER BY id LIMIT 1000";
     let statement = client.prepare(sql).await.unwrap();
     let (started, mut at) = (Instant::now(), from);

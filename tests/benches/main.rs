@@ -9,6 +9,7 @@ mod append;
 mod clickhouse;
 mod decode;
 mod fill;
+mod held_up;
 mod hostile;
 mod http;
 mod kafka;
@@ -21,7 +22,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 19] = [
+    let benches: [(&str, fn()); 20] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -31,6 +32,7 @@ fn main() {
         ("history", lanes::history),
         ("memory", memory::run),
         ("all-lanes", all_lanes::run),
+        ("held-up", held_up::run),
         ("verify", verify::run),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),

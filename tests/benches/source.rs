@@ -31,7 +31,7 @@ async fn ours(database: &Database) -> f64 {
 
 async fn paging(url: &str) -> f64 {
     let client = connect(url).await;
-    let sql = "SELECT id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data::text, \
+    let sql = "SELECT id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_json::text, \
                metadata::text, timestamp, recorded_at FROM events WHERE id > $1 ORDER BY id LIMIT 1000";
     let statement = client.prepare(sql).await.unwrap();
     let started = std::time::Instant::now();

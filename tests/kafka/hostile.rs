@@ -245,8 +245,8 @@ async fn an_event_larger_than_its_topic_takes_is_published_once_it_may() {
     let (lanes, weir) = (stream.run_lanes(), &stream.weir);
     weir.until("SELECT count(*) > 0 FROM ledger").await;
     // Behind the door: two events, one of them the last.
-    const GROWN: &str = "UPDATE events SET event_data = event_data || jsonb_build_object('note', \
-         (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 190000) n)) WHERE id IN ( \
+    const GROWN: &str = "UPDATE events SET event_json = (event_json::jsonb || jsonb_build_object('note', \
+         (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 190000) n)))::json WHERE id IN ( \
          (SELECT min(id) FROM events WHERE event_type = 'LearningSessionStarted' AND id > 1000), \
          (SELECT max(id) FROM events WHERE event_type = 'AssessmentCompleted'))";
     assert_eq!(weir.owner().await.execute(GROWN, &[]).await.unwrap(), 2);

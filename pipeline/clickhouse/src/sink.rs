@@ -74,6 +74,7 @@ impl ClickHouseSink {
         &mut self,
         events: &[&Located],
         others: &[&Located<OtherEvent>],
+        is_wanted_now: bool,
     ) -> Result<Vec<Refused>, SinkError> {
         if events.is_empty() && others.is_empty() {
             return Ok(Vec::new());
@@ -82,7 +83,10 @@ impl ClickHouseSink {
         let minutes = minutes(events, others);
         let rows = Block::of(events, others);
         failpoint::hit("clickhouse.before_insert");
-        self.throttle(events.len() + others.len()).await;
+        if !is_wanted_now {
+            self.throttle(events.len() + others.len()).await;
+        }
+        self.inserted_at = Some(Instant::now());
         let inserted = self.server.insert(rows.pieces()).await;
         drop(rows);
         let sifted = match inserted {
@@ -143,11 +147,10 @@ impl ClickHouseSink {
     }
 
     /// Spares the server many small parts. A large block is what it likes, and waits for nothing.
-    async fn throttle(&mut self, rows: usize) {
+    async fn throttle(&self, rows: usize) {
         if let Some(at) = self.inserted_at.filter(|_| rows < LARGE_BLOCK) {
             tokio::time::sleep_until(at + self.server.options.insert_interval).await;
         }
-        self.inserted_at = Some(Instant::now());
     }
 
     /// A table that holds nothing, where the ledger says that it does. Its TTL may have emptied it, but not made it again.
@@ -241,7 +244,7 @@ impl ClickHouseSink {
         for Redrive { letter, partition, batch, .. } in self.owner.redrives().await? {
             let repeats = self.owner.keep(&batch, &[&partition]).await?;
             let (events, others) = owner::without(&batch, &repeats);
-            let refused = self.insert(&events, &others).await?;
+            let refused = self.insert(&events, &others, false).await?;
             failpoint::hit("clickhouse.after_redrive");
             match refused.first() {
                 Some(Refused { reason, .. }) => self.owner.fail_again(&letter, reason).await?,
@@ -288,7 +291,7 @@ impl Sink for ClickHouseSink {
         let repeats = self.owner.keep(batch, &partitions).await?;
         // 2. and 3.
         let (events, others) = owner::without(batch, &repeats);
-        let refused = self.insert(&events, &others).await?;
+        let refused = self.insert(&events, &others, batch.is_wanted_now()).await?;
         self.owner.refuse(&refused, &partitions).await?;
         failpoint::hit("clickhouse.before_ledger");
         // 4.

@@ -220,6 +220,12 @@ impl Batch {
         self.is_wanted_now = !self.is_empty();
     }
 
+    /// Whether others wait for its commit, which then waits for nothing that can be left out.
+    #[must_use]
+    pub fn is_wanted_now(&self) -> bool {
+        self.is_wanted_now
+    }
+
     /// Whether a limit is reached.
     #[must_use]
     pub fn is_due(&self, limits: &BatchLimits) -> bool {

@@ -99,7 +99,10 @@ impl Row {
     #[must_use]
     pub fn of(record: Record) -> Self {
         match record.decode() {
-            Ok(Decoded::Event(event)) => Self::Event(Located::new(record, event)),
+            Ok(Decoded::Event(event)) => {
+                event.data.look_for_canonical();
+                Self::Event(Located::new(record, event))
+            }
             Ok(Decoded::Other(event)) => Self::Other(Located::new(record, event)),
             Err(error) => Self::Dead(DeadRecord { record, reason: error.to_string() }),
         }
@@ -165,7 +168,9 @@ impl Chunk {
         let bytes = rows.iter().map(Row::bytes).sum();
         let decoded = |row: &Row| match row {
             Row::Event(located) => located.event.data.memory(),
-            Row::Other(_) | Row::Dead(_) => 0,
+            // Of canonical text there is a copy.
+            Row::Other(located) => located.event.document.len(),
+            Row::Dead(_) => 0,
         };
         let memory = bytes + size_of_val(&*rows) + rows.iter().map(decoded).sum::<usize>();
         Self { rows, bytes, memory }

@@ -2,13 +2,15 @@
 //!
 //! The tap keeps a *ring* of chunks in a row, without a hole. A lane that is *attached* takes them from where it stands, and lets go of
 //! them when it has committed. The ring has a budget in bytes. When it is full, lanes that have taken everything are asked to commit
-//! ([`SourceEvent::Full`]), and the reader waits for the one that holds the oldest chunk. If that one has not moved for
-//! [`TapLimits::stalled_after`], while another has nothing left to do, it is *detached*: it reads for itself, from where it stands, until
-//! it has come to where the ring begins, and is attached again. So no lane waits for one that stands still (P9), and lanes that are
-//! about as fast share all of the reading.
+//! ([`SourceEvent::Full`]), and the reader waits for the one that holds the oldest chunk. Once others, with nothing left to do, have waited for that one for
+//! [`TapLimits::held_up_max`] in all, while processors had time that they could have used, it is *detached*: it reads for itself, from where it
+//! stands, until it has come to where the ring begins, and is attached again. So no lane waits for one that is slow or stands still (P9).
+//! Where the processors are busy all lanes are slow together, and share all of the reading; only one that does not move at all is
+//! detached then, after five times as long.
 //!
 //! A lane that comes from further ahead than the tap will soon be takes the tap along, and those behind read for themselves.
 
+mod processors;
 mod ring;
 
 use std::ops::Range;
@@ -28,12 +30,13 @@ use crate::record::{Partition, Span};
 use crate::retry::Backoff;
 use crate::source::{Source, SourceEvent, Started};
 
+use processors::Processors;
 use ring::{LaneId, Offer, Ring, Taken};
 
 /// How long the reader waits at the partition's end before it looks again, without a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a reader that has no room looks for lanes that stand still.
+/// How often a reader that has no room looks for lanes that hold up others.
 const STALLS_EVERY: Duration = Duration::from_millis(100);
 
 /// Reads one partition whose offsets are in the order of its records.
@@ -63,8 +66,8 @@ pub trait Reader: Send + Sync + 'static {
 pub struct TapLimits {
     /// Memory of the chunks that lanes have not committed yet; one chunk may exceed it.
     pub buffer_bytes: usize,
-    /// How long a lane that others wait for may stand still before it is detached.
-    pub stalled_after: Duration,
+    /// How long others may wait for a lane, in thirty times that time, before it is detached.
+    pub held_up_max: Duration,
 }
 
 struct Shared {
@@ -115,8 +118,20 @@ impl<R: Reader> Tap<R> {
     }
 }
 
+/// Lanes are not left waiting for a reader that is gone, as after a panic.
+struct Reading(Arc<Shared>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.ring().end();
+        self.0.news.send_replace(());
+    }
+}
+
 async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
+    let _reading = Reading(shared.clone());
     let mut room = shared.room.subscribe();
+    let mut processors = Processors::new();
     let (mut backoff, never) = (Backoff::default(), CancellationToken::new());
     let mut trusted = 0;
     loop {
@@ -150,24 +165,34 @@ async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
                     }
                 }
             }
-            Ok(chunk) => offer(&shared, &mut room, generation, Arc::new(chunk)).await,
+            Ok(chunk) => offer(&shared, &mut room, &mut processors, generation, Arc::new(chunk)).await,
         }
         backoff = Backoff::default();
     }
 }
 
 /// Hands a chunk over as soon as there is room.
-async fn offer(shared: &Shared, room: &mut watch::Receiver<()>, generation: u64, chunk: Arc<Chunk>) {
+async fn offer(
+    shared: &Shared,
+    room: &mut watch::Receiver<()>,
+    processors: &mut Processors,
+    generation: u64,
+    chunk: Arc<Chunk>,
+) {
     loop {
         room.borrow_and_update();
-        let offered = shared.ring().offer(generation, &chunk, Instant::now());
+        let now = Instant::now();
+        if let Some(is_time_to_spare) = processors.have_time_to_spare(now) {
+            shared.ring().account(is_time_to_spare, now);
+        }
+        let offered = shared.ring().offer(generation, &chunk, now);
         shared.news.send_replace(());
         match offered {
             Offer::Done => return count_read("all", &chunk),
             Offer::NoRoom { detached } => {
                 for lane in detached {
                     metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
-                    tracing::info!(lane, "stands still while others wait: it reads for itself until it has caught up");
+                    tracing::info!(lane, "holds up others: it reads for itself until it has caught up");
                     failpoint::hit("tap.after_detach");
                 }
             }
@@ -233,8 +258,8 @@ impl<R: Reader> TapSource<R> {
             }
             Taken::Nothing => match tokio::time::timeout(wait, self.news.changed()).await {
                 Ok(Ok(())) => None,
-                Ok(Err(_)) => Some(Err(SourceError::Fatal("the reader of this process ended".into()))),
-                Err(_) => Some(Ok(SourceEvent::Idle)),
+                // The sender lives as long as the tap, which this lane holds.
+                Ok(Err(_)) | Err(_) => Some(Ok(SourceEvent::Idle)),
             },
         }
     }
@@ -421,7 +446,7 @@ mod tests {
         let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
         let store: Store = Arc::new(Mutex::new(vec!["1", "2 lost", "3 lost"]));
         let reader = FromMemory { store: store.clone(), partition: partition.clone() };
-        let limits = TapLimits { buffer_bytes: 1 << 20, stalled_after: Duration::from_secs(1) };
+        let limits = TapLimits { buffer_bytes: 1 << 20, held_up_max: Duration::from_secs(1) };
         let tap = Tap::start(reader, limits);
         let (mut ahead, mut behind) = (tap.source("ahead"), tap.source("behind"));
         for source in [&mut ahead, &mut behind] {

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::Object;
 
+pub(crate) mod proof;
+
 /// The largest integer that every JSON reader gives back unchanged (2^53 - 1, RFC 7493 section 2.2).
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::Object;
-use crate::canonical::{self, Name};
+use crate::canonical::{self, Name, proof};
 use crate::columns::{COLUMNS, Column, NO_COLUMN};
 use crate::contract;
 use crate::event_type::EventType;
@@ -97,11 +97,13 @@ pub struct Data {
     canonical: OnceLock<Box<CanonicalForm>>,
 }
 
-/// The RFC 8785 text of the whole, and where in it the nested values stand, in the order of the fields; others stand nowhere.
+/// The RFC 8785 text of the whole.
 #[derive(Debug, Clone)]
-struct CanonicalForm {
-    text: String,
-    nested: Vec<Range<usize>>,
+enum CanonicalForm {
+    /// Where it stands in the text as it came, nested values with it.
+    AsItCame(Range<usize>),
+    /// Where in it the nested values stand, in the order of the fields; others stand nowhere.
+    Made { text: String, nested: Vec<Range<usize>> },
 }
 
 impl Data {
@@ -119,7 +121,28 @@ impl Data {
     /// Bytes of memory beside the text, of the canonical text too, which may be made later.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.fields.capacity() * size_of::<Field>() + self.text.len()
+        let canonical = match self.canonical.get().map(|form| &**form) {
+            Some(CanonicalForm::AsItCame(_)) => 0,
+            Some(CanonicalForm::Made { text, .. }) => text.capacity(),
+            None => self.text.len(),
+        };
+        self.fields.capacity() * size_of::<Field>() + canonical
+    }
+
+    /// Looks whether the text is canonical as it came: then no other is made, ever.
+    pub fn look_for_canonical(&self) {
+        if let Some(place) = self.canonical_as_it_came() {
+            self.canonical.get_or_init(|| Box::new(CanonicalForm::AsItCame(place)));
+        }
+    }
+
+    fn canonical_as_it_came(&self) -> Option<Range<usize>> {
+        let first = self.fields.first()?;
+        let Piece::Span(name, _) = first.name else { return None };
+        let start = usize::try_from(name).ok()?.checked_sub("{\"".len())?;
+        let (length, members) = proof::canonical_object(self.text.get(start..)?)?;
+        // A null of the contract is no field, and not in the canonical text.
+        (members == self.fields.len()).then_some(start..start + length)
     }
 
     /// Finds the fields in the text of a JSON object; names them by the newest contract of `event_type`. A name that
@@ -176,10 +199,13 @@ impl Data {
 
     /// [`Self::iter`] whose nested values are in RFC 8785 form.
     pub fn iter_canonical(&self) -> impl Iterator<Item = (&str, Option<(usize, &'static Column)>, FieldValue<'_>)> {
-        let CanonicalForm { text, nested } = self.canonical_form();
-        self.iter().zip(nested).map(|((name, column, value), at)| match value {
-            FieldValue::Nested(_) => (name, column, FieldValue::Nested(text.get(at.clone()).unwrap_or_default())),
-            plain => (name, column, plain),
+        let form = self.canonical_form();
+        self.iter().enumerate().map(move |(index, (name, column, value))| match (value, form) {
+            (FieldValue::Nested(_), CanonicalForm::Made { text, nested }) => {
+                let at = nested.get(index).cloned().unwrap_or_default();
+                (name, column, FieldValue::Nested(text.get(at).unwrap_or_default()))
+            }
+            (plain, _) => (name, column, plain),
         })
     }
 
@@ -228,11 +254,17 @@ impl Data {
     /// The RFC 8785 text of the whole.
     #[must_use]
     pub fn canonical(&self) -> &str {
-        &self.canonical_form().text
+        match self.canonical_form() {
+            CanonicalForm::AsItCame(place) => self.text.get(place.clone()).unwrap_or_default(),
+            CanonicalForm::Made { text, .. } => text,
+        }
     }
 
     fn canonical_form(&self) -> &CanonicalForm {
-        self.canonical.get_or_init(|| Box::new(self.make_canonical()))
+        self.canonical.get_or_init(|| {
+            let found = self.canonical_as_it_came().map(CanonicalForm::AsItCame);
+            Box::new(found.unwrap_or_else(|| self.make_canonical()))
+        })
     }
 
     fn make_canonical(&self) -> CanonicalForm {
@@ -264,7 +296,7 @@ impl Data {
         }
         out.push('}');
         out.shrink_to_fit();
-        CanonicalForm { text: out, nested }
+        CanonicalForm::Made { text: out, nested }
     }
 
     /// A string of the text that has no escapes is its own canonical form.
@@ -403,6 +435,26 @@ mod tests {
             let held = Data::index(event_type, spaced.into()).expect("an object");
             assert_eq!(held.canonical(), canonical::object_text(&object));
             assert_eq!(canonical::object_text(&held.to_object()), canonical::object_text(&object));
+        }
+    }
+
+    #[test]
+    fn text_that_is_canonical_as_it_came_is_kept_and_any_other_is_made_so() {
+        for (event_type, data) in samples::all() {
+            let Value::Object(object) = &data else { panic!("an object") };
+            let text = canonical::object_text(object);
+            let version = contract::standard().expect("contracts").newest(event_type);
+            let record = format!(
+                r#"{{"eventId":"e","eventType":"{event_type}","version":"{version}","timestamp":"2024-01-15T10:30:00Z","source":"s",
+                "data":{text}, "aggregateId":"a"}}"#
+            );
+            let within = crate::wire::decode(&record.into()).expect("an event").data;
+            assert!(matches!(within.canonical_form(), CanonicalForm::AsItCame(_)), "{event_type}");
+            assert_eq!(within.canonical(), text);
+            let spaced = Data::index(event_type, data.to_string().replace(':', ": ").into()).expect("an object");
+            assert!(matches!(spaced.canonical_form(), CanonicalForm::Made { .. }), "{event_type}");
+            let (a, b): (Vec<_>, Vec<_>) = (within.iter_canonical().collect(), within.iter().collect());
+            assert_eq!(a, b);
         }
     }
 

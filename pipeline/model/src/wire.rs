@@ -237,7 +237,7 @@ pub fn check_headers<'a>(
 }
 
 /// The canonical document of an event (RFC 8785: names sorted, no spaces): every sink's copy is rebuilt into this text and
-/// hashed by `weir verify`.
+/// hashed by `weir verify`. By way of a tree, not by what sinks go by: it is to find their mistakes.
 #[must_use]
 pub fn canonical_document(event: &Event) -> String {
     /// Columns by the name of their field; without one, the data.
@@ -251,7 +251,7 @@ pub fn canonical_document(event: &Event) -> String {
     let mut out = String::with_capacity(1024);
     for (field, column) in ORDER.iter() {
         let value = match column {
-            None => event.canonical_data().to_owned(),
+            None => canonical::object_text(&event.data.to_object()),
             Some(column) => match (column.value)(&row) {
                 Some(EnvelopeValue::Text(text)) => canonical::string(text),
                 Some(EnvelopeValue::Time(at)) => canonical::string(&at.to_string()),

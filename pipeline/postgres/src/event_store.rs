@@ -48,7 +48,7 @@ pub struct RecordedEvent {
 
 /// The columns that [`RecordedEvent::from_row`] reads.
 pub(crate) const EVENT_COLUMNS: &str = "id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
-     event_data::text AS data, metadata::text AS metadata, timestamp, recorded_at";
+     coalesce(event_json::text, event_data::text) AS data, metadata::text AS metadata, timestamp, recorded_at";
 
 const READING: &str = "reading events";
 
@@ -257,7 +257,7 @@ impl EventStore {
     /// How often learners took assessments in streams of the old form, which were one for all learners: tenant, assessment and
     /// user, in their order. Nothing is appended to those any more.
     pub(crate) async fn earlier_attempts(&self, takes: &[(&str, &str, &str)]) -> Result<Vec<i64>, DbError> {
-        const SQL: &str = "SELECT (SELECT count(*) FROM events e WHERE e.tenant = w.t AND e.stream_id = 'Assessment-' || w.a \
+        const SQL: &str = "SELECT (SELECT count(*) FROM event_log e WHERE e.tenant = w.t AND e.stream_id = 'Assessment-' || w.a \
                AND e.event_type = 'AssessmentCompleted' AND e.event_data->>'assessmentId' = w.a AND e.event_data->>'userId' = w.u \
                AND e.stream_id <> w.own) \
              FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS w(t, a, u, own, i) ORDER BY w.i";
@@ -275,12 +275,14 @@ impl EventStore {
     /// order of the streams and of each stream's versions.
     pub(crate) async fn get_tails(&self, streams: &[(&str, String, i64)]) -> Result<Vec<TailEvent>, DbError> {
         static SQL: LazyLock<String> = LazyLock::new(|| {
+            // OFFSET keeps the planner from making jsonb of the data once for each field.
             let fields = STATE_FIELDS.map(|field| format!("'{field}', event_data -> '{field}'")).join(", ");
             format!(
                 "SELECT w.i - 1, e.version, e.event_type, e.known FROM unnest($1::text[], $2::text[], $3::bigint[]) \
                  WITH ORDINALITY AS w(t, s, after, i) CROSS JOIN LATERAL (SELECT version, event_type, \
-                 jsonb_build_object({fields})::text AS known FROM events WHERE tenant = w.t AND stream_id = w.s AND \
-                 version > w.after ORDER BY version) e ORDER BY w.i, e.version"
+                 jsonb_build_object({fields})::text AS known FROM (SELECT version, event_type, event_data FROM event_log \
+                 WHERE tenant = w.t AND stream_id = w.s AND version > w.after ORDER BY version OFFSET 0) d) e \
+                 ORDER BY w.i, e.version"
             )
         });
         let tenants: Vec<&str> = streams.iter().map(|(tenant, ..)| *tenant).collect();

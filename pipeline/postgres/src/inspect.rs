@@ -73,7 +73,7 @@ pub struct ReadModelRow {
 pub async fn read_model_rows(client: &impl GenericClient, event: &RecordedEvent) -> Result<Vec<ReadModelRow>, DbError> {
     const ACTION: &str = "looking for an event in the read models";
     // Models, and the row of each that the event had a part in, by the event's tenant and id.
-    const OF_EVENT: &str = "(SELECT %s FROM events WHERE tenant = $1 AND event_id = $2::text::uuid)";
+    const OF_EVENT: &str = "(SELECT %s FROM event_log WHERE tenant = $1 AND event_id = $2::text::uuid)";
     let own = "substr(stream_id, strpos(stream_id, '-') + 1)";
     let of = |model: ReadModel| {
         let (columns, key, value) = match model {

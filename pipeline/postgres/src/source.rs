@@ -142,6 +142,7 @@ pub(crate) fn row_to_event(partition: &Partition, row: &Row) -> Result<engine::R
     let mut id = Uuid::encode_buffer();
     let stored = stored(row, event_id(row, &mut id)?)?;
     let Some(event) = stored.decode() else { return Ok(engine::Row::of(row_to_record(partition, row, false)?)) };
+    event.data.look_for_canonical();
     let (head, data) = (head(partition, &stored, Headers::default()), event.data.text_of(stored.data));
     Ok(engine::Row::Event(Located::stored(head, event, data)))
 }

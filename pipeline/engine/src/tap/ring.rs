@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +14,12 @@ use crate::retry::chain;
 
 /// How many offsets ahead of the tap a lane may begin, and wait for it: a second or two of reading.
 const AHEAD_MAX: i64 = 100_000;
+
+/// How long waiting for a lane is added up, in [`TapLimits::held_up_max`].
+const ACCOUNT: u32 = 30;
+
+/// After how many [`TapLimits::held_up_max`] of standing still a lane is detached, however busy the processors are.
+const STANDSTILL: u32 = 5;
 
 /// An attached lane. A lane that is attached again is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +41,9 @@ struct Lane {
     /// Everything below is committed.
     released: i64,
     released_at: Instant,
+    /// How long others waited for it since the processors were last looked at, and while one of them had time to spare.
+    waited_for: Duration,
+    held_up: Duration,
     /// It came for rows, and there were none.
     is_waiting: bool,
     /// It was told that there is no room when it had taken everything below.
@@ -55,9 +65,15 @@ pub(super) struct Ring {
     /// Raised when reading begins somewhere else.
     generation: u64,
     is_full: bool,
+    /// When a chunk was last refused while a lane waited for it.
+    waiting_since: Option<Instant>,
+    /// When adding up began again.
+    account_since: Option<Instant>,
     lanes: BTreeMap<LaneId, Lane>,
     ids: u64,
     trouble: Option<Trouble>,
+    /// Nothing will be read any more.
+    has_ended: bool,
 }
 
 /// Why nothing can be read; said to each lane.
@@ -98,9 +114,12 @@ impl Ring {
             head: 0,
             generation: 0,
             is_full: false,
+            waiting_since: None,
+            account_since: None,
             lanes: BTreeMap::new(),
             ids: 0,
             trouble: None,
+            has_ended: false,
         }
     }
 
@@ -129,13 +148,18 @@ impl Ring {
         self.trouble = None;
     }
 
+    /// The reader is gone.
+    pub(super) fn end(&mut self) {
+        self.has_ended = true;
+    }
+
     fn start(&self) -> i64 {
         self.held.front().map_or(self.head, |held| held.start)
     }
 
     fn restart_at(&mut self, offset: i64) {
         self.held.clear();
-        (self.bytes, self.head, self.is_full) = (0, offset, false);
+        (self.bytes, self.head, self.is_full, self.waiting_since) = (0, offset, false, None);
         self.generation += 1;
     }
 
@@ -151,6 +175,8 @@ impl Ring {
             taken: offset,
             released: offset,
             released_at: now,
+            waited_for: Duration::ZERO,
+            held_up: Duration::ZERO,
             is_waiting: false,
             told_full: None,
         };
@@ -195,6 +221,10 @@ impl Ring {
         while let Some(held) = self.held.pop_front_if(|held| held.end <= released) {
             self.bytes -= held.chunk.memory();
         }
+        // All who are left begin further ahead: what lies between is not read for anyone.
+        if let Some(wanted) = self.lanes.values().map(|lane| lane.taken).min().filter(|taken| *taken > self.head) {
+            self.restart_at(wanted);
+        }
     }
 
     pub(super) fn take(&mut self, lane: LaneId, records_max: usize) -> Taken {
@@ -210,6 +240,9 @@ impl Ring {
                 None => held.end,
             };
             return Taken::Rows(held.chunk.clone(), part);
+        }
+        if self.has_ended {
+            return Taken::Trouble(SourceError::Fatal("the reader of this process ended".into()));
         }
         if let Some(Trouble { words, is_fatal }) = &self.trouble {
             let cause = words.clone().into();
@@ -227,36 +260,63 @@ impl Ring {
         Taken::Nothing
     }
 
-    /// Takes a chunk in, or says that there is no room, and detaches lanes that stand still while another waits.
+    /// Takes a chunk in, or says that there is no room, and detaches lanes that others have waited for too long.
     pub(super) fn offer(&mut self, generation: u64, chunk: &Arc<Chunk>, now: Instant) -> Offer {
         self.trouble = None;
         let Some(last) = chunk.rows().last().filter(|_| generation == self.generation && !self.lanes.is_empty()) else {
             return Offer::Done;
         };
+        self.add_up(now);
         if self.held.is_empty() || self.bytes + chunk.memory() <= self.limits.buffer_bytes {
             let end = last.record().offset + 1;
             self.held.push_back(Held { chunk: chunk.clone(), start: self.head, end, since: now });
             self.bytes += chunk.memory();
-            (self.head, self.is_full) = (end, false);
+            (self.head, self.is_full, self.waiting_since) = (end, false, None);
             return Offer::Done;
         }
         self.is_full = true;
-        Offer::NoRoom { detached: self.detach_stalled(now) }
+        let is_anyone_waiting = self.lanes.values().any(|lane| lane.is_waiting && lane.taken >= self.head);
+        self.waiting_since = is_anyone_waiting.then_some(now);
+        let detached = if is_anyone_waiting { self.detach_who_holds_up(now) } else { Vec::new() };
+        Offer::NoRoom { detached }
     }
 
-    fn detach_stalled(&mut self, now: Instant) -> Vec<String> {
-        let Some(oldest) = self.held.front() else { return Vec::new() };
-        let is_anyone_waiting = self.lanes.values().any(|lane| lane.is_waiting && lane.taken >= self.head);
-        if !is_anyone_waiting {
-            return Vec::new();
+    /// Adds the time since a chunk was refused to the accounts of the lanes that there was no room because of.
+    fn add_up(&mut self, now: Instant) {
+        let (Some(since), Some(oldest)) = (self.waiting_since, self.held.front()) else { return };
+        for lane in self.lanes.values_mut().filter(|lane| lane.released < oldest.end) {
+            lane.waited_for += now.saturating_duration_since(since);
         }
-        let stands_still = |lane: &Lane| {
-            let since = lane.released_at.max(oldest.since);
-            lane.released < oldest.end && now.saturating_duration_since(since) >= self.limits.stalled_after
+    }
+
+    /// What was waited for counts only if a processor had time that those who waited could have used. Where all are busy, each lane would be
+    /// slowed down by the others just so if it read for itself, and reading more often would cost more of what is short.
+    pub(super) fn account(&mut self, is_time_to_spare: bool, now: Instant) {
+        let since = *self.account_since.get_or_insert(now);
+        let is_over = now.saturating_duration_since(since) >= ACCOUNT * self.limits.held_up_max;
+        for lane in self.lanes.values_mut() {
+            let waited_for = std::mem::take(&mut lane.waited_for);
+            if is_over {
+                lane.held_up = Duration::ZERO;
+            }
+            if is_time_to_spare {
+                lane.held_up += waited_for;
+            }
+        }
+        if is_over {
+            self.account_since = Some(now);
+        }
+    }
+
+    fn detach_who_holds_up(&mut self, now: Instant) -> Vec<String> {
+        let Some(oldest) = self.held.front() else { return Vec::new() };
+        let holds_up = |lane: &Lane| {
+            let stands_still = now.saturating_duration_since(lane.released_at.max(oldest.since));
+            lane.released < oldest.end
+                && (lane.held_up >= self.limits.held_up_max || stands_still >= STANDSTILL * self.limits.held_up_max)
         };
-        let stalled: Vec<LaneId> =
-            self.lanes.iter().filter(|(_, lane)| stands_still(lane)).map(|(id, _)| *id).collect();
-        let detached = stalled.iter().filter_map(|id| self.lanes.remove(id)).map(|lane| lane.name).collect();
+        let found: Vec<LaneId> = self.lanes.iter().filter(|(_, lane)| holds_up(lane)).map(|(id, _)| *id).collect();
+        let detached = found.iter().filter_map(|id| self.lanes.remove(id)).map(|lane| lane.name).collect();
         self.drop_released();
         detached
     }
@@ -264,8 +324,6 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
@@ -273,7 +331,7 @@ mod tests {
     use crate::headers::Headers;
     use crate::record::{Partition, Record, RecordHead};
 
-    const LIMITS: TapLimits = TapLimits { buffer_bytes: 10_000, stalled_after: Duration::from_secs(1) };
+    const LIMITS: TapLimits = TapLimits { buffer_bytes: 10_000, held_up_max: Duration::from_secs(1) };
 
     /// Rows of 1,000 bytes and more: ten of them, or two chunks of four, fill the ring.
     fn chunk(offsets: Range<i64>) -> Arc<Chunk> {
@@ -321,26 +379,101 @@ mod tests {
         assert!(ring.join("c", 8, now).is_none() && ring.join("c", 9, now).is_some());
     }
 
-    #[test]
-    fn a_lane_that_stands_still_is_detached_only_when_another_waits_for_room() {
-        let (mut ring, start) = (Ring::new(LIMITS), Instant::now());
+    /// Two lanes have taken the first chunk, and no other finds room. The first one commits, and waits.
+    fn one_waits_for_the_other(ring: &mut Ring, start: Instant) -> (LaneId, LaneId) {
         let (a, b) = (ring.attach("a", 0, start).expect("first"), ring.attach("b", 0, start).expect("at it"));
-        assert_eq!(offered(&mut ring, 0..4, start), None);
-        assert_eq!(taken(&mut ring, a, 10).len() + taken(&mut ring, b, 10).len(), 8);
-        let later = start + 2 * LIMITS.stalled_after;
-        let full = offered(&mut ring, 4..10, later);
-        assert_eq!(full, Some(Vec::new()), "both hold rows, so neither waits");
+        assert_eq!(offered(ring, 0..4, start), None);
+        assert_eq!(taken(ring, a, 10).len() + taken(ring, b, 10).len(), 8);
+        assert_eq!(offered(ring, 4..10, start), Some(Vec::new()), "both hold rows, so neither waits");
         assert!(matches!(ring.take(a, 10), Taken::Full) && matches!(ring.take(a, 10), Taken::Nothing));
-        ring.release(a, 4, later);
+        ring.release(a, 4, start);
         assert!(matches!(ring.take(a, 10), Taken::Nothing));
-        assert_eq!(offered(&mut ring, 4..10, start), Some(Vec::new()), "not long enough");
-        assert_eq!(offered(&mut ring, 4..10, later), Some(vec!["b".to_owned()]));
+        (a, b)
+    }
+
+    #[test]
+    fn a_lane_that_stands_still_is_detached_when_another_waits_for_room() {
+        let (mut ring, start) = (Ring::new(LIMITS), Instant::now());
+        let (a, b) = one_waits_for_the_other(&mut ring, start);
+        let later = start + STANDSTILL * LIMITS.held_up_max;
+        assert_eq!(offered(&mut ring, 4..10, later - Duration::from_millis(1)), Some(Vec::new()), "not long enough");
+        assert_eq!(
+            offered(&mut ring, 4..10, later),
+            Some(vec!["b".to_owned()]),
+            "though no processor has time to spare"
+        );
         assert_eq!(offered(&mut ring, 4..10, later), None, "what b held is gone");
         assert!(matches!(ring.take(b, 10), Taken::Detached));
         assert_eq!(taken(&mut ring, a, 10), (4..10).collect::<Vec<_>>());
         assert!(ring.join("b", 3, later).is_none(), "still behind");
         let b = ring.join("b", 6, later).expect("caught up");
         assert_eq!(taken(&mut ring, b, 10), (6..10).collect::<Vec<_>>());
+    }
+
+    /// A lane that commits a chunk each 900 ms, and another that waits for it all the time: after how many is the slow one detached?
+    fn chunks_until_detached(is_time_to_spare: bool, rounds: i64) -> Option<i64> {
+        let (mut ring, mut now) = (Ring::new(LIMITS), Instant::now());
+        let (a, b) = one_waits_for_the_other(&mut ring, now);
+        for round in 1..=rounds {
+            for _ in 0..9 {
+                let detached = offered(&mut ring, 4 * round..4 * round + 8, now).expect("there is no room");
+                if detached == ["b"] {
+                    return Some(round);
+                }
+                now += Duration::from_millis(100);
+                ring.account(is_time_to_spare, now);
+            }
+            ring.release(b, 4 * round, now);
+            assert_eq!(offered(&mut ring, 4 * round..4 * round + 4, now), None);
+            assert_eq!(taken(&mut ring, a, 9).len() + taken(&mut ring, b, 9).len(), 8);
+            ring.release(a, 4 * round + 4, now);
+            assert!(matches!(ring.take(a, 9), Taken::Nothing));
+        }
+        None
+    }
+
+    #[test]
+    fn a_lane_that_is_slow_but_moves_is_detached_where_a_processor_has_time_to_spare() {
+        assert_eq!(chunks_until_detached(true, 100), Some(2));
+        assert_eq!(chunks_until_detached(false, 100), None, "all of them are slow together");
+    }
+
+    #[test]
+    fn a_little_waiting_now_and_then_is_forgotten() {
+        let (mut ring, mut now) = (Ring::new(LIMITS), Instant::now());
+        let (_, b) = one_waits_for_the_other(&mut ring, now);
+        for second in 0..100 {
+            assert_eq!(offered(&mut ring, 4..10, now), Some(Vec::new()), "after {second} s");
+            now += Duration::from_millis(20);
+            assert_eq!(offered(&mut ring, 4..10, now), Some(Vec::new()), "after {second} s");
+            ring.account(true, now);
+            ring.waiting_since = None;
+            now += Duration::from_millis(980);
+            ring.release(b, 0, now);
+        }
+    }
+
+    #[test]
+    fn what_only_a_detached_lane_wanted_is_not_read() {
+        let (mut ring, start) = (Ring::new(LIMITS), Instant::now());
+        let slow = ring.attach("slow", 0, start).expect("first");
+        let ahead = ring.attach("ahead", 50_000, start).expect("it waits");
+        assert_eq!((offered(&mut ring, 0..4, start), taken(&mut ring, slow, 9).len()), (None, 4));
+        assert!(matches!(ring.take(ahead, 9), Taken::Nothing));
+        assert_eq!(offered(&mut ring, 4..10, start), Some(Vec::new()));
+        let later = start + STANDSTILL * LIMITS.held_up_max;
+        assert_eq!(offered(&mut ring, 4..10, later), Some(vec!["slow".to_owned()]));
+        assert_eq!(ring.wanted().map(|(_, from)| from), Some(50_000));
+        assert_eq!(offered(&mut ring, 50_000..50_004, later), None);
+        assert_eq!(taken(&mut ring, ahead, 9), (50_000..50_004).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_reader_that_ended_is_said_to_each_lane() {
+        let (mut ring, now) = (Ring::new(LIMITS), Instant::now());
+        ring.end();
+        let lane = ring.attach("a", 0, now).expect("first");
+        assert!(matches!(ring.take(lane, 9), Taken::Trouble(SourceError::Fatal(_))));
     }
 
     #[test]

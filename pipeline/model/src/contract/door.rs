@@ -7,7 +7,7 @@ use super::Violation;
 use crate::event_type::EventType;
 use crate::{Object, profile};
 
-/// Bytes of an event's data as every later step has it (see [`stored_size`]).
+/// Bytes of an event's data as what is made of it may have them (see [`stored_size`]).
 pub const DATA_MAX: usize = 1 << 20;
 
 /// Values of an event's data: objects, lists and what is in them. A tree of them costs far more memory than their text, and everybody
@@ -64,8 +64,8 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// Bytes of data as the text that is stored, published and written: Postgres' own of a jsonb, with a space after each comma and
-/// colon, and every number spelled out (1e300 is 301 digits).
+/// Bytes of data as the longest text that is made of it: Postgres' own of a jsonb, as read models and SQL have it, with a space after
+/// each comma and colon, and every number spelled out (1e300 is 301 digits).
 #[must_use]
 pub fn stored_size(data: &Object) -> usize {
     object_size(data)
