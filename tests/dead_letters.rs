@@ -65,7 +65,7 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
     let users = table.as_array().unwrap().iter().find(|r| r["subject"] == "user_read_model").unwrap();
     assert_eq!((&users["sink_count"], &users["dead_letters"]), (&json!(5), &json!(3)));
     let shown = weir.ok(&["dead-letters", "show", &dead[0]["id"].to_string()]);
-    assert!(shown.contains("\"email\": \"poison\""), "{shown}");
+    assert!(shown.contains("\"email\":\"poison\""), "{shown}");
 
     // Its cause and correlation stand on the line about it.
     let log = weir.log();
@@ -94,7 +94,7 @@ async fn a_poison_event_parks_its_key_and_is_redriven_once() {
 
 /// Behind the command side's back: a score beyond the maximum, which no contract lets in.
 async fn intrude(weir: &Weir) {
-    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, \
+    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_jsonb, \
         metadata, timestamp, recorded_at) SELECT max(id) + 1, gen_random_uuid(), 'default', 'Assessment-a1', 1, 'AssessmentCompleted', \
         '1.1.0', 'intruder', '{\"assessmentId\":\"a1\",\"userId\":\"u1\",\"score\":101,\"maxScore\":100,\"passed\":true,\
         \"timeSpent\":0,\"timestamp\":\"2024-01-01T00:00:00.000Z\"}', '{}', now(), now() FROM events";
@@ -105,7 +105,7 @@ async fn intrude(weir: &Weir) {
 async fn mend_and_redrive(weir: &Weir) {
     let owner = weir.owner().await;
     let event =
-        "UPDATE events SET event_data = jsonb_set(event_data, '{score}', '99') WHERE stream_id = 'Assessment-a1'";
+        "UPDATE events SET event_jsonb = jsonb_set(event_jsonb, '{score}', '99') WHERE stream_id = 'Assessment-a1'";
     owner.execute(event, &[]).await.unwrap();
     let letters =
         "UPDATE dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), '101', '99'), 'UTF8')";

@@ -26,6 +26,8 @@ fn json_value() -> impl Strategy<Value = Value> {
 }
 
 const TEXTS: &[&str] = &[
+    "\"2024-01-15T10:30:00Z\"",
+    "\"2024-01-15T12:30:00.000+02:00\"",
     "1e2",
     "5.0",
     "-0",

@@ -151,7 +151,7 @@ async fn the_text_that_was_appended_is_kept_beside_rows_of_before() {
     data["note"] = json!([1e21, 1.5e-7, "\u{e9}\n", {"b": [], "a": null}]);
     assert_eq!(school.command("RegisterUser", &data).await.0, 201);
     let owner = weir.owner().await;
-    let row = owner.query_one("SELECT event_json::text, event_data IS NULL FROM events", &[]).await.unwrap();
+    let row = owner.query_one("SELECT event_json::text, event_jsonb IS NULL FROM events", &[]).await.unwrap();
     let text: &str = row.get(0);
     assert!(
         text.contains("\"note\":[1e+21,1.5e-7,\"\u{e9}\\n\",{\"a\":null,\"b\":[]}]") && row.get::<_, bool>(1),
@@ -160,7 +160,7 @@ async fn the_text_that_was_appended_is_kept_beside_rows_of_before() {
     assert_eq!(text, weir_model::canonical::text(&serde_json::from_str(text).unwrap()));
     up.caught_up().await;
     // As rows of before are kept.
-    owner.batch_execute("UPDATE events SET event_data = event_json::jsonb, event_json = NULL").await.unwrap();
+    owner.batch_execute("UPDATE events SET event_jsonb = event_json::jsonb, event_json = NULL").await.unwrap();
     let update = json!({"userId": "user_12345", "changedFields": ["lastName"], "newValues": {"lastName": "Roe"}});
     let (status, answer) = school.command("UpdateUserProfile", &update).await;
     assert_eq!((status, &answer["version"]), (201, &json!(2)), "{answer}");

@@ -59,7 +59,7 @@ async fn every_command_in_a_readme_runs() {
     weir.ok(&["demo", "--events", "500", "--rate", "2000"]);
     let fixture = Fixture::new(200, 1);
     let up = weir.up();
-    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_data, metadata, \
+    let insert = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, event_jsonb, metadata, \
         timestamp, recorded_at) SELECT max(id) + 1, gen_random_uuid(), 'default', 'Task-t', 1, 'TaskAssigned', '1.0.0', 'someone', '{}', \
         '{}', now(), now() FROM events";
     weir.owner().await.execute(insert, &[]).await.unwrap();

@@ -230,7 +230,7 @@ pub struct TapSource<R: Reader> {
 impl<R: Reader> TapSource<R> {
     fn leave(&mut self) {
         if let Mode::Attached(lane) = self.mode {
-            self.tap.shared.ring().leave(lane);
+            self.tap.shared.ring().leave(lane, Instant::now());
             self.tap.shared.room.send_replace(());
         }
         self.mode = Mode::Unstarted;
@@ -244,7 +244,7 @@ impl<R: Reader> TapSource<R> {
         wait: Duration,
     ) -> Option<Result<SourceEvent, SourceError>> {
         self.news.borrow_and_update();
-        let taken = self.tap.shared.ring().take(lane, records_max);
+        let taken = self.tap.shared.ring().take(lane, records_max, Instant::now());
         match taken {
             Taken::Rows(chunk, rows) => {
                 self.next = chunk.rows()[rows.clone()].last().map_or(self.next, |row| row.record().offset + 1);

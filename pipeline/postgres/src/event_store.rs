@@ -48,7 +48,7 @@ pub struct RecordedEvent {
 
 /// The columns that [`RecordedEvent::from_row`] reads.
 pub(crate) const EVENT_COLUMNS: &str = "id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
-     coalesce(event_json::text, event_data::text) AS data, metadata::text AS metadata, timestamp, recorded_at";
+     coalesce(event_json::text, event_jsonb::text) AS data, metadata::text AS metadata, timestamp, recorded_at";
 
 const READING: &str = "reading events";
 

@@ -1,5 +1,6 @@
 //! Whether processors have time that lanes could use if they did not wait.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -17,6 +18,8 @@ const IDLING: f32 = 0.2;
 
 pub(super) struct Processors {
     system: System,
+    /// So many may be used at once; a quota can make them fewer than the machine has.
+    usable: f32,
     since: Instant,
     used: Duration,
 }
@@ -30,7 +33,9 @@ impl Processors {
     pub(super) fn new() -> Self {
         let mut system = System::new();
         system.refresh_cpu_usage();
-        Self { system, since: Instant::now(), used: used() }
+        let usable = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let usable = u16::try_from(usable).map_or(f32::INFINITY, f32::from);
+        Self { system, usable, since: Instant::now(), used: used() }
     }
 
     /// Whether there was time to spare since the last answer; `None` if that is too short ago. Processors that nothing is known of count
@@ -45,6 +50,6 @@ impl Processors {
         let free: f32 = self.system.cpus().iter().map(|one| 1.0 - one.cpu_usage() / 100.0).sum();
         let before = std::mem::replace(&mut self.used, used());
         let own = self.used.saturating_sub(before).div_duration_f32(passed);
-        Some(free >= FREE || own < IDLING)
+        Some(free >= FREE && own < self.usable - FREE || own < IDLING)
     }
 }
