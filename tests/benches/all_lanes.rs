@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use weir_tests::weir::connect;
 use weir_tests::{ClickHouse, Postgres, binary};
 
-use crate::fill::{database, fill, runtime};
+use crate::fill::{fill, runtime};
 use crate::measure::{round, row};
 
 /// So many, unless `WEIR_BENCH_EVENTS` says otherwise.
@@ -82,6 +82,19 @@ impl Stage {
         command.env_remove("WEIR_BENCH_SHORT").env_remove("WEIR_BENCH_EVENTS").env_remove("WEIR_BENCH_BINARY");
         command.stdout(Stdio::null());
         command
+    }
+
+    /// The program itself makes its tables, whichever build it is; then there are events for it.
+    pub(crate) async fn fill(&self, events: i64) {
+        let mut weir = self.command(&["up"]).spawn().unwrap();
+        let url = self.postgres.url();
+        let client = connect(&url).await;
+        let claimed = "SELECT count(DISTINCT lane) FROM ledger";
+        while client.query_one(claimed, &[]).await.map_or(0, |row| row.get(0)) < LANES as i64 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        stop(&mut weir);
+        fill(&url, events).await;
     }
 
     fn roots(&self, weir: &Child) -> [u32; 3] {
@@ -158,10 +171,7 @@ pub(crate) fn run() {
     let stage = Stage::start();
     let url = stage.postgres.url();
     let runtime = runtime();
-    runtime.block_on(async {
-        drop(database(&url).await);
-        fill(&url, events).await;
-    });
+    runtime.block_on(stage.fill(events));
     let mut weir = stage.command(&["up"]).spawn().unwrap();
     let (roots, started) = (stage.roots(&weir), Instant::now());
     let before = cpu_seconds(&roots);

@@ -20,7 +20,7 @@ const TURNS: [(EventType, i64, i64); 10] = [
     (EventType::TaskCompleted, 1, 2),
 ];
 
-/// Appends events until there are `events`, a second apart.
+/// Appends events until there are `events`, a second apart. A schema of before the exact text was kept is filled as it was then.
 pub(crate) async fn fill(url: &str, events: i64) {
     let client = connect(url).await;
     let head: i64 = client.query_one("SELECT coalesce(max(id), 0) FROM events", &[]).await.unwrap().get(0);
@@ -47,6 +47,8 @@ pub(crate) async fn fill(url: &str, events: i64) {
             [&turn, &event_type.as_str(), &aggregate.as_str(), &back, &version, &newest, &data];
         client.execute(sql, &values).await.unwrap();
     }
+    let has_text = "SELECT count(*) = 1 FROM information_schema.columns WHERE table_name = 'events' AND column_name = 'event_json'";
+    let has_text: bool = client.query_one(has_text, &[]).await.unwrap().get(0);
     const SQL: &str = "INSERT INTO events (id, event_id, tenant, stream_id, version, event_type, schema_version, source, \
            event_json, metadata, timestamp, recorded_at, command_events) \
          SELECT n, gen_random_uuid(), 'default', aggregate || '-' || (n - back), version, event_type, schema_version, 'bench', \
@@ -59,7 +61,13 @@ pub(crate) async fn fill(url: &str, events: i64) {
     let mut from = head + 1;
     while from <= events {
         let to = (from + 199_999).min(events);
-        client.execute(SQL, &[&from, &to]).await.unwrap();
+        match has_text {
+            true => client.execute(SQL, &[&from, &to]).await.unwrap(),
+            false => {
+                let sql = SQL.replace("event_json", "event_data").replace("::json,", "::jsonb,");
+                client.execute(&sql, &[&from, &to]).await.unwrap()
+            }
+        };
         from = to + 1;
     }
     for statement in ["VACUUM ANALYZE events", "CHECKPOINT"] {

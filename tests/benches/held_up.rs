@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use weir_tests::weir::connect;
 
 use crate::all_lanes::{Stage, high_water_mark, stop};
-use crate::fill::{database, fill, runtime};
+use crate::fill::runtime;
 use crate::measure::{round, row};
 
 /// So many, unless `WEIR_BENCH_EVENTS` says otherwise: the others must not come to the end while the lane is held up.
@@ -45,8 +45,7 @@ pub(crate) fn run() {
     let stage = Stage::start();
     let url = stage.postgres.url();
     runtime().block_on(async {
-        drop(database(&url).await);
-        fill(&url, events).await;
+        stage.fill(events).await;
         let mut weir = stage.command(&["up"]).spawn().unwrap();
         let (client, mut holder) = (connect(&url).await, connect(&url).await);
         while places(&client).await.len() < 4 || places(&client).await.values().any(|at| *at < WARM_UP) {
