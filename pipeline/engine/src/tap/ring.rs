@@ -46,7 +46,7 @@ struct Lane {
     held_up: Duration,
     /// It came for rows, and there were none.
     is_waiting: bool,
-    /// It was told that there is no room when it had taken everything below.
+    /// It was told that it is in the way when it had taken everything below.
     told_full: Option<i64>,
 }
 
@@ -97,7 +97,7 @@ pub(super) enum Offer {
 pub(super) enum Taken {
     Rows(Arc<Chunk>, Range<usize>),
     Nothing,
-    /// It holds rows that there is no room without; said once.
+    /// It holds the rows that there is no room because of; said once.
     Full,
     /// The reader cannot read.
     Trouble(SourceError),
@@ -257,8 +257,10 @@ impl Ring {
             return Taken::Trouble(if *is_fatal { SourceError::Fatal(cause) } else { SourceError::Retry(cause) });
         }
         if !lane.holds_nothing() {
+            // Only the lane that there is no room because of: the others go on gathering, since small commits are dear.
+            let is_in_the_way = self.held.front().is_some_and(|oldest| lane.released < oldest.end);
             let is_told = lane.told_full == Some(lane.taken);
-            if self.is_full && !is_told {
+            if self.is_full && is_in_the_way && !is_told {
                 lane.told_full = Some(lane.taken);
                 return Taken::Full;
             }

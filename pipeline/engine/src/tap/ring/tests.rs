@@ -108,6 +108,29 @@ fn a_lane_that_is_slow_but_moves_is_detached_where_a_processor_has_time_to_spare
     assert_eq!(chunks_until_detached(false, 100), None, "all of them are slow together");
 }
 
+/// A lane that has committed more than another gathers until it is the one in the way: not each chunk for itself.
+#[test]
+fn only_a_lane_that_is_in_the_way_is_asked_to_commit() {
+    let (mut ring, now) = (Ring::new(LIMITS), Instant::now());
+    let (slow, quick) = (ring.attach("slow", 0, now).expect("first"), ring.attach("quick", 0, now).expect("at it"));
+    // Two chunks of three find room, and no third.
+    assert_eq!((offered(&mut ring, 0..3, now), offered(&mut ring, 3..6, now)), (None, None));
+    assert_eq!(offered(&mut ring, 6..9, now), Some(Vec::new()));
+    assert_eq!(taken(&mut ring, quick, 9, now).len() + taken(&mut ring, quick, 9, now).len(), 6);
+    assert!(matches!(ring.take(quick, 9, now), Taken::Full), "it holds the oldest, as the other does");
+    ring.release(quick, 6, now);
+    assert_eq!(taken(&mut ring, slow, 9, now).len(), 3);
+    ring.release(slow, 3, now);
+    assert_eq!((offered(&mut ring, 6..9, now), taken(&mut ring, quick, 9, now).len()), (None, 3));
+    assert_eq!(offered(&mut ring, 9..12, now), Some(Vec::new()));
+    assert!(matches!(ring.take(quick, 9, now), Taken::Nothing), "the other holds the oldest");
+    assert_eq!(taken(&mut ring, slow, 9, now).len(), 3);
+    ring.release(slow, 6, now);
+    assert_eq!((offered(&mut ring, 9..12, now), taken(&mut ring, quick, 9, now).len()), (None, 3));
+    assert_eq!(offered(&mut ring, 12..15, now), Some(Vec::new()));
+    assert!(matches!(ring.take(quick, 9, now), Taken::Full), "now it holds the oldest, and six rows");
+}
+
 #[test]
 fn waiting_counts_from_when_a_lane_comes_for_rows_to_when_there_is_room() {
     let (mut ring, start) = (Ring::new(LIMITS), Instant::now());
