@@ -1,12 +1,12 @@
 //! One reader for all lanes of a process: what it read is decoded once, and held until the last lane has committed it.
 //!
 //! The tap keeps a *ring* of chunks in a row, without a hole. A lane that is *attached* takes them from where it stands, and lets go of
-//! them when it has committed. The ring has a budget in bytes. When it is full, the reader waits for the lane that holds the oldest chunk, which is
-//! asked to commit ([`SourceEvent::Full`]) if it has taken everything. Once others, with nothing left to do, have waited for that one for
-//! [`TapLimits::held_up_max`] in all, while processors had time that they could have used, it is *detached*: it reads for itself, from where it
-//! stands, until it has come to where the ring begins, and is attached again. So no lane waits for one that is slow or stands still (P9).
-//! Where the processors are busy all lanes are slow together, and share all of the reading; only one that does not move at all is
-//! detached then, after five times as long.
+//! them when it has committed. The ring has a budget in bytes. When it is full, the reader waits for the lane that holds the oldest
+//! chunk, which is asked to commit ([`SourceEvent::Full`]) if it has taken everything. Once others, with nothing left to do, have waited
+//! for it for [`TapLimits::held_up_max`] in all, while processors had time that they could have used, it is *detached*: it reads for
+//! itself, from where it stands, until it has come to where the ring begins, and is attached again. So no lane waits for one that is
+//! slow or stands still (P9). Where the processors are busy all lanes are slow together, and share all of the reading; only one that
+//! does not move at all is detached then, after five times as long.
 //!
 //! A lane that comes from further ahead than the tap will soon be takes the tap along, and those behind read for themselves.
 
