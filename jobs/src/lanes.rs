@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use weir_clickhouse::ClickHouseSink;
 use weir_engine::retry::chain;
 use weir_engine::{
-    BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, Tap, UnknownLane, run_lane,
+    BoxError, LaneError, LaneKind, LanePhase, PUBLISHER, Sink, Source, StatusBoard, Tap, TapLimits, UnknownLane,
+    run_lane,
 };
 use weir_history::HistorySink;
-use weir_kafka::{KafkaOptions, KafkaSource};
+use weir_kafka::KafkaTap;
 use weir_model::event_type::TOPICS;
 use weir_postgres::{AppendSignal, EventStoreReader, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
 
@@ -28,9 +29,9 @@ enum Kind<'a> {
 
 /// What the lanes of a process read.
 enum Feed {
-    /// Each by its consumer group.
-    Topics(KafkaOptions),
-    /// All of them together.
+    /// Topics, each lane's partitions by its consumer group.
+    Topics(Arc<KafkaTap>),
+    /// The event store.
     EventStore(Arc<Tap<EventStoreReader>>),
 }
 
@@ -53,7 +54,11 @@ pub(crate) async fn start_lanes(
     let units = settings.durations;
     let mut lanes = JoinSet::new();
     let feed = match settings.kafka.options() {
-        Some(kafka) => Feed::Topics(kafka),
+        Some(kafka) => {
+            // Each lane's group takes its time.
+            let limits = TapLimits { gather: Duration::from_secs(1), ..settings.engine.tap_limits() };
+            Feed::Topics(KafkaTap::start(&kafka, &settings.kafka.group_prefix, limits)?)
+        }
         None => {
             let reader = EventStoreReader::open(attached.database.clone(), signal).await?;
             Feed::EventStore(Tap::start(reader, settings.engine.tap_limits()))
@@ -66,9 +71,9 @@ pub(crate) async fn start_lanes(
         };
         let lane = settings.lane(name).ok_or_else(|| format!("the lane {name} has no settings"))?;
         let mut source: Box<dyn Source> = match &feed {
-            Feed::Topics(kafka) => {
+            Feed::Topics(tap) => {
                 let group = format!("{}-{name}", settings.kafka.group_prefix);
-                Box::new(KafkaSource::open(kafka, name, &group, &TOPICS)?)
+                Box::new(tap.source(name, &group, &TOPICS)?)
             }
             Feed::EventStore(tap) => Box::new(tap.source(name)),
         };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,11 +18,11 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use weir_engine::{
-    Batch, BatchLimits, Chunk, Claim, Lane, Located, Partition, Record, Sink, SinkError, Source, SourceEvent,
-    StatusBoard, run_lane,
+    Batch, BatchLimits, Claim, Lane, Located, Partition, Record, Sink, SinkError, Source, SourceEvent, StatusBoard,
+    TapLimits, run_lane,
 };
 use weir_history::{HistoryRoot, HistorySink, HistoryTable, rows};
-use weir_kafka::{KafkaOptions, KafkaSource, PublisherOptions, TopicLog, TopicSpec, Topics, publish};
+use weir_kafka::{KafkaOptions, KafkaSource, KafkaTap, PublisherOptions, TopicLog, TopicSpec, Topics, publish};
 use weir_model::event_type::{TOPICS, topic_for};
 use weir_model::project::Units;
 use weir_postgres::{
@@ -266,9 +265,15 @@ fn drain(kafka: &Kafka, ends: &BTreeMap<Partition, (i64, i64)>, events: i64) -> 
     events as f64 / started.elapsed().as_secs_f64()
 }
 
+/// A lane's view of the topics, alone in its process.
+fn source(kafka: &Kafka, lane: &str, group: &str) -> KafkaSource {
+    let limits = TapLimits { buffer_bytes: 48 << 20, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
+    KafkaTap::start(&options(kafka), "bench", limits).unwrap().source(lane, group, &TOPICS).unwrap()
+}
+
 /// Through the group and the claims' start, decoded into batches.
 async fn decode_and_route(kafka: &Kafka, group: &str, events: i64) -> f64 {
-    let mut source = KafkaSource::open(&options(kafka), "bench", group, &TOPICS).unwrap();
+    let mut source = source(kafka, "bench", group);
     let (mut batch, mut count, mut started) = (Batch::default(), 0, None);
     while count + (batch.len() as i64) < events {
         match source.next(TRANSACTION, Duration::from_secs(1)).await.unwrap() {
@@ -279,16 +284,16 @@ async fn decode_and_route(kafka: &Kafka, group: &str, events: i64) -> f64 {
                 positions.iter().for_each(|(partition, _)| batch.begin(partition.clone(), 0));
                 source.start(&positions).await.unwrap();
             }
-            SourceEvent::Records(records) => {
-                let chunk = Arc::new(Chunk::decode(records));
-                batch.take(&chunk, chunk.all(), None);
+            SourceEvent::Rows(chunk, rows) => {
+                batch.take(&chunk, rows, None);
                 if batch.len() >= 4000 {
                     count += batch.len() as i64;
+                    source.committed(&batch.spans()).await;
                     batch.advance();
                 }
             }
             SourceEvent::Passed(_) | SourceEvent::Idle => {}
-            SourceEvent::Rows(..) | SourceEvent::Full => panic!("no lane shares this"),
+            SourceEvent::Records(_) | SourceEvent::Full => panic!("it shares the tap with no other lane"),
             SourceEvent::Revoked(_) | SourceEvent::OutOfRange(_) => panic!("nobody else reads, and nothing is removed"),
         }
     }
@@ -371,7 +376,7 @@ async fn drive(kafka: &Kafka, name: &str, records_max: usize, mut sink: impl Sin
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let limits = BatchLimits { records_max, bytes_max: 64 << 20, flush_interval: Duration::from_millis(200) };
     let lane = Lane { name: name.to_owned(), limits, poll_records_max: 2000, filter: None };
-    let mut source = KafkaSource::open(&options(kafka), name, &format!("bench-{name}"), &TOPICS).unwrap();
+    let mut source = source(kafka, name, &format!("bench-{name}"));
     let running = {
         let (board, stop) = (board.clone(), stop.clone());
         tokio::spawn(async move { Box::pin(run_lane(&lane, &mut source, &mut sink, &board, &stop)).await })

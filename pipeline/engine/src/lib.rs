@@ -15,7 +15,7 @@ mod sink;
 mod source;
 mod status;
 mod step;
-mod tap;
+pub mod tap;
 
 pub use batch::{Batch, BatchLimits};
 pub use chunk::{Chunk, DeadRecord, Located, Row, SharedEvent};

@@ -30,14 +30,14 @@ use crate::record::{Partition, Span};
 use crate::retry::Backoff;
 use crate::source::{Source, SourceEvent, Started};
 
-use processors::Processors;
-use ring::{LaneId, Offer, Ring, Taken};
+pub use processors::Processors;
+pub use ring::{LaneId, Offer, Ring, Taken, Wanted};
 
 /// How long the reader waits at the partition's end before it looks again, without a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often a reader that has no room looks for lanes that hold up others.
-const STALLS_EVERY: Duration = Duration::from_millis(100);
+pub const STALLS_EVERY: Duration = Duration::from_millis(100);
 
 /// Reads one partition whose offsets are in the order of its records.
 #[async_trait]
@@ -68,26 +68,82 @@ pub struct TapLimits {
     pub buffer_bytes: usize,
     /// How long others may wait for a lane, in thirty times that time, before it is detached.
     pub held_up_max: Duration,
+    /// How long reading of a partition may wait for lanes that have not come to it yet.
+    pub gather: Duration,
 }
 
-struct Shared {
+/// A ring between the one who reads and the lanes.
+pub struct SharedRing {
     ring: Mutex<Ring>,
     /// Changes when there is something for lanes: rows, no room, trouble, a detachment.
-    news: watch::Sender<()>,
+    pub news: watch::Sender<()>,
     /// Changes when a lane came, went, or let go of something.
-    room: watch::Sender<()>,
+    pub room: watch::Sender<()>,
 }
 
-impl Shared {
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+impl SharedRing {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: TapLimits) -> Arc<Self> {
+        let ring = Mutex::new(Ring::new(limits));
+        Arc::new(Self { ring, news: watch::Sender::default(), room: watch::Sender::default() })
+    }
+
+    /// The ring, for a moment.
+    pub fn ring(&self) -> MutexGuard<'_, Ring> {
         // A panic of another thread leaves the ring whole: each method changes it by steps that cannot fail.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Offers a chunk of a partition, read in a generation: `false` when there is no room, and it has to be offered again.
+    pub fn offer(
+        &self,
+        processors: &mut Processors,
+        (partition, generation): (&Partition, u64),
+        chunk: &Arc<Chunk>,
+    ) -> bool {
+        let now = Instant::now();
+        if let Some(is_time_to_spare) = processors.have_time_to_spare(now) {
+            self.ring().account(is_time_to_spare, now);
+        }
+        let offered = self.ring().offer(partition, generation, chunk, now);
+        self.news.send_replace(());
+        match offered {
+            Offer::Done => {
+                count_read("all", chunk.rows().len());
+                true
+            }
+            Offer::NoRoom { detached } => {
+                for lane in detached {
+                    metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
+                    tracing::info!(lane, "holds up others: it reads for itself until it has caught up");
+                    failpoint::hit("tap.after_detach");
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Lanes are not left waiting for a reader that is gone, as after a panic: held by it.
+pub struct Reading(pub Arc<SharedRing>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.ring().end();
+        self.0.news.send_replace(());
+    }
+}
+
+/// How often each record is read shows how much of the reading is shared. `by` is a lane that reads for itself, or `all`.
+pub fn count_read(by: &str, records: usize) {
+    let records = u64::try_from(records).unwrap_or(0);
+    metrics::counter!("weir_records_read_total", "for" => by.to_owned()).increment(records);
 }
 
 /// The reader of a process.
 pub struct Tap<R> {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRing>,
     prototype: R,
     _reading: AbortOnDropHandle<()>,
 }
@@ -96,8 +152,7 @@ impl<R: Reader> Tap<R> {
     /// Starts reading as soon as a lane is attached. Ends when it is dropped.
     #[must_use]
     pub fn start(reader: R, limits: TapLimits) -> Arc<Self> {
-        let ring = Mutex::new(Ring::new(limits));
-        let shared = Arc::new(Shared { ring, news: watch::Sender::default(), room: watch::Sender::default() });
+        let shared = SharedRing::new(limits);
         let prototype = reader.another();
         let reading = AbortOnDropHandle::new(tokio::spawn(read_on(reader, shared.clone())));
         Arc::new(Self { shared, prototype, _reading: reading })
@@ -111,6 +166,7 @@ impl<R: Reader> Tap<R> {
             reader: self.prototype.another(),
             tap: self.clone(),
             lane: lane.to_owned(),
+            id: self.shared.ring().add(lane, Instant::now()),
             is_assigned: false,
             mode: Mode::Unstarted,
             next: 0,
@@ -118,17 +174,12 @@ impl<R: Reader> Tap<R> {
     }
 }
 
-/// Lanes are not left waiting for a reader that is gone, as after a panic.
-struct Reading(Arc<Shared>);
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.ring().end();
-        self.0.news.send_replace(());
-    }
+/// Where the one partition is to be read on; `None` while no lane is attached.
+fn wanted(shared: &SharedRing) -> Option<Wanted> {
+    shared.ring().wanted(Instant::now()).pop()
 }
 
-async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
+async fn read_on<R: Reader>(mut reader: R, shared: Arc<SharedRing>) {
     let _reading = Reading(shared.clone());
     let mut room = shared.room.subscribe();
     let mut processors = Processors::new();
@@ -136,7 +187,7 @@ async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
     let mut trusted = 0;
     loop {
         room.borrow_and_update();
-        let Some((generation, from)) = shared.ring().wanted() else {
+        let Some(Wanted { generation, from, partition }) = wanted(&shared) else {
             if room.changed().await.is_err() {
                 return;
             }
@@ -158,59 +209,29 @@ async fn read_on<R: Reader>(mut reader: R, shared: Arc<Shared>) {
                 let changed = reader.changed(POLL_INTERVAL);
                 tokio::pin!(changed);
                 // A lane that comes from elsewhere is not to wait for the next event; one that has committed wants nothing new.
-                while shared.ring().wanted() == Some((generation, from)) {
+                while wanted(&shared).is_some_and(|now| (now.generation, now.from) == (generation, from)) {
                     tokio::select! {
                         () = &mut changed => break,
                         _ = room.changed() => {}
                     }
                 }
             }
-            Ok(chunk) => offer(&shared, &mut room, &mut processors, generation, Arc::new(chunk)).await,
+            Ok(chunk) => {
+                let chunk = Arc::new(chunk);
+                while !shared.offer(&mut processors, (&partition, generation), &chunk) {
+                    drop(tokio::time::timeout(STALLS_EVERY, room.changed()).await);
+                    room.borrow_and_update();
+                }
+            }
         }
         backoff = Backoff::default();
     }
 }
 
-/// Hands a chunk over as soon as there is room.
-async fn offer(
-    shared: &Shared,
-    room: &mut watch::Receiver<()>,
-    processors: &mut Processors,
-    generation: u64,
-    chunk: Arc<Chunk>,
-) {
-    loop {
-        room.borrow_and_update();
-        let now = Instant::now();
-        if let Some(is_time_to_spare) = processors.have_time_to_spare(now) {
-            shared.ring().account(is_time_to_spare, now);
-        }
-        let offered = shared.ring().offer(generation, &chunk, now);
-        shared.news.send_replace(());
-        match offered {
-            Offer::Done => return count_read("all", &chunk),
-            Offer::NoRoom { detached } => {
-                for lane in detached {
-                    metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
-                    tracing::info!(lane, "holds up others: it reads for itself until it has caught up");
-                    failpoint::hit("tap.after_detach");
-                }
-            }
-        }
-        drop(tokio::time::timeout(STALLS_EVERY, room.changed()).await);
-    }
-}
-
-/// How often each record is read shows how much of the reading is shared.
-fn count_read(by: &str, chunk: &Chunk) {
-    let rows = u64::try_from(chunk.rows().len()).unwrap_or(0);
-    metrics::counter!("weir_records_read_total", "for" => by.to_owned()).increment(rows);
-}
-
 enum Mode {
     /// Not claimed.
     Unstarted,
-    Attached(LaneId),
+    Attached,
     /// Reads for itself; what is left of the chunk that it read.
     Private(Option<(Arc<Chunk>, Range<usize>)>),
 }
@@ -219,6 +240,7 @@ enum Mode {
 pub struct TapSource<R: Reader> {
     tap: Arc<Tap<R>>,
     lane: String,
+    id: LaneId,
     reader: R,
     news: watch::Receiver<()>,
     is_assigned: bool,
@@ -229,22 +251,18 @@ pub struct TapSource<R: Reader> {
 
 impl<R: Reader> TapSource<R> {
     fn leave(&mut self) {
-        if let Mode::Attached(lane) = self.mode {
-            self.tap.shared.ring().leave(lane, Instant::now());
+        if let Mode::Attached = self.mode {
+            let partition = std::slice::from_ref(self.reader.partition());
+            self.tap.shared.ring().leave(self.id, partition, Instant::now());
             self.tap.shared.room.send_replace(());
         }
         self.mode = Mode::Unstarted;
     }
 
     /// What there is for an attached lane; `None` when it is to look again.
-    async fn take_shared(
-        &mut self,
-        lane: LaneId,
-        records_max: usize,
-        wait: Duration,
-    ) -> Option<Result<SourceEvent, SourceError>> {
+    async fn take_shared(&mut self, records_max: usize, wait: Duration) -> Option<Result<SourceEvent, SourceError>> {
         self.news.borrow_and_update();
-        let taken = self.tap.shared.ring().take(lane, records_max, Instant::now());
+        let taken = self.tap.shared.ring().take(self.id, records_max, Instant::now());
         match taken {
             Taken::Rows(chunk, rows) => {
                 self.next = chunk.rows()[rows.clone()].last().map_or(self.next, |row| row.record().offset + 1);
@@ -252,10 +270,12 @@ impl<R: Reader> TapSource<R> {
             }
             Taken::Full => Some(Ok(SourceEvent::Full)),
             Taken::Trouble(error) => Some(Err(error)),
-            Taken::Detached => {
+            Taken::Detached(_) => {
                 self.mode = Mode::Private(None);
                 None
             }
+            Taken::Passed(offsets) => Some(Ok(SourceEvent::Passed(offsets))),
+            Taken::OutOfRange(partitions) => Some(Ok(SourceEvent::OutOfRange(partitions))),
             Taken::Nothing => match tokio::time::timeout(wait, self.news.changed()).await {
                 Ok(Ok(())) => None,
                 // The sender lives as long as the tap, which this lane holds.
@@ -276,14 +296,14 @@ impl<R: Reader> TapSource<R> {
             self.next = chunk.rows()[part.clone()].last().map_or(self.next, |row| row.record().offset + 1);
             return Some(Ok(SourceEvent::Rows(chunk, part)));
         }
-        let joined = self.tap.shared.ring().join(&self.lane, self.next, Instant::now());
-        if let Some(lane) = joined {
+        let partition = self.reader.partition();
+        if self.tap.shared.ring().join(self.id, partition, self.next, Instant::now()) {
             failpoint::hit("tap.after_join");
             tracing::info!(lane = self.lane, "has caught up, and shares the reading again");
             self.tap.shared.room.send_replace(());
             // Without the pages that it has read ahead.
             self.reader = self.reader.another();
-            self.mode = Mode::Attached(lane);
+            self.mode = Mode::Attached;
             return None;
         }
         match self.reader.read(self.next).await {
@@ -293,7 +313,7 @@ impl<R: Reader> TapSource<R> {
                 Some(Ok(SourceEvent::Idle))
             }
             Ok(chunk) => {
-                count_read(&self.lane, &chunk);
+                count_read(&self.lane, chunk.rows().len());
                 let rows = chunk.all();
                 self.mode = Mode::Private(Some((Arc::new(chunk), rows)));
                 None
@@ -304,7 +324,8 @@ impl<R: Reader> TapSource<R> {
 
 impl<R: Reader> Drop for TapSource<R> {
     fn drop(&mut self) {
-        self.leave();
+        self.tap.shared.ring().remove(self.id, Instant::now());
+        self.tap.shared.room.send_replace(());
     }
 }
 
@@ -323,7 +344,7 @@ impl<R: Reader> Source for TapSource<R> {
                     tokio::time::sleep(wait).await;
                     Some(Ok(SourceEvent::Idle))
                 }
-                Mode::Attached(lane) => self.take_shared(lane, records_max, left).await,
+                Mode::Attached => self.take_shared(records_max, left).await,
                 Mode::Private(_) => self.take_own(records_max, left).await,
             };
             if let Some(event) = event {
@@ -343,8 +364,8 @@ impl<R: Reader> Source for TapSource<R> {
         }
         self.reader = self.reader.another();
         self.next = next;
-        let attached = self.tap.shared.ring().attach(&self.lane, self.next, Instant::now());
-        self.mode = attached.map_or(Mode::Private(None), Mode::Attached);
+        let attached = self.tap.shared.ring().attach(self.id, partition, self.next, Instant::now());
+        self.mode = if attached { Mode::Attached } else { Mode::Private(None) };
         self.tap.shared.room.send_replace(());
         self.tap.shared.news.send_replace(());
         Ok(vec![Started::At { partition: partition.clone(), offset: self.next }])
@@ -363,9 +384,9 @@ impl<R: Reader> Source for TapSource<R> {
     }
 
     async fn committed(&mut self, spans: &[Span]) {
-        let ours = spans.iter().find(|span| span.partition == *self.reader.partition());
-        if let (Mode::Attached(lane), Some(span)) = (&self.mode, ours) {
-            self.tap.shared.ring().release(*lane, span.end, Instant::now());
+        if let Mode::Attached = self.mode {
+            let offsets = spans.iter().map(|span| (&span.partition, span.end));
+            self.tap.shared.ring().release(self.id, offsets, Instant::now());
             self.tap.shared.room.send_replace(());
         }
     }
@@ -446,7 +467,7 @@ mod tests {
         let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
         let store: Store = Arc::new(Mutex::new(vec!["1", "2 lost", "3 lost"]));
         let reader = FromMemory { store: store.clone(), partition: partition.clone() };
-        let limits = TapLimits { buffer_bytes: 1 << 20, held_up_max: Duration::from_secs(1) };
+        let limits = TapLimits { buffer_bytes: 1 << 20, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
         let tap = Tap::start(reader, limits);
         let (mut ahead, mut behind) = (tap.source("ahead"), tap.source("behind"));
         for source in [&mut ahead, &mut behind] {

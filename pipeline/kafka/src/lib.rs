@@ -2,6 +2,7 @@
 
 mod chunk;
 mod client;
+mod ends;
 mod error;
 mod log;
 mod mirror;
@@ -11,6 +12,7 @@ mod progress;
 mod publisher;
 mod record_headers;
 mod source;
+mod tap;
 mod too_large;
 mod topic_ids;
 mod topics;
@@ -22,4 +24,5 @@ pub use mirror::dead_letter_topic;
 pub use progress::{PROGRESS_TOPIC, Progress};
 pub use publisher::{PublisherOptions, publish, recover};
 pub use source::KafkaSource;
+pub use tap::KafkaTap;
 pub use topics::{Change, TopicSpec, Topics};

@@ -18,6 +18,7 @@ use weir_engine::{Partition, Record, failpoint};
 
 use crate::chunk::Chunk;
 use crate::client;
+use crate::ends::Ends;
 use crate::error::{During, KafkaError};
 use crate::log::is_damage;
 
@@ -29,7 +30,7 @@ pub(crate) const CHUNKS_WAITING: usize = 2;
 
 /// How long the lane may leave chunks standing before fetching is paused, which throws away what was fetched and may cost a second
 /// more on the way back. Rebalances wait as long.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long leaving the group may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -61,17 +62,10 @@ pub(crate) enum PollerCommand {
     /// Start, or restart, these at these offsets. Answers with what is still assigned, and so was started, and the generation
     /// from which on records are meant.
     Start(Vec<(TopicPartition, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<TopicPartition>), KafkaError>>),
+    /// Read no more of these: others read them for this lane, or it is to claim them again.
+    Stop(Vec<TopicPartition>),
     /// For lag displays only.
     CommitGroup(Vec<(TopicPartition, i64)>),
-}
-
-/// A partition's ends as the broker last told them.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ends {
-    /// The end for those who read committed.
-    pub(crate) stable: i64,
-    /// Up to here everything was fetched, when the fetcher last came to the end.
-    pub(crate) fetched: i64,
 }
 
 /// What callbacks leave behind, on whatever thread they run.
@@ -79,7 +73,7 @@ pub(crate) struct Ends {
 pub(crate) struct Shared {
     /// What goes to the lane after the records that were read before it.
     waiting: Mutex<Vec<PollerEvent>>,
-    ends: Mutex<HashMap<TopicPartition, Ends>>,
+    pub(crate) ends: Ends,
     lane: String,
 }
 
@@ -90,17 +84,6 @@ impl Shared {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<PollerEvent>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the end was when the partition was started.
-    pub(crate) fn starts_with(&self, place: &TopicPartition, stable: i64) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.insert(place.clone(), Ends { stable, fetched: -1 });
-    }
-
-    /// The ends of a partition.
-    pub(crate) fn ends(&self, place: &TopicPartition) -> Option<Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
     }
 }
 
@@ -118,20 +101,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self.0.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, topic) in statistics.topics {
-            let name: Arc<str> = name.into();
-            for (number, partition) in topic.partitions {
-                if partition.desired && number >= 0 {
-                    let stable = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
-                    // Nothing was fetched yet: what is known from elsewhere is better.
-                    if stable < 0 {
-                        continue;
-                    }
-                    ends.insert((name.clone(), number), Ends { stable, fetched: partition.eof_offset });
-                }
-            }
-        }
+        self.0.ends.take(statistics);
     }
 }
 
@@ -156,6 +126,34 @@ impl ConsumerContext for Context {
             tracing::warn!(lane = self.0.lane, %error, "a rebalance was not taken up");
         }
         self.0.waiting().push(said);
+    }
+}
+
+/// What a consumer meets that others have to know of.
+pub(crate) enum Trouble {
+    /// A partition's next offset is not there, and which partition is not said.
+    OutOfRange,
+    /// The client cannot go on.
+    Permanent(KafkaError),
+}
+
+impl Trouble {
+    /// `None` is what passes by itself.
+    pub(crate) fn of(error: RdError) -> Option<Self> {
+        let code = error.rdkafka_error_code();
+        if let RdError::PartitionEOF(_) = error {
+            None
+        } else if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
+            Some(Self::OutOfRange)
+        } else if is_damage(&error) {
+            // The client would go on behind it, as if nothing had been there.
+            Some(Self::Permanent(KafkaError::permanent("reading a damaged batch", error)))
+        } else if let RdError::MessageConsumptionFatal(_) = error {
+            Some(Self::Permanent(KafkaError::permanent("consuming", error)))
+        } else {
+            tracing::debug!(%error, "consuming");
+            None
+        }
     }
 }
 
@@ -263,7 +261,6 @@ impl Poller {
                         self.chunk.push(partition, &message);
                     }
                 }
-                Some(Err(RdError::PartitionEOF(_))) => {}
                 Some(Err(error)) => self.fail(error),
             }
             wait = Duration::ZERO;
@@ -274,17 +271,12 @@ impl Poller {
     }
 
     fn fail(&mut self, error: RdError) {
-        let code = error.rdkafka_error_code();
-        if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
-            self.shared.waiting().push(PollerEvent::OutOfRange);
-        } else if is_damage(&error) {
-            // The client would go on behind it, as if nothing had been there.
-            self.shared.waiting().push(PollerEvent::Failed(KafkaError::permanent("reading a damaged batch", error)));
-        } else if let RdError::MessageConsumptionFatal(_) = error {
-            self.shared.waiting().push(PollerEvent::Failed(KafkaError::permanent("consuming", error)));
-        } else {
-            tracing::debug!(lane = self.shared.lane, %error, "consuming");
-        }
+        let event = match Trouble::of(error) {
+            None => return,
+            Some(Trouble::OutOfRange) => PollerEvent::OutOfRange,
+            Some(Trouble::Permanent(error)) => PollerEvent::Failed(error),
+        };
+        self.shared.waiting().push(event);
     }
 
     /// Leaves the group, so that others need not wait for the session's end.
@@ -320,12 +312,9 @@ impl Poller {
                 // A lane that went away needs no answer.
                 drop(answer.send(started));
             }
+            PollerCommand::Stop(places) => self.stop(&places),
             PollerCommand::CommitGroup(offsets) => {
-                let assigned: BTreeSet<TopicPartition> = self
-                    .started
-                    .iter()
-                    .flat_map(|(topic, numbers)| numbers.keys().map(|number| (topic.clone(), *number)))
-                    .collect();
+                let Ok(assigned) = self.assigned() else { return };
                 let mut list = TopicPartitionList::new();
                 for ((topic, number), offset) in offsets.into_iter().filter(|(place, _)| assigned.contains(place)) {
                     drop(list.add_partition_offset(&topic, number, Offset::Offset(offset)));
@@ -336,6 +325,21 @@ impl Poller {
                     tracing::debug!(lane = self.shared.lane, %error, "the group's offsets are late");
                 }
             }
+        }
+    }
+
+    fn stop(&mut self, places: &[TopicPartition]) {
+        let mut list = TopicPartitionList::new();
+        for (topic, number) in places {
+            if let Some(partition) = self.started.get_mut(topic).and_then(|numbers| numbers.remove(number)) {
+                self.chunk.retain(|read| *read != partition);
+                list.add_partition(topic, *number);
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.pause(&list)
+        {
+            tracing::warn!(lane = self.shared.lane, %error, "pausing failed");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Topics as a lane's source: partitions by consumer group, offsets by the ledger.
 //!
 //! The group says who reads a partition, the ledger says from where; the group's own offsets are written for lag displays and
-//! never read. A thread of its own polls (`poll.rs`); what it says arrives here in order.
+//! never read. A thread of its own polls the group's consumer (`poll.rs`); what it says arrives here in order. Records come from the
+//! consumer of the process (`tap.rs`), or, of partitions that others have read further, from the group's own consumer.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,14 +11,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
+use weir_engine::tap::{LaneId, Taken, count_read};
+use weir_engine::{Partition, Record, Row, Source, SourceError, SourceEvent, Span, Started, failpoint};
 
 use crate::chunk::Chunk;
-use crate::client::{self, CALL_TIMEOUT, KafkaOptions};
+use crate::client::{self, CALL_TIMEOUT};
 use crate::error::{During, KafkaError};
 use crate::poll::{CHUNKS_WAITING, Context, Poller, PollerCommand, PollerEvent, Shared, TopicPartition};
+use crate::tap::KafkaTap;
 use crate::topic_ids::topic_ids;
 
 /// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made again as if nothing
@@ -29,6 +32,10 @@ const IDS_AGAIN: Duration = Duration::from_secs(1);
 
 /// One lane's view of the topics.
 pub struct KafkaSource {
+    tap: Arc<KafkaTap>,
+    /// This lane in the tap's ring.
+    id: LaneId,
+    news: watch::Receiver<()>,
     /// `None` once closed.
     consumer: Option<Arc<BaseConsumer<Context>>>,
     polling: Option<std::thread::JoinHandle<()>>,
@@ -44,14 +51,29 @@ pub struct KafkaSource {
     /// To be said next.
     pending: VecDeque<SourceEvent>,
     owned: HashMap<TopicPartition, Owned>,
+    /// The polling thread is to stop reading these, and then to start those.
+    to_stop: Vec<TopicPartition>,
+    to_start: Vec<TopicPartition>,
+    /// What the polling thread said was handed on last: then it is the tap's turn.
+    was_said: bool,
 }
 
 struct Owned {
     partition: Partition,
-    /// What was read before this generation is not meant any more; `None` before the first start.
-    valid_from: Option<u64>,
+    read: ReadBy,
     /// The next offset to be handed on.
     next: i64,
+}
+
+/// Whose records of a partition are handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadBy {
+    /// None: it is not claimed, or its start is on the way.
+    Nobody,
+    /// The tap's.
+    All,
+    /// The lane's own consumer's, from this generation on: what it read before is not meant any more.
+    Itself(u64),
 }
 
 struct Ids {
@@ -60,11 +82,10 @@ struct Ids {
 }
 
 impl KafkaSource {
-    /// Joins the lane's group; partitions arrive through [`Source::next`].
-    pub fn open(options: &KafkaOptions, lane: &str, group: &str, topics: &[&str]) -> Result<Self, KafkaError> {
+    pub(crate) fn open(tap: Arc<KafkaTap>, lane: &str, group: &str, topics: &[&str]) -> Result<Self, KafkaError> {
         const ACTION: &str = "joining the consumer group";
         let shared = Arc::new(Shared::new(lane));
-        let config = options.lane_consumer(group);
+        let config = tap.options.lane_consumer(group);
         let consumer = BaseConsumer::from_config_and_context(&config, Context(shared.clone())).during(ACTION)?;
         consumer.subscribe(topics).during(ACTION)?;
         let consumer = Arc::new(consumer);
@@ -84,7 +105,11 @@ impl KafkaSource {
             positions_asked_at: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
+        let (id, news) = (tap.ring.ring().add(lane, tokio::time::Instant::now()), tap.ring.news.subscribe());
         Ok(Self {
+            tap,
+            id,
+            news,
             consumer: Some(consumer),
             polling: Some(thread.map_err(|e| KafkaError::permanent(ACTION, e))?),
             shared,
@@ -96,7 +121,20 @@ impl KafkaSource {
             asked_at: Instant::now(),
             pending: VecDeque::new(),
             owned: HashMap::new(),
+            to_stop: Vec::new(),
+            to_start: Vec::new(),
+            was_said: false,
         })
+    }
+
+    /// Nothing of these is wanted of the tap any more.
+    fn leave(&self, partitions: &[Partition]) {
+        self.tap.ring.ring().leave(self.id, partitions, tokio::time::Instant::now());
+        self.tap.ring.room.send_replace(());
+    }
+
+    fn of(&mut self, partition: &Partition) -> Option<&mut Owned> {
+        self.owned.get_mut(&Self::place(partition)).filter(|owned| owned.partition == *partition)
     }
 
     fn place(partition: &Partition) -> TopicPartition {
@@ -133,13 +171,14 @@ impl KafkaSource {
         }
         self.owned.retain(|_, owned| !gone.contains(&owned.partition));
         if !gone.is_empty() {
+            self.leave(&gone);
             self.pending.push_back(SourceEvent::Revoked(gone));
         }
         let mut partitions = Vec::new();
         self.arriving.retain(|(topic, number)| {
             let Some(source) = source(topic) else { return true };
             let partition = Partition { source, topic: topic.clone(), number: *number };
-            let owned = Owned { partition: partition.clone(), valid_from: None, next: 0 };
+            let owned = Owned { partition: partition.clone(), read: ReadBy::Nobody, next: 0 };
             self.owned.insert((topic.clone(), *number), owned);
             partitions.push(partition);
             false
@@ -161,41 +200,146 @@ impl KafkaSource {
             PollerEvent::Revoked(places) => {
                 self.arriving.retain(|place| !places.contains(place));
                 let gone = places.iter().filter_map(|place| self.owned.remove(place));
-                Ok(Some(SourceEvent::Revoked(gone.map(|owned| owned.partition).collect())))
+                let gone: Vec<_> = gone.map(|owned| owned.partition).collect();
+                self.leave(&gone);
+                Ok(Some(SourceEvent::Revoked(gone)))
             }
-            PollerEvent::Records { generation, mut records } => {
-                // A record is looked up by its partition's coordinates, which change only with the partition.
-                records.retain(|record| {
-                    let owned = self.owned.get_mut(&(record.partition.topic.clone(), record.partition.number));
-                    let Some(owned) = owned.filter(|owned| owned.partition == record.partition) else { return false };
-                    let meant = owned.valid_from.is_some_and(|from| from <= generation) && record.offset >= owned.next;
-                    if meant {
-                        owned.next = record.offset + 1;
-                    }
-                    meant
-                });
-                Ok((!records.is_empty()).then_some(SourceEvent::Records(records)))
-            }
+            PollerEvent::Records { generation, records } => Ok(self.take_own(generation, records)),
             PollerEvent::Passed { generation, mut offsets } => {
                 offsets.retain(|(partition, offset)| {
-                    let owned = self.owned.get_mut(&Self::place(partition));
-                    let owned = owned.filter(|owned| owned.partition == *partition && owned.next < *offset);
-                    let Some(owned) = owned.filter(|o| o.valid_from.is_some_and(|from| from <= generation)) else {
+                    let owned = self.of(partition).filter(|owned| owned.next < *offset);
+                    let Some(owned) = owned.filter(|owned| owned.is_read_by_itself_in(generation)) else {
                         return false;
                     };
                     owned.next = *offset;
                     true
                 });
+                self.join(offsets.iter().map(|(partition, _)| partition.clone()).collect());
                 Ok((!offsets.is_empty()).then_some(SourceEvent::Passed(offsets)))
             }
             PollerEvent::OutOfRange => {
                 self.ask_for_ids(Duration::ZERO)?;
-                let started = self.owned.values().filter(|owned| owned.valid_from.is_some());
-                let started: Vec<Partition> = started.map(|owned| owned.partition.clone()).collect();
-                Ok((!started.is_empty()).then_some(SourceEvent::OutOfRange(started)))
+                let read = self.owned.values().filter(|owned| matches!(owned.read, ReadBy::Itself(_)));
+                let read: Vec<Partition> = read.map(|owned| owned.partition.clone()).collect();
+                Ok((!read.is_empty()).then_some(SourceEvent::OutOfRange(read)))
             }
             PollerEvent::Failed(error) => Err(error.into()),
         }
+    }
+
+    /// What this lane's own consumer has read.
+    fn take_own(&mut self, generation: u64, mut records: Vec<Record>) -> Option<SourceEvent> {
+        let mut read: Vec<Partition> = Vec::new();
+        records.retain(|record| {
+            // A record is looked up by its partition's coordinates, which change only with the partition.
+            let Some(owned) = self.of(&record.partition) else { return false };
+            let is_meant = owned.is_read_by_itself_in(generation) && record.offset >= owned.next;
+            if is_meant {
+                owned.next = record.offset + 1;
+                if read.last() != Some(&record.partition) {
+                    read.push(record.partition.clone());
+                }
+            }
+            is_meant
+        });
+        self.join(read);
+        count_read(&self.lane, records.len());
+        (!records.is_empty()).then_some(SourceEvent::Records(records))
+    }
+
+    /// What it has read for itself it goes on with in the tap, where the tap is there.
+    fn join(&mut self, partitions: Vec<Partition>) {
+        let mut joined = Vec::new();
+        for partition in partitions {
+            let Some(owned) = self.of(&partition).filter(|owned| owned.read != ReadBy::All) else { continue };
+            let next = owned.next;
+            if self.tap.ring.ring().join(self.id, &partition, next, tokio::time::Instant::now()) {
+                joined.push(Self::place(&partition));
+            }
+        }
+        if joined.is_empty() {
+            return;
+        }
+        failpoint::hit("tap.after_join");
+        tracing::info!(lane = self.lane, partitions = joined.len(), "has caught up, and shares the reading again");
+        for place in joined {
+            if let Some(owned) = self.owned.get_mut(&place) {
+                owned.read = ReadBy::All;
+            }
+            self.to_stop.push(place);
+        }
+        self.tap.ring.room.send_replace(());
+    }
+
+    /// What there is for this lane in the tap.
+    fn take_shared(&mut self, records_max: usize) -> Result<Option<SourceEvent>, SourceError> {
+        if !self.owned.values().any(|owned| owned.read == ReadBy::All) {
+            return Ok(None);
+        }
+        let taken = self.tap.ring.ring().take(self.id, records_max, tokio::time::Instant::now());
+        Ok(match taken {
+            Taken::Nothing => None,
+            Taken::Rows(chunk, rows) => {
+                if let Some(last) = chunk.rows()[rows.clone()].last().map(Row::record)
+                    && let Some(owned) = self.of(&last.partition)
+                {
+                    owned.next = last.offset + 1;
+                }
+                Some(SourceEvent::Rows(chunk, rows))
+            }
+            Taken::Passed(offsets) => {
+                for (partition, offset) in &offsets {
+                    if let Some(owned) = self.of(partition) {
+                        owned.next = *offset;
+                    }
+                }
+                Some(SourceEvent::Passed(offsets))
+            }
+            Taken::Full => Some(SourceEvent::Full),
+            Taken::Trouble(error) => return Err(error),
+            Taken::Detached(partitions) => {
+                for partition in partitions {
+                    if let Some(owned) = self.of(&partition) {
+                        owned.read = ReadBy::Nobody;
+                        self.to_start.push(Self::place(&partition));
+                    }
+                }
+                Some(SourceEvent::Idle)
+            }
+            Taken::OutOfRange(partitions) => {
+                self.ask_for_ids(Duration::ZERO)?;
+                for partition in &partitions {
+                    if let Some(owned) = self.of(partition) {
+                        owned.read = ReadBy::Nobody;
+                    }
+                }
+                Some(SourceEvent::OutOfRange(partitions))
+            }
+        })
+    }
+
+    /// Tells the polling thread what it is to read. What is interrupted is done again.
+    async fn tell_poller(&mut self) -> Result<(), SourceError> {
+        let gone = || KafkaError::permanent("starting partitions", "the polling thread ended");
+        if !self.to_stop.is_empty() {
+            let permit = self.asks.reserve().await.map_err(|_| gone())?;
+            permit.send(PollerCommand::Stop(std::mem::take(&mut self.to_stop)));
+        }
+        let to_start = self.to_start.iter().filter_map(|place| self.owned.get_key_value(place));
+        let starts: Vec<_> =
+            to_start.map(|(place, owned)| (place.clone(), owned.partition.clone(), owned.next)).collect();
+        if !starts.is_empty() {
+            let (sender, answer) = oneshot::channel();
+            self.asks.send(PollerCommand::Start(starts, sender)).await.map_err(|_| gone())?;
+            let (generation, started) = answer.await.map_err(|_| gone())??;
+            for place in started {
+                if let Some(owned) = self.owned.get_mut(&place) {
+                    owned.read = ReadBy::Itself(generation);
+                }
+            }
+        }
+        self.to_start.clear();
+        Ok(())
     }
 
     /// The poller hands over as many as it has; what is more than asked for comes next.
@@ -229,8 +373,18 @@ impl Source for KafkaSource {
         if let Some(event) = self.pending.pop_front() {
             return Ok(self.at_most(records_max, event));
         }
+        self.tell_poller().await?;
         if self.asking.is_none() && self.asked_at.elapsed() >= IDS_EVERY && !self.owned.is_empty() {
             self.ask_for_ids(Duration::ZERO)?;
+        }
+        self.news.borrow_and_update();
+        // What the group says, and what ids are, is heard however much there is to read.
+        let is_asked = self.asking.as_ref().is_some_and(JoinHandle::is_finished);
+        if (std::mem::take(&mut self.was_said) || self.said.is_empty())
+            && !is_asked
+            && let Some(event) = self.take_shared(records_max)?
+        {
+            return Ok(event);
         }
         // Whatever is dropped here leaves its place as it was.
         let asking = async {
@@ -242,6 +396,7 @@ impl Source for KafkaSource {
         tokio::select! {
             said = self.said.recv() => match said {
                 Some(said) => {
+                    self.was_said = true;
                     let event = self.take(said)?.unwrap_or(SourceEvent::Idle);
                     Ok(self.at_most(records_max, event))
                 }
@@ -259,59 +414,75 @@ impl Source for KafkaSource {
                 }
                 Ok(self.pending.pop_front().unwrap_or(SourceEvent::Idle))
             }
+            // The sender lives as long as the tap, which this lane holds.
+            _ = self.news.changed() => Ok(SourceEvent::Idle),
             () = tokio::time::sleep(wait) => Ok(SourceEvent::Idle),
         }
     }
 
     async fn start(&mut self, positions: &[(Partition, Option<i64>)]) -> Result<Vec<Started>, SourceError> {
         let mut begun = Vec::with_capacity(positions.len());
-        let mut starts = Vec::new();
         let is_ours = |partition: &Partition| {
             self.owned.get(&Self::place(partition)).is_some_and(|owned| owned.partition == *partition)
         };
         let ours: Vec<_> = positions.iter().filter(|(partition, _)| is_ours(partition)).collect();
         let ends = self.watermarks(ours.iter().map(|(partition, _)| Self::place(partition)).collect()).await?;
-        for ((partition, next), (low, high)) in ours.into_iter().zip(ends) {
-            let place = Self::place(partition);
-            match refusal(&self.lane, partition, *next, low, high) {
-                Some(reason) => begun.push(Started::Refused { partition: partition.clone(), reason }),
-                None => {
-                    let offset = next.unwrap_or(low);
-                    self.shared.starts_with(&place, high);
-                    starts.push((place, partition.clone(), offset));
-                    begun.push(Started::At { partition: partition.clone(), offset });
-                }
-            }
-        }
-        if starts.is_empty() {
-            return Ok(begun);
-        }
-        let (sender, answer) = oneshot::channel();
-        let gone = || KafkaError::permanent("starting partitions", "the polling thread ended");
-        self.asks.send(PollerCommand::Start(starts.clone(), sender)).await.map_err(|_| gone())?;
-        let (generation, started) = answer.await.map_err(|_| gone())??;
         // Read before the restart, and left over: no longer meant.
         for event in &mut self.pending {
             if let SourceEvent::Records(records) = event {
-                records.retain(|record| !started.contains(&Self::place(&record.partition)));
+                records.retain(|record| !ours.iter().any(|(partition, _)| *partition == record.partition));
             }
         }
-        for (place, _, offset) in starts {
-            if let Some(owned) = self.owned.get_mut(&place).filter(|_| started.contains(&place)) {
-                (owned.valid_from, owned.next) = (Some(generation), offset);
+        let mut by_itself = Vec::new();
+        for ((partition, next), (low, high)) in ours.into_iter().zip(ends) {
+            if let Some(reason) = refusal(&self.lane, partition, *next, low, high) {
+                begun.push(Started::Refused { partition: partition.clone(), reason });
+                continue;
             }
+            let (place, offset) = (Self::place(partition), next.unwrap_or(low));
+            let is_shared = self.tap.ring.ring().attach(self.id, partition, offset, tokio::time::Instant::now());
+            let ends = if is_shared { &self.tap.ends } else { &self.shared.ends };
+            ends.starts_with(&place, high);
+            if let Some(owned) = self.owned.get_mut(&place) {
+                (owned.next, owned.read) = (offset, if is_shared { ReadBy::All } else { ReadBy::Nobody });
+            }
+            if !is_shared {
+                by_itself.push(place.clone());
+                self.to_start.push(place);
+            }
+            begun.push(Started::At { partition: partition.clone(), offset });
         }
+        self.tap.ring.room.send_replace(());
+        self.tell_poller().await?;
+        // Without those that were revoked meanwhile.
+        by_itself.retain(|place| self.owned.get(place).is_none_or(|owned| owned.read == ReadBy::Nobody));
         begun.retain(|begun| match begun {
-            Started::At { partition, .. } => started.contains(&Self::place(partition)),
+            Started::At { partition, .. } => !by_itself.contains(&Self::place(partition)),
             Started::Refused { .. } => true,
         });
         Ok(begun)
     }
 
+    async fn unclaimed(&mut self, partitions: &[Partition]) {
+        self.leave(partitions);
+        for partition in partitions {
+            let place = Self::place(partition);
+            self.to_start.retain(|other| *other != place);
+            if let Some(owned) = self.of(partition) {
+                owned.read = ReadBy::Nobody;
+                self.to_stop.push(place);
+            }
+        }
+    }
+
     async fn end(&mut self, partition: &Partition) -> Result<i64, SourceError> {
         let place = Self::place(partition);
-        let next = self.owned.get(&place).map_or(0, |owned| owned.next);
-        let Some(ends) = self.shared.ends(&place) else { return Ok(next) };
+        let Some((next, read)) = self.owned.get(&place).map(|owned| (owned.next, owned.read)) else { return Ok(0) };
+        if read == ReadBy::All {
+            let (head, ends) = (self.tap.ring.ring().head(partition), self.tap.ends.get(&place));
+            return Ok(ends.map_or(0, |ends| ends.stable).max(head.unwrap_or(0)).max(next));
+        }
+        let Some(ends) = self.shared.ends.get(&place) else { return Ok(next) };
         // A commit marker can end a partition: where the fetcher came to the end and nothing is on the way, the next
         // offset to be read is the end.
         let everything = ends.fetched >= ends.stable && self.said.is_empty();
@@ -319,6 +490,8 @@ impl Source for KafkaSource {
     }
 
     async fn close(&mut self) {
+        self.tap.ring.ring().remove(self.id, tokio::time::Instant::now());
+        self.tap.ring.room.send_replace(());
         self.said.close();
         let (polling, consumer) = (self.polling.take(), self.consumer.take());
         // Closing a consumer waits for the brokers.
@@ -335,9 +508,25 @@ impl Source for KafkaSource {
     }
 
     async fn committed(&mut self, spans: &[Span]) {
+        let ends = spans.iter().map(|span| (&span.partition, span.end));
+        self.tap.ring.ring().release(self.id, ends, tokio::time::Instant::now());
+        self.tap.ring.room.send_replace(());
         let offsets = spans.iter().map(|span| (Self::place(&span.partition), span.end)).collect();
         // Only for displays: what finds no room is written with the next batch.
         drop(self.asks.try_send(PollerCommand::CommitGroup(offsets)));
+    }
+}
+
+impl Owned {
+    fn is_read_by_itself_in(&self, generation: u64) -> bool {
+        matches!(self.read, ReadBy::Itself(from) if from <= generation)
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.tap.ring.ring().remove(self.id, tokio::time::Instant::now());
+        self.tap.ring.room.send_replace(());
     }
 }
 

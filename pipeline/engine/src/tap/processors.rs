@@ -16,7 +16,8 @@ const FREE: f32 = 0.5;
 /// A process that needs less than this of one processor is not slow for want of them, whoever else keeps them busy.
 const IDLING: f32 = 0.2;
 
-pub(super) struct Processors {
+/// What is known of them, and of how much of them this process used.
+pub struct Processors {
     system: System,
     /// So many may be used at once; a quota can make them fewer than the machine has.
     usable: f32,
@@ -30,7 +31,10 @@ fn used() -> Duration {
 }
 
 impl Processors {
-    pub(super) fn new() -> Self {
+    /// Watched from now on.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it begins to watch")]
+    pub fn new() -> Self {
         let mut system = System::new();
         system.refresh_cpu_usage();
         let usable = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -40,7 +44,7 @@ impl Processors {
 
     /// Whether there was time to spare since the last answer; `None` if that is too short ago. Processors that nothing is known of count
     /// as busy.
-    pub(super) fn have_time_to_spare(&mut self, now: Instant) -> Option<bool> {
+    pub fn have_time_to_spare(&mut self, now: Instant) -> Option<bool> {
         let passed = now.saturating_duration_since(self.since);
         if passed < WATCHED_FOR {
             return None;

@@ -1,5 +1,7 @@
 //! The chunks that a tap holds, and how far each lane is in them. No clock of its own, and no waiting.
 
+mod lane;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,9 +12,12 @@ use tokio::time::Instant;
 use super::TapLimits;
 use crate::chunk::Chunk;
 use crate::error::SourceError;
+use crate::record::Partition;
 use crate::retry::chain;
 
-/// How many offsets ahead of the tap a lane may begin, and wait for it: a second or two of reading.
+use lane::{Lane, Reach};
+
+/// How many offsets ahead of the tap a lane may begin in a partition, and wait for it: a second or two of reading.
 const AHEAD_MAX: i64 = 100_000;
 
 /// How long waiting for a lane is added up, in [`TapLimits::held_up_max`].
@@ -21,48 +26,52 @@ const ACCOUNT: u32 = 30;
 /// After how many [`TapLimits::held_up_max`] of standing still a lane is detached, however busy the processors are.
 const STANDSTILL: u32 = 5;
 
-/// An attached lane. A lane that is attached again is another one.
+/// A lane of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LaneId(u64);
+pub struct LaneId(u64);
 
 struct Held {
+    /// In the order in which chunks came.
+    number: u64,
+    partition: Partition,
     chunk: Arc<Chunk>,
-    /// The offset of the chunk's first row, or where the chunk before ended.
+    /// Where the partition's chunk before ended.
     start: i64,
     /// The offset after its last row.
     end: i64,
     since: Instant,
 }
 
-struct Lane {
-    name: String,
-    /// Everything below was handed on.
-    taken: i64,
-    /// Everything below is committed.
-    released: i64,
-    released_at: Instant,
-    /// How long others waited for it since the processors were last looked at, and while one of them had time to spare.
-    waited_for: Duration,
-    held_up: Duration,
-    /// It came for rows, and there were none.
-    is_waiting: bool,
-    /// It was told that it is in the way when it had taken everything below.
-    told_full: Option<i64>,
-}
-
-impl Lane {
-    fn holds_nothing(&self) -> bool {
-        self.released >= self.taken
-    }
-}
-
-pub(super) struct Ring {
-    limits: TapLimits,
-    held: VecDeque<Held>,
-    bytes: usize,
+/// A partition that at least one lane is attached to.
+struct Read {
     /// The next offset to be read.
     head: i64,
     /// Raised when reading begins somewhere else.
+    generation: u64,
+    /// When it was first wanted.
+    since: Instant,
+    /// Rows of this generation have come.
+    is_begun: bool,
+}
+
+/// Where a partition is to be read on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which partition.
+    pub partition: Partition,
+    /// What is read in another generation is not wanted any more.
+    pub generation: u64,
+    /// The next offset.
+    pub from: i64,
+}
+
+/// Chunks of several partitions in the order in which they were read, each held until the last attached lane has committed it.
+pub struct Ring {
+    limits: TapLimits,
+    held: VecDeque<Held>,
+    bytes: usize,
+    chunks: u64,
+    partitions: BTreeMap<Partition, Read>,
     generation: u64,
     is_full: bool,
     /// Since when a lane waits while there is no room, or when that was last added up.
@@ -83,7 +92,8 @@ struct Trouble {
 }
 
 /// What became of a chunk.
-pub(super) enum Offer {
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offer {
     /// It is in the ring, or not wanted any more.
     Done,
     /// It has to be offered again.
@@ -94,24 +104,34 @@ pub(super) enum Offer {
 }
 
 /// What there is for a lane.
-pub(super) enum Taken {
+#[derive(Debug)]
+pub enum Taken {
+    /// Rows of one partition.
     Rows(Arc<Chunk>, Range<usize>),
+    /// Below these offsets there is nothing left but what was handed over.
+    Passed(Vec<(Partition, i64)>),
+    /// Nothing for now.
     Nothing,
     /// It holds the rows that there is no room because of; said once.
     Full,
     /// The reader cannot read.
     Trouble(SourceError),
-    /// It is not attached any more.
-    Detached,
+    /// It is not attached to these any more.
+    Detached(Vec<Partition>),
+    /// One of these has no record at its next offset; it is not attached to them any more.
+    OutOfRange(Vec<Partition>),
 }
 
 impl Ring {
-    pub(super) fn new(limits: TapLimits) -> Self {
+    /// Without lanes.
+    #[must_use]
+    pub fn new(limits: TapLimits) -> Self {
         Self {
             limits,
             held: VecDeque::new(),
             bytes: 0,
-            head: 0,
+            chunks: 0,
+            partitions: BTreeMap::new(),
             generation: 0,
             is_full: false,
             waiting_since: None,
@@ -123,12 +143,47 @@ impl Ring {
         }
     }
 
-    /// Where to read on; `None` while no lane is attached.
-    pub(super) fn wanted(&self) -> Option<(u64, i64)> {
-        (!self.lanes.is_empty()).then_some((self.generation, self.head))
+    /// A lane, attached to nothing yet.
+    pub fn add(&mut self, name: &str, now: Instant) -> LaneId {
+        self.ids += 1;
+        let id = LaneId(self.ids);
+        self.lanes.insert(id, Lane::new(name, now));
+        id
     }
 
-    pub(super) fn fail(&mut self, error: &SourceError) {
+    /// A lane is gone.
+    pub fn remove(&mut self, lane: LaneId, now: Instant) {
+        self.add_up(now);
+        self.lanes.remove(&lane);
+        self.drop_released();
+    }
+
+    /// Where to read on. A partition that is wanted newly is left out while a lane of this process may still come to it, for as long as
+    /// [`TapLimits::gather`]: what lanes begin together is read once.
+    #[must_use]
+    pub fn wanted(&self, now: Instant) -> Vec<Wanted> {
+        let is_wanted = |(partition, read): (&Partition, &Read)| {
+            let is_late = now.saturating_duration_since(read.since) >= self.limits.gather;
+            let is_complete = || self.lanes.values().all(|lane| lane.attached.contains_key(partition));
+            read.is_begun || is_late || is_complete()
+        };
+        let wanted = self.partitions.iter().filter(|one| is_wanted(*one));
+        let wanted = wanted.map(|(partition, read)| Wanted {
+            partition: partition.clone(),
+            generation: read.generation,
+            from: read.head,
+        });
+        wanted.collect()
+    }
+
+    /// Up to where a partition was read.
+    #[must_use]
+    pub fn head(&self, partition: &Partition) -> Option<i64> {
+        self.partitions.get(partition).map(|read| read.head)
+    }
+
+    /// The reader cannot read; lanes hear it once they have taken what there is.
+    pub fn fail(&mut self, error: &SourceError) {
         let (cause, is_fatal) = match error {
             SourceError::Retry(cause) => (cause, false),
             SourceError::Fatal(cause) => (cause, true),
@@ -139,115 +194,192 @@ impl Ring {
 
     /// Drops what was read and not handed on: the store may have failed over to an older copy, and give these offsets to other events.
     /// Lanes that have not taken all of it are detached, and read it again.
-    pub(super) fn distrust(&mut self) {
-        self.lanes.retain(|_, lane| lane.taken >= self.head);
-        self.restart_at(self.head);
+    pub fn distrust(&mut self) {
+        let heads: Vec<_> = self.partitions.iter().map(|(partition, read)| (partition.clone(), read.head)).collect();
+        for (partition, head) in heads {
+            self.detach_where(&partition, |reach| reach.taken < head);
+            self.restart_at(&partition, head);
+        }
+        self.drop_released();
     }
 
-    pub(super) fn recover(&mut self) {
+    /// The reader reads again.
+    pub fn recover(&mut self) {
         self.trouble = None;
     }
 
     /// The reader is gone.
-    pub(super) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.has_ended = true;
     }
 
-    fn start(&self) -> i64 {
-        self.held.front().map_or(self.head, |held| held.start)
-    }
-
-    fn restart_at(&mut self, offset: i64) {
-        self.held.clear();
-        (self.bytes, self.head, self.is_full, self.waiting_since) = (0, offset, false, None);
-        self.generation += 1;
-    }
-
-    fn add(&mut self, name: &str, offset: i64, now: Instant) -> LaneId {
-        if self.lanes.is_empty() {
-            // It was about what lanes of before wanted to read.
-            self.trouble = None;
-        }
-        self.ids += 1;
-        let id = LaneId(self.ids);
-        let lane = Lane {
-            name: name.to_owned(),
-            taken: offset,
-            released: offset,
-            released_at: now,
-            waited_for: Duration::ZERO,
-            held_up: Duration::ZERO,
-            is_waiting: false,
-            told_full: None,
-        };
-        self.lanes.insert(id, lane);
-        id
-    }
-
-    /// Attaches a lane that begins at an offset, unless the tap is beyond it. Lanes far behind it are detached.
-    pub(super) fn attach(&mut self, name: &str, offset: i64, now: Instant) -> Option<LaneId> {
-        if offset > self.head.saturating_add(AHEAD_MAX) {
-            self.lanes.clear();
-        }
-        self.join(name, offset, now)
-    }
-
-    /// Attaches a lane that has read for itself up to an offset, if the tap is there.
-    pub(super) fn join(&mut self, name: &str, offset: i64, now: Instant) -> Option<LaneId> {
-        if self.lanes.is_empty() && !(self.start()..=self.head).contains(&offset) {
-            self.restart_at(offset);
-        }
-        let within = self.start()..=self.head.saturating_add(AHEAD_MAX);
-        within.contains(&offset).then(|| self.add(name, offset, now))
-    }
-
-    pub(super) fn leave(&mut self, lane: LaneId, now: Instant) {
+    /// A partition has no record at its next offset, and which is not known: every lane is to claim all of its own again.
+    pub fn out_of_range(&mut self, now: Instant) {
         self.add_up(now);
-        self.lanes.remove(&lane);
+        for lane in self.lanes.values_mut() {
+            lane.out_of_range.extend(std::mem::take(&mut lane.attached).into_keys());
+        }
         self.drop_released();
     }
 
-    /// A lane has committed everything below an offset.
-    pub(super) fn release(&mut self, lane: LaneId, below: i64, now: Instant) {
+    fn detach_where(&mut self, partition: &Partition, is_to_go: impl Fn(&Reach) -> bool) {
+        for lane in self.lanes.values_mut() {
+            if lane.attached.get(partition).is_some_and(&is_to_go) {
+                lane.detach(partition);
+            }
+        }
+    }
+
+    /// The first offset of a partition that is held, or would be read next.
+    fn start(&self, partition: &Partition, head: i64) -> i64 {
+        self.held.iter().find(|held| held.partition == *partition).map_or(head, |held| held.start)
+    }
+
+    fn drop_held(&mut self, is_to_go: impl Fn(&Held) -> bool) {
+        let bytes = &mut self.bytes;
+        self.held.retain(|held| {
+            let stays = !is_to_go(held);
+            if !stays {
+                *bytes -= held.chunk.memory();
+            }
+            stays
+        });
+        if self.held.is_empty() {
+            (self.is_full, self.waiting_since) = (false, None);
+        }
+    }
+
+    fn restart_at(&mut self, partition: &Partition, offset: i64) {
+        self.drop_held(|held| held.partition == *partition);
+        self.generation += 1;
+        if let Some(read) = self.partitions.get_mut(partition) {
+            (read.head, read.generation, read.is_begun) = (offset, self.generation, false);
+        }
+    }
+
+    /// Attaches a lane to a partition from an offset on, unless the tap is beyond it. Lanes far behind it are detached.
+    pub fn attach(&mut self, lane: LaneId, partition: &Partition, offset: i64, now: Instant) -> bool {
+        match self.partitions.get(partition).map(|read| (read.head, read.is_begun)) {
+            Some((head, _)) if offset > head.saturating_add(AHEAD_MAX) => {
+                self.detach_where(partition, |_| true);
+                self.restart_at(partition, offset);
+            }
+            // Nothing was read for those who are there: it begins for all where the last of them does.
+            Some((head, false)) if (head.saturating_sub(AHEAD_MAX)..head).contains(&offset) => {
+                self.restart_at(partition, offset);
+            }
+            Some(_) | None => {}
+        }
+        self.join(lane, partition, offset, now)
+    }
+
+    /// Attaches a lane that has read for itself up to an offset, if the tap is there.
+    pub fn join(&mut self, lane: LaneId, partition: &Partition, offset: i64, now: Instant) -> bool {
+        self.add_up(now);
+        if self.lanes.values().all(|lane| lane.attached.is_empty()) {
+            // It was about what lanes of before wanted to read.
+            self.trouble = None;
+        }
+        if !self.partitions.contains_key(partition) {
+            self.generation += 1;
+            let read = Read { head: offset, generation: self.generation, since: now, is_begun: false };
+            self.partitions.insert(partition.clone(), read);
+        }
+        let head = self.partitions.get(partition).map_or(offset, |read| read.head);
+        let within = self.start(partition, head)..=head.saturating_add(AHEAD_MAX);
+        match self.lanes.get_mut(&lane).filter(|_| within.contains(&offset)) {
+            Some(lane) => lane.attach(partition, offset, now),
+            None => return false,
+        }
+        true
+    }
+
+    /// A lane has nothing to do with some partitions any more.
+    pub fn leave(&mut self, lane: LaneId, partitions: &[Partition], now: Instant) {
         self.add_up(now);
         if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.released = lane.released.max(below);
+            lane.attached.retain(|partition, _| !partitions.contains(partition));
+            lane.detached.retain(|partition| !partitions.contains(partition));
+            lane.out_of_range.retain(|partition| !partitions.contains(partition));
+        }
+        self.drop_released();
+    }
+
+    /// A lane has committed everything below these offsets.
+    pub fn release<'a>(&mut self, lane: LaneId, offsets: impl IntoIterator<Item = (&'a Partition, i64)>, now: Instant) {
+        self.add_up(now);
+        if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.released_at = now;
+            for (partition, below) in offsets {
+                if let Some(reach) = lane.attached.get_mut(partition) {
+                    reach.released = reach.released.max(below);
+                }
+            }
         }
         self.drop_released();
     }
 
     fn drop_released(&mut self) {
-        // Without any lane there is nothing to hold.
-        let released = self.lanes.values().map(|lane| lane.released).min().unwrap_or(i64::MAX);
-        while let Some(held) = self.held.pop_front_if(|held| held.end <= released) {
-            self.bytes -= held.chunk.memory();
+        let mut reached: BTreeMap<Partition, Reach> = BTreeMap::new();
+        for (partition, reach) in self.lanes.values().flat_map(|lane| &lane.attached) {
+            let least = reached.entry(partition.clone()).or_insert(*reach);
+            least.taken = least.taken.min(reach.taken);
+            least.released = least.released.min(reach.released);
         }
-        // All who are left begin further ahead: what lies between is not read for anyone.
-        if let Some(wanted) = self.lanes.values().map(|lane| lane.taken).min().filter(|taken| *taken > self.head) {
-            self.restart_at(wanted);
+        // What no lane is attached to is not read, and not held.
+        self.partitions.retain(|partition, _| reached.contains_key(partition));
+        self.drop_held(|held| reached.get(&held.partition).is_none_or(|least| held.end <= least.released));
+        for (partition, least) in reached {
+            // All who are left begin further ahead: what lies between is not read for anyone.
+            if self.head(&partition).is_some_and(|head| least.taken > head) {
+                self.restart_at(&partition, least.taken);
+            }
         }
     }
 
-    pub(super) fn take(&mut self, lane: LaneId, records_max: usize, now: Instant) -> Taken {
+    /// What there is for a lane.
+    pub fn take(&mut self, lane: LaneId, records_max: usize, now: Instant) -> Taken {
         let taken = self.take_rows(lane, records_max);
         self.add_up(now);
         taken
     }
 
     fn take_rows(&mut self, lane: LaneId, records_max: usize) -> Taken {
-        let Some(lane) = self.lanes.get_mut(&lane) else { return Taken::Detached };
+        let Some(lane) = self.lanes.get_mut(&lane) else { return Taken::Nothing };
         lane.is_waiting = false;
-        let index = self.held.partition_point(|held| held.end <= lane.taken);
-        if let Some(held) = self.held.get(index) {
+        if !lane.detached.is_empty() {
+            return Taken::Detached(std::mem::take(&mut lane.detached));
+        }
+        if !lane.out_of_range.is_empty() {
+            return Taken::OutOfRange(std::mem::take(&mut lane.out_of_range));
+        }
+        let unseen = self.held.partition_point(|held| held.number < lane.seen);
+        for held in self.held.range(unseen..) {
+            lane.seen = held.number;
+            let Some(reach) = lane.attached.get_mut(&held.partition).filter(|reach| reach.taken < held.end) else {
+                continue;
+            };
             let rows = held.chunk.rows();
-            let from = rows.partition_point(|row| row.record().offset < lane.taken);
+            let from = rows.partition_point(|row| row.record().offset < reach.taken);
             let part = from..rows.len().min(from.saturating_add(records_max.max(1)));
-            lane.taken = match rows.get(part.end) {
+            reach.taken = match rows.get(part.end) {
                 Some(next) => next.record().offset,
                 None => held.end,
             };
+            lane.handed += 1;
             return Taken::Rows(held.chunk.clone(), part);
+        }
+        lane.seen = self.chunks + 1;
+        let mut passed = Vec::new();
+        for (partition, reach) in &mut lane.attached {
+            let head = self.partitions.get(partition).map_or(i64::MIN, |read| read.head);
+            if reach.taken < head {
+                reach.taken = head;
+                passed.push((partition.clone(), head));
+            }
+        }
+        if !passed.is_empty() {
+            return Taken::Passed(passed);
         }
         if self.has_ended {
             return Taken::Trouble(SourceError::Fatal("the reader of this process ended".into()));
@@ -256,32 +388,33 @@ impl Ring {
             let cause = words.clone().into();
             return Taken::Trouble(if *is_fatal { SourceError::Fatal(cause) } else { SourceError::Retry(cause) });
         }
-        if !lane.holds_nothing() {
-            // Only the lane that there is no room because of: the others go on gathering, since small commits are dear.
-            let is_in_the_way = self.held.front().is_some_and(|oldest| lane.released < oldest.end);
-            let is_told = lane.told_full == Some(lane.taken);
-            if self.is_full && is_in_the_way && !is_told {
-                lane.told_full = Some(lane.taken);
-                return Taken::Full;
-            }
+        if lane.holds_nothing() {
+            lane.is_waiting = true;
             return Taken::Nothing;
         }
-        lane.is_waiting = true;
+        // Only the lane that there is no room because of: the others go on gathering, since small commits are dear.
+        let is_in_the_way = self.held.front().is_some_and(|oldest| !lane.has_released(&oldest.partition, oldest.end));
+        if self.is_full && is_in_the_way && lane.told_full != Some(lane.handed) {
+            lane.told_full = Some(lane.handed);
+            return Taken::Full;
+        }
         Taken::Nothing
     }
 
-    /// Takes a chunk in, or says that there is no room, and detaches lanes that others have waited for too long.
-    pub(super) fn offer(&mut self, generation: u64, chunk: &Arc<Chunk>, now: Instant) -> Offer {
+    /// Takes a chunk of one partition in, or says that there is no room, and detaches lanes that others have waited for too long.
+    pub fn offer(&mut self, partition: &Partition, generation: u64, chunk: &Arc<Chunk>, now: Instant) -> Offer {
         self.trouble = None;
-        let Some(last) = chunk.rows().last().filter(|_| generation == self.generation && !self.lanes.is_empty()) else {
-            return Offer::Done;
-        };
         self.add_up(now);
+        let read = self.partitions.get_mut(partition).filter(|read| read.generation == generation);
+        let (Some(read), Some(last)) = (read, chunk.rows().last()) else { return Offer::Done };
         if self.held.is_empty() || self.bytes + chunk.memory() <= self.limits.buffer_bytes {
-            let end = last.record().offset + 1;
-            self.held.push_back(Held { chunk: chunk.clone(), start: self.head, end, since: now });
+            let (start, end) = (read.head, last.record().offset + 1);
+            (read.head, read.is_begun) = (end, true);
+            self.chunks += 1;
+            let (partition, chunk, number) = (partition.clone(), chunk.clone(), self.chunks);
             self.bytes += chunk.memory();
-            (self.head, self.is_full, self.waiting_since) = (end, false, None);
+            self.held.push_back(Held { number, partition, chunk, start, end, since: now });
+            (self.is_full, self.waiting_since) = (false, None);
             return Offer::Done;
         }
         self.is_full = true;
@@ -290,15 +423,27 @@ impl Ring {
         Offer::NoRoom { detached }
     }
 
+    /// A partition has nothing more below an offset; `false` when nobody wants to know.
+    pub fn pass(&mut self, partition: &Partition, generation: u64, offset: i64) -> bool {
+        let read = self.partitions.get_mut(partition);
+        let Some(read) = read.filter(|read| read.generation == generation && read.head < offset) else { return false };
+        (read.head, read.is_begun) = (offset, true);
+        true
+    }
+
     fn is_anyone_waiting(&self) -> bool {
-        self.lanes.values().any(|lane| lane.is_waiting && lane.taken >= self.head)
+        let has_all = |lane: &Lane| {
+            let mut reached = lane.attached.iter();
+            reached.all(|(partition, reach)| self.head(partition).is_none_or(|head| reach.taken >= head))
+        };
+        self.lanes.values().any(|lane| lane.is_waiting && !lane.attached.is_empty() && has_all(lane))
     }
 
     /// Adds the time that passed to the accounts of the lanes that there is no room because of, if anyone waited. Before each change of
     /// who that is.
     fn add_up(&mut self, now: Instant) {
         if let (Some(since), Some(oldest)) = (self.waiting_since, self.held.front()) {
-            for lane in self.lanes.values_mut().filter(|lane| lane.released < oldest.end) {
+            for lane in self.lanes.values_mut().filter(|lane| !lane.has_released(&oldest.partition, oldest.end)) {
                 lane.waited_for += now.saturating_duration_since(since);
             }
         }
@@ -307,7 +452,7 @@ impl Ring {
 
     /// What was waited for counts only if a processor had time that those who waited could have used. Where all are busy, each lane would be
     /// slowed down by the others just so if it read for itself, and reading more often would cost more of what is short.
-    pub(super) fn account(&mut self, is_time_to_spare: bool, now: Instant) {
+    pub fn account(&mut self, is_time_to_spare: bool, now: Instant) {
         let since = *self.account_since.get_or_insert(now);
         let is_over = now.saturating_duration_since(since) >= ACCOUNT * self.limits.held_up_max;
         for lane in self.lanes.values_mut() {
@@ -326,14 +471,17 @@ impl Ring {
 
     fn detach_who_holds_up(&mut self, now: Instant) -> Vec<String> {
         let Some(oldest) = self.held.front() else { return Vec::new() };
-        let holds_up = |lane: &Lane| {
+        let mut detached = Vec::new();
+        for lane in self.lanes.values_mut().filter(|lane| !lane.has_released(&oldest.partition, oldest.end)) {
             let stands_still = now.saturating_duration_since(lane.released_at.max(oldest.since));
-            lane.released < oldest.end
-                && (lane.held_up >= self.limits.held_up_max || stands_still >= STANDSTILL * self.limits.held_up_max)
-        };
-        let found: Vec<LaneId> = self.lanes.iter().filter(|(_, lane)| holds_up(lane)).map(|(id, _)| *id).collect();
-        let detached = found.iter().filter_map(|id| self.lanes.remove(id)).map(|lane| lane.name).collect();
-        self.drop_released();
+            if lane.held_up >= self.limits.held_up_max || stands_still >= STANDSTILL * self.limits.held_up_max {
+                lane.detached.extend(std::mem::take(&mut lane.attached).into_keys());
+                detached.push(lane.name.clone());
+            }
+        }
+        if !detached.is_empty() {
+            self.drop_released();
+        }
         detached
     }
 }

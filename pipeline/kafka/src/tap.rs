@@ -1,0 +1,285 @@
+//! The consumer that fetches for all lanes of a process: each record that several of them own is read and decoded once.
+//!
+//! Lanes stay in groups of their own, which say what each owns; what is fetched is assigned here by hand, partition by partition, as
+//! lanes claim and lose them. A lane that comes to a partition that others have read further reads it by its own consumer until it has
+//! caught up.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError as RdError;
+use rdkafka::message::Message;
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use weir_engine::tap::{Processors, Reading, STALLS_EVERY, SharedRing, Wanted};
+use weir_engine::{Chunk as SharedChunk, Partition, SourceError, TapLimits};
+
+use crate::chunk::Chunk;
+use crate::client::{self, KafkaOptions};
+use crate::ends::Ends;
+use crate::error::{During, KafkaError};
+use crate::poll::{PATIENCE, TopicPartition, Trouble};
+use crate::source::KafkaSource;
+
+/// Records gathered of all partitions before they are handed over.
+const GATHERED_RECORDS: usize = 4000;
+
+/// Bytes gathered of all partitions before they are handed over; one record may exceed it.
+const GATHERED_BYTES: usize = 2 << 20;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often an idle thread looks whether there was something behind the last record that is no record.
+const POSITIONS_EVERY: Duration = Duration::from_millis(100);
+
+/// The reader of a process.
+pub struct KafkaTap {
+    pub(crate) options: KafkaOptions,
+    pub(crate) ring: Arc<SharedRing>,
+    pub(crate) ends: Arc<Ends>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl KafkaTap {
+    /// Starts a thread that fetches what lanes come to own, until this is dropped. `group` is a name that brokers let these clients use;
+    /// it is never joined. To be called within a runtime.
+    pub fn start(options: &KafkaOptions, group: &str, limits: TapLimits) -> Result<Arc<Self>, KafkaError> {
+        const ACTION: &str = "starting to fetch";
+        let (ring, ends) = (SharedRing::new(limits), Arc::new(Ends::default()));
+        let config = options.lane_consumer(group);
+        let consumer = BaseConsumer::from_config_and_context(&config, Context(ends.clone())).during(ACTION)?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let fetcher = Fetcher {
+            consumer,
+            ring: ring.clone(),
+            room: ring.room.subscribe(),
+            processors: Processors::new(),
+            runtime: Handle::current(),
+            assigned: HashMap::new(),
+            waiting: VecDeque::new(),
+            waiting_since: None,
+            is_paused: false,
+            is_over: is_over.clone(),
+            positions_asked_at: Instant::now(),
+        };
+        let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || fetcher.run());
+        thread.map_err(|e| KafkaError::permanent(ACTION, e))?;
+        Ok(Arc::new(Self { options: options.clone(), ring, ends, is_over }))
+    }
+
+    /// Joins a lane's group; partitions arrive through [`weir_engine::Source::next`].
+    pub fn source(self: &Arc<Self>, lane: &str, group: &str, topics: &[&str]) -> Result<KafkaSource, KafkaError> {
+        KafkaSource::open(self.clone(), lane, group, topics)
+    }
+}
+
+impl Drop for KafkaTap {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Context(Arc<Ends>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: RdError, reason: &str) {
+        client::report(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.0.take(statistics);
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A partition that is fetched.
+struct Assigned {
+    partition: Partition,
+    generation: u64,
+    /// The next offset to be gathered.
+    next: i64,
+    gathered: Chunk,
+}
+
+struct Fetcher {
+    consumer: BaseConsumer<Context>,
+    ring: Arc<SharedRing>,
+    room: watch::Receiver<()>,
+    processors: Processors,
+    runtime: Handle,
+    assigned: HashMap<Arc<str>, HashMap<i32, Assigned>>,
+    /// Chunks that there is no room for.
+    waiting: VecDeque<(Partition, u64, Arc<SharedChunk>)>,
+    waiting_since: Option<Instant>,
+    is_paused: bool,
+    is_over: Arc<AtomicBool>,
+    positions_asked_at: Instant,
+}
+
+impl Fetcher {
+    fn run(mut self) {
+        let _reading = Reading(self.ring.clone());
+        while !self.is_over.load(Ordering::Relaxed) {
+            if let Err(error) = self.take_up() {
+                tracing::warn!(%error, "what lanes own is not fetched yet");
+            }
+            if self.hand_over() {
+                self.waiting_since = None;
+                self.pause(false);
+            } else {
+                // Waiting is cheaper than pausing, which throws away what was fetched, but nothing is heard of partitions' ends meanwhile.
+                if self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+                    let changed = tokio::time::timeout(STALLS_EVERY, self.room.changed());
+                    drop(self.runtime.block_on(changed));
+                    continue;
+                }
+                self.pause(true);
+            }
+            let gathered = self.gather();
+            if gathered == 0 && self.positions_asked_at.elapsed() >= POSITIONS_EVERY {
+                self.positions_asked_at = Instant::now();
+                self.pass();
+            }
+        }
+    }
+
+    /// Assigns what lanes want, and nothing else.
+    fn take_up(&mut self) -> Result<(), RdError> {
+        let mut wanted: BTreeMap<TopicPartition, Wanted> = BTreeMap::new();
+        for one in self.ring.ring().wanted(tokio::time::Instant::now()) {
+            let place = (one.partition.topic.clone(), one.partition.number);
+            // A topic that was made again is wanted by its old id until every lane has heard of it.
+            if wanted.get(&place).is_none_or(|other| other.generation < one.generation) {
+                wanted.insert(place, one);
+            }
+        }
+        let mut gone = TopicPartitionList::new();
+        for (topic, numbers) in &mut self.assigned {
+            numbers.retain(|number, assigned| {
+                let place = (topic.clone(), *number);
+                let stays = wanted.get(&place).is_some_and(|wanted| wanted.generation == assigned.generation);
+                if stays {
+                    wanted.remove(&place);
+                } else {
+                    gone.add_partition(topic, *number);
+                }
+                stays
+            });
+        }
+        if gone.count() > 0 {
+            self.consumer.incremental_unassign(&gone)?;
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut new = TopicPartitionList::new();
+        for ((topic, number), Wanted { from, .. }) in &wanted {
+            new.add_partition_offset(topic, *number, Offset::Offset(*from))?;
+        }
+        // Without a pause that it may have had before.
+        self.consumer.resume(&new)?;
+        self.consumer.incremental_assign(&new)?;
+        for ((topic, number), Wanted { partition, generation, from }) in wanted {
+            let assigned = Assigned { partition, generation, next: from, gathered: Chunk::default() };
+            self.assigned.entry(topic).or_default().insert(number, assigned);
+        }
+        Ok(())
+    }
+
+    /// Takes what was fetched: as much as makes a hand-over, or is there. Says how many records.
+    fn gather(&mut self) -> usize {
+        let (mut wait, mut records, mut bytes) = (POLL, 0, 0);
+        while records < GATHERED_RECORDS && bytes < GATHERED_BYTES {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let of_topic = self.assigned.get_mut(message.topic());
+                    let assigned = of_topic.and_then(|numbers| numbers.get_mut(&message.partition()));
+                    if let Some(assigned) = assigned.filter(|assigned| assigned.next <= message.offset()) {
+                        assigned.next = message.offset() + 1;
+                        assigned.gathered.push(&assigned.partition, &message);
+                        (records, bytes) = (records + 1, bytes + message.payload_len());
+                    }
+                }
+                Some(Err(error)) => self.fail(error),
+            }
+            wait = Duration::ZERO;
+        }
+        records
+    }
+
+    /// Decodes what was gathered, and hands over as much as there is room for; `false` when some has to wait.
+    fn hand_over(&mut self) -> bool {
+        self.room.borrow_and_update();
+        for assigned in self.assigned.values_mut().flat_map(HashMap::values_mut) {
+            if !assigned.gathered.is_empty() {
+                let chunk = Arc::new(SharedChunk::decode(assigned.gathered.take()));
+                self.waiting.push_back((assigned.partition.clone(), assigned.generation, chunk));
+            }
+        }
+        while let Some((partition, generation, chunk)) = self.waiting.front() {
+            if !self.ring.offer(&mut self.processors, (partition, *generation), chunk) {
+                return false;
+            }
+            self.waiting.pop_front();
+        }
+        true
+    }
+
+    fn pause(&mut self, pause: bool) {
+        if self.is_paused == pause {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, numbers) in &self.assigned {
+            for number in numbers.keys() {
+                list.add_partition(topic, *number);
+            }
+        }
+        let done = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = done {
+            tracing::warn!(%error, pause, "pausing or resuming failed");
+        }
+        self.is_paused = pause;
+    }
+
+    /// A commit marker may end a partition, and so may records that were aborted: the client's own position is behind them. Where
+    /// a lane goes on must be too, or it would look as if it missed what retention removes.
+    fn pass(&mut self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let mut is_news = false;
+        for element in positions.elements() {
+            let of_topic = self.assigned.get_mut(element.topic());
+            let Some(assigned) = of_topic.and_then(|numbers| numbers.get_mut(&element.partition())) else { continue };
+            let Offset::Offset(offset) = element.offset() else { continue };
+            if assigned.next < offset {
+                assigned.next = offset;
+                is_news |= self.ring.ring().pass(&assigned.partition, assigned.generation, offset);
+            }
+        }
+        if is_news {
+            self.ring.news.send_replace(());
+        }
+    }
+
+    fn fail(&mut self, error: RdError) {
+        match Trouble::of(error) {
+            None => return,
+            Some(Trouble::OutOfRange) => self.ring.ring().out_of_range(tokio::time::Instant::now()),
+            Some(Trouble::Permanent(error)) => self.ring.ring().fail(&SourceError::from(error)),
+        }
+        self.ring.news.send_replace(());
+    }
+}
