@@ -22,6 +22,7 @@ mod rebuild;
 mod records;
 mod rounds;
 mod security;
+mod tap;
 mod topics;
 
 const ROWS: usize = 6_000;

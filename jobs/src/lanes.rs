@@ -57,7 +57,7 @@ pub(crate) async fn start_lanes(
         Some(kafka) => {
             // Each lane's group takes its time.
             let limits = TapLimits { gather: Duration::from_secs(1), ..settings.engine.tap_limits() };
-            Feed::Topics(KafkaTap::start(&kafka, &settings.kafka.group_prefix, limits)?)
+            Feed::Topics(KafkaTap::start(&kafka, &settings.kafka.group_prefix, owner, limits)?)
         }
         None => {
             let reader = EventStoreReader::open(attached.database.clone(), signal).await?;

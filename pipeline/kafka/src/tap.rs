@@ -49,10 +49,18 @@ pub struct KafkaTap {
 
 impl KafkaTap {
     /// Starts a thread that fetches what lanes come to own, until this is dropped. `group` is a name that brokers let these clients use;
-    /// it is never joined. To be called within a runtime.
-    pub fn start(options: &KafkaOptions, group: &str, limits: TapLimits) -> Result<Arc<Self>, KafkaError> {
+    /// it is never joined. `member` tells this process from others: assignors go by it, so that all groups give a process the same
+    /// partitions. To be called within a runtime.
+    pub fn start(
+        options: &KafkaOptions,
+        group: &str,
+        member: &str,
+        limits: TapLimits,
+    ) -> Result<Arc<Self>, KafkaError> {
         const ACTION: &str = "starting to fetch";
         let (ring, ends) = (SharedRing::new(limits), Arc::new(Ends::default()));
+        let mut options = options.clone();
+        options.client.entry("client.id".to_owned()).or_insert_with(|| format!("weir-{member}"));
         let config = options.lane_consumer(group);
         let consumer = BaseConsumer::from_config_and_context(&config, Context(ends.clone())).during(ACTION)?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -71,7 +79,7 @@ impl KafkaTap {
         };
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || fetcher.run());
         thread.map_err(|e| KafkaError::permanent(ACTION, e))?;
-        Ok(Arc::new(Self { options: options.clone(), ring, ends, is_over }))
+        Ok(Arc::new(Self { options, ring, ends, is_over }))
     }
 
     /// Joins a lane's group; partitions arrive through [`weir_engine::Source::next`].
@@ -141,7 +149,8 @@ impl Fetcher {
             } else {
                 // Waiting is cheaper than pausing, which throws away what was fetched, but nothing is heard of partitions' ends meanwhile.
                 if self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
-                    let changed = tokio::time::timeout(STALLS_EVERY, self.room.changed());
+                    // A timeout is made within the runtime.
+                    let changed = async { tokio::time::timeout(STALLS_EVERY, self.room.changed()).await };
                     drop(self.runtime.block_on(changed));
                     continue;
                 }
