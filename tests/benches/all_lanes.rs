@@ -1,5 +1,5 @@
-//! One process, all four lanes, Postgres and ClickHouse on the same cores: from a full event store to the last event in every sink, and
-//! what it costs until all is quiet.
+//! One process, all four lanes, Postgres and ClickHouse on the same cores: from a full event store, or from full topics with their broker
+//! beside them, to the last event in every sink, and what it costs until all is quiet.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use weir_kafka::TopicLog;
+use weir_model::event_type::TOPICS;
 use weir_tests::weir::connect;
-use weir_tests::{ClickHouse, Postgres, binary};
+use weir_tests::{ClickHouse, Kafka, Postgres, binary};
 
 use crate::fill::{fill, runtime};
 use crate::measure::{round, row};
@@ -62,18 +64,29 @@ fn program() -> PathBuf {
 pub(crate) struct Stage {
     pub(crate) postgres: Postgres,
     clickhouse: ClickHouse,
+    kafka: Option<Kafka>,
     dir: TempDir,
 }
 
 impl Stage {
     pub(crate) fn start() -> Self {
-        Self { postgres: Postgres::start(), clickhouse: ClickHouse::start(), dir: tempfile::tempdir().unwrap() }
+        let (postgres, clickhouse, dir) = (Postgres::start(), ClickHouse::start(), tempfile::tempdir().unwrap());
+        Self { postgres, clickhouse, kafka: None, dir }
+    }
+
+    /// With brokers.
+    fn on_topics() -> Self {
+        Self { kafka: Some(Kafka::start()), ..Self::start() }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args).arg("--data-dir").arg(self.dir.path().join("data"));
-        command.args(["--set", "api.listen=127.0.0.1:0", "--set", &format!("postgres.url={}", self.postgres.url())]);
+        let listens = ["api", "run", "publisher"].map(|part| format!("{part}.listen=127.0.0.1:0"));
+        let brokers = self.kafka.as_ref().map(|kafka| format!("kafka.brokers={}", kafka.brokers()));
+        for setting in listens.into_iter().chain([format!("postgres.url={}", self.postgres.url())]).chain(brokers) {
+            command.args(["--set", &setting]);
+        }
         // Everything else is as it is by default.
         let of_tests = ["insert_interval_ms", "flush_interval_ms"];
         for setting in self.clickhouse.settings().iter().filter(|set| !of_tests.iter().any(|name| set.contains(name))) {
@@ -97,8 +110,28 @@ impl Stage {
         fill(&url, events).await;
     }
 
-    fn roots(&self, weir: &Child) -> [u32; 3] {
-        [weir.id(), self.postgres.pid(), self.clickhouse.pid()]
+    /// [`Self::fill`], and all of it published; gives how many offsets the topics have then.
+    async fn publish(&self, events: i64) -> i64 {
+        let Some(kafka) = &self.kafka else { return events };
+        crate::kafka::make_topics(kafka, "").await;
+        self.fill(events).await;
+        let mut publisher = self.command(&["publish"]).spawn().unwrap();
+        let client = connect(&self.postgres.url()).await;
+        let published = "SELECT position FROM publisher";
+        while client.query_one(published, &[]).await.map_or(0, |row| row.get::<_, i64>(0)) < events {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        stop(&mut publisher);
+        let log = TopicLog::open(&crate::kafka::options(kafka), &TOPICS).await.unwrap();
+        log.ranges().values().map(|(_, high)| high).sum()
+    }
+
+    /// The processes that work, by name.
+    fn roots(&self, weir: &Child) -> Vec<(&'static str, u32)> {
+        let mut roots =
+            vec![("weir", weir.id()), ("Postgres", self.postgres.pid()), ("ClickHouse", self.clickhouse.pid())];
+        roots.extend(self.kafka.iter().flat_map(Kafka::pids).map(|pid| ("Kafka", pid)));
+        roots
     }
 }
 
@@ -114,10 +147,11 @@ impl Course {
         let client = connect(url).await;
         let mut course = Self::default();
         while course.ended.len() < LANES {
-            let rows = client.query("SELECT lane, max(next_offset) FROM ledger GROUP BY lane", &[]).await.unwrap();
+            // The first position is 1, the first offset 0.
+            let sql = "SELECT lane, coalesce(sum(next_offset - (topic = 'events')::int), 0)::bigint FROM ledger GROUP BY lane";
+            let rows = client.query(sql, &[]).await.unwrap();
             let now = started.elapsed().as_secs_f64();
-            let found: Vec<(String, i64)> =
-                rows.iter().map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(1) - 1)).collect();
+            let found: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
             for (lane, reached) in &found {
                 if *reached >= events {
                     course.ended.entry(lane.clone()).or_insert(now);
@@ -166,42 +200,56 @@ pub(crate) fn stop(weir: &mut Child) {
     assert!(weir.wait().unwrap().success());
 }
 
+fn events() -> i64 {
+    std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS)
+}
+
 pub(crate) fn run() {
-    let events = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
-    let stage = Stage::start();
+    let (stage, events) = (Stage::start(), events());
+    runtime().block_on(stage.fill(events));
+    measure(&stage, &["up"], events, events);
+}
+
+pub(crate) fn from_topics() {
+    let (stage, events) = (Stage::on_topics(), events());
+    let offsets = runtime().block_on(stage.publish(events));
+    measure(&stage, &["run", "read-models", "metrics", "history", "clickhouse"], events, offsets);
+}
+
+/// Runs the lanes until each has so many events, which are at so many offsets.
+fn measure(stage: &Stage, command: &[&str], events: i64, offsets: i64) {
     let url = stage.postgres.url();
-    let runtime = runtime();
-    runtime.block_on(stage.fill(events));
-    let mut weir = stage.command(&["up"]).spawn().unwrap();
+    let mut weir = stage.command(command).spawn().unwrap();
     let (roots, started) = (stage.roots(&weir), Instant::now());
-    let before = cpu_seconds(&roots);
-    let before_each = roots.map(|root| cpu_seconds(&[root]));
-    let course = runtime.block_on(Course::watch(&url, events, started));
-    let arrived = cpu_seconds(&roots) - before;
-    let mut of_each = roots.map(|root| cpu_seconds(&[root]));
-    of_each.iter_mut().zip(before_each).for_each(|(now, before)| *now -= before);
-    let spent = quiet(&roots) - before;
+    let pids: Vec<u32> = roots.iter().map(|(_, pid)| *pid).collect();
+    let each = || -> Vec<f64> { pids.iter().map(|pid| cpu_seconds(&[*pid])).collect() };
+    let before = each();
+    let course = runtime().block_on(Course::watch(&url, offsets, started));
+    let arrived: Vec<f64> = each().iter().zip(&before).map(|(now, before)| now - before).collect();
+    let spent = quiet(&pids) - before.iter().sum::<f64>();
     let memory = high_water_mark(weir.id());
     stop(&mut weir);
     if std::env::var_os("WEIR_BENCH_SHORT").is_none() {
         assert!(stage.command(&["verify"]).status().unwrap().success(), "verify");
     }
     let per_event = |seconds: f64| format!("{:.1}", 1e6 * seconds / events as f64);
+    // Commit markers take offsets too.
+    let share = events as f64 / offsets as f64;
     let last = course.ended.values().copied().fold(0.0, f64::max);
-    let each: Vec<_> = course.ended.iter().map(|(lane, at)| format!("{lane} {}", round(events as f64 / at))).collect();
-    let what = format!("all four lanes, {} events", round(events as f64));
+    let lanes: Vec<_> = course.ended.iter().map(|(lane, at)| format!("{lane} {}", round(events as f64 / at))).collect();
+    let processes: Vec<_> =
+        roots.iter().zip(&arrived).map(|((name, _), seconds)| format!("{name} {}", per_event(*seconds))).collect();
+    let from = if stage.kafka.is_some() { ", from topics" } else { "" };
     row(
-        &what,
+        &format!("all four lanes, {} events{from}", round(events as f64)),
         &format!(
-            "{} events/s ({} from start to end; {}), {} µs of CPU an event ({} when the last arrived: weir {}, Postgres {}, ClickHouse {}), {} MiB",
-            round(course.slope(events)),
+            "{} events/s ({} from start to end; {}), {} µs of CPU an event ({} when the last arrived: {}), {} MiB",
+            round(course.slope(offsets) * share),
             round(events as f64 / last),
-            each.join(", "),
+            lanes.join(", "),
             per_event(spent),
-            per_event(arrived),
-            per_event(of_each[0]),
-            per_event(of_each[1]),
-            per_event(of_each[2]),
+            per_event(arrived.iter().sum()),
+            processes.join(", "),
             round(memory),
         ),
         "",

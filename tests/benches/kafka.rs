@@ -42,12 +42,12 @@ const DRAINED: i64 = 400_000;
 const LANE_EVENTS: i64 = 60_000;
 const TURNS: usize = 5;
 
-fn options(kafka: &Kafka) -> KafkaOptions {
+pub(crate) fn options(kafka: &Kafka) -> KafkaOptions {
     KafkaOptions { brokers: kafka.brokers(), ..KafkaOptions::default() }
 }
 
 /// The five topics with their sixty partitions, and the progress.
-async fn make_topics(kafka: &Kafka, prefix: &str) {
+pub(crate) async fn make_topics(kafka: &Kafka, prefix: &str) {
     let partitions = [("user_events", 12), ("content_events", 24), ("learning_events", 12), ("agent_events", 6)];
     let all = partitions.into_iter().chain([("general_events", 6), ("weir_progress", 1)]);
     let specs = all.map(|(name, partitions)| TopicSpec {

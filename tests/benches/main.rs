@@ -22,7 +22,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 20] = [
+    let benches: [(&str, fn()); 21] = [
         ("decode", decode::run),
         ("append", append::run),
         ("http", http::run),
@@ -32,6 +32,7 @@ fn main() {
         ("history", lanes::history),
         ("memory", memory::run),
         ("all-lanes", all_lanes::run),
+        ("all-lanes-kafka", all_lanes::from_topics),
         ("held-up", held_up::run),
         ("verify", verify::run),
         ("publisher", kafka::publisher),

@@ -159,6 +159,12 @@ impl Kafka {
         addresses.join(",")
     }
 
+    /// The processes of the brokers that run.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.brokers.iter().filter_map(|broker| broker.child.as_ref().map(Child::id)).collect()
+    }
+
     /// Starts a broker that was killed.
     pub fn start_broker(&mut self, n: usize) {
         let broker = &mut self.brokers[n];

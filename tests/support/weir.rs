@@ -446,7 +446,18 @@ impl Up<'_> {
 
     /// Waits for its end by the failpoint that it was started with.
     pub fn dies(mut self) {
-        let status = self.child.take().unwrap().wait().unwrap();
+        let (mut child, started) = (self.child.take().unwrap(), Instant::now());
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("it lives on:\n{}", self.weir.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", self.weir.log());
     }
 
