@@ -33,8 +33,14 @@ fn batch(end: i64) -> Batch {
         let event = json!({"eventId": format!("e{offset}"), "eventType": "LearningSessionStarted", "version": "1.0.0",
             "source": "s", "timestamp": "2024-01-15T10:30:00Z", "data": data});
         let payload = Bytes::from(event.to_string());
-        let head =
-            RecordHead { partition: partition(), offset, key: None, headers: Headers::default(), recorded_at: None };
+        let head = RecordHead {
+            partition: partition(),
+            offset,
+            key: None,
+            odd_key: None,
+            headers: Headers::default(),
+            recorded_at: None,
+        };
         batch.push(Record { head, payload }, None);
     }
     batch

@@ -114,18 +114,20 @@ async fn a_process_dies_while_partitions_are_handed_over() {
     stream.import();
     let published = stream.weir.start(&["publish"]);
     stream.weir.dies_at("rebalance.assigned", &["run", "history"]);
-    let log = stream.weir.path().with_extension("first.log");
-    let log = std::fs::File::create(log).unwrap();
-    let mut first = stream.weir.command(&["run", "read-models", "metrics", "history"]);
-    let first = first.env("WEIR_FAILPOINT", "rebalance.revoked").stdout(log.try_clone().unwrap()).stderr(log);
-    let mut first = first.spawn().unwrap();
-    pause(8).await;
-    // Takes half of the partitions, which the first has to give.
-    let second = stream.run_lanes();
-    let status = first.wait().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", stream.weir.log());
+    for failpoint in ["rebalance.revoked", "rebalance.handed_over"] {
+        let log = stream.weir.path().with_extension(failpoint);
+        let log = std::fs::File::create(log).unwrap();
+        let mut first = stream.weir.command(&["run", "read-models", "metrics", "history"]);
+        let first = first.env("WEIR_FAILPOINT", failpoint).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut first = first.spawn().unwrap();
+        pause(8).await;
+        // Takes half of the partitions, which the first has to give.
+        let second = stream.run_lanes();
+        let status = first.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", stream.weir.log());
+        terminate(second);
+    }
     terminate(published);
-    terminate(second);
     stream.agrees().await;
 }
 

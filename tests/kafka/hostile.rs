@@ -217,6 +217,11 @@ async fn no_key_header_or_value_stops_anything() {
     .await;
     readers_go_on(&up, &weir, &server).await;
     weir.verify();
+    let kept = "SELECT count(*) FILTER (WHERE key_bytes = '\\xff00'), \
+                count(*) FILTER (WHERE header_bytes = '\\x00000009' || convert_to('eventType', 'UTF8') || '\\x00000001ff'::bytea) \
+                FROM dead_letters WHERE lane = 'history'";
+    let kept = weir.owner().await.query_one(kept, &[]).await.unwrap();
+    assert_eq!((kept.get(0), kept.get(1)), (8_i64, 1_i64), "keys and headers, as they were sent");
     // Tried again, each is where it was.
     weir.ok(&["dead-letters", "redrive"]);
     tokio::time::sleep(Duration::from_secs(2)).await;

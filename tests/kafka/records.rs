@@ -187,12 +187,18 @@ async fn dead_letters_are_redriven_by_whoever_has_the_partition() {
     drop(client);
     up.terminate();
     let (first, second) = (stream.run_lanes(), stream.run_lanes());
+    // A parked key is a tenant's.
+    let of_another = |partition: i32| {
+        let mut event = session_of(&format!("another-{partition}"));
+        event["metadata"] = json!({"tenantId": "another"});
+        event
+    };
     for partition in 0..6 {
         let poison = session_of(&format!("poison-{partition}"));
         kcat(
             &stream.kafka,
             &["-P", "-t", "learning_events", "-p", &partition.to_string(), "-k", &format!("key-{partition}")],
-            &format!("{poison}\n{}", session_of(&format!("behind-{partition}"))),
+            &format!("{poison}\n{}\n{}", session_of(&format!("behind-{partition}")), of_another(partition)),
         );
     }
     until(&stream.weir, 60, async || try_connect(&stream.weir.owner_url()).await.map(drop)).await;
@@ -208,6 +214,10 @@ async fn dead_letters_are_redriven_by_whoever_has_the_partition() {
         found => Err(found),
     })
     .await;
+    let tenants =
+        "SELECT DISTINCT tenant FROM dead_letters UNION ALL SELECT min(tenant) FROM learning_session_read_model";
+    let tenants: Vec<String> = client.query(tenants, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(tenants, ["default", "another"], "nothing of another tenant waits");
     stream.weir.verify();
     client.batch_execute("DROP TRIGGER refuse ON learning_session_read_model").await.unwrap();
     kill(first);
@@ -217,7 +227,7 @@ async fn dead_letters_are_redriven_by_whoever_has_the_partition() {
         found => Err(found),
     })
     .await;
-    sessions_are(&stream.weir, 12).await;
+    sessions_are(&stream.weir, 18).await;
     stream.weir.verify();
     terminate(second);
 }

@@ -77,6 +77,11 @@ fn explain(letter: &DeadLetter) -> Result<(), BoxError> {
         ("lane", letter.lane.clone()),
         ("place", place),
         ("key", letter.key.clone().unwrap_or_default()),
+        ("tenant", letter.tenant.clone().unwrap_or_default()),
+        (
+            "about",
+            [&letter.aggregate_type, &letter.aggregate_id].map(|part| part.as_deref().unwrap_or_default()).join(" "),
+        ),
         ("event type", letter.event_type.clone().unwrap_or_else(|| "no event".to_owned())),
         ("state", letter.state.clone()),
         ("tries", letter.attempts.to_string()),
@@ -118,6 +123,7 @@ fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {
         "topic",
         "partition",
         "offset",
+        "tenant",
         "key",
         "state",
         "event_type",
@@ -126,7 +132,7 @@ fn print(letters: &[DeadLetter], format: Format) -> Result<(), BoxError> {
         "created_at",
     ];
     if format != Format::Table {
-        columns.push("payload");
+        columns.extend(["aggregate_type", "aggregate_id", "payload"]);
     }
     let mut rows = Listing::new(&columns);
     for letter in letters {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use weir_engine::{Located, Record, RecordHead};
 use weir_model::OtherEvent;
+use weir_model::envelope::Enveloped;
 use weir_postgres::dead_letters::Refused;
 
 use crate::error::ClickHouseError;
@@ -35,10 +36,10 @@ impl<'a> Item<'a> {
         }
     }
 
-    fn event_type(self) -> &'a str {
+    fn enveloped(self) -> Enveloped<'a> {
         match self {
-            Self::Event(located) => located.event.event_type.as_str(),
-            Self::Other(located) => &located.event.event_type,
+            Self::Event(located) => located.event.enveloped(),
+            Self::Other(located) => located.event.enveloped(),
         }
     }
 }
@@ -99,9 +100,13 @@ async fn alone(
     if holds(server, item.record()).await? {
         return Ok(None);
     }
+    let about = item.enveloped();
     Ok(Some(Refused {
         record: item.whole_record()?,
-        event_type: item.event_type().to_owned(),
+        event_type: about.event_type.to_owned(),
+        aggregate_type: about.aggregate_type.to_owned(),
+        aggregate_id: about.aggregate_id.to_owned(),
+        envelope: about.envelope.clone(),
         reason: error.to_string(),
         attempts: i32::try_from(delays.len()).unwrap_or(i32::MAX).saturating_add(1),
     }))

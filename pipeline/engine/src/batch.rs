@@ -286,8 +286,14 @@ mod tests {
 
     fn record(offset: i64, payload: &str) -> Record {
         let payload = Bytes::from(payload.to_owned());
-        let head =
-            RecordHead { partition: partition(), offset, key: None, headers: Headers::default(), recorded_at: None };
+        let head = RecordHead {
+            partition: partition(),
+            offset,
+            key: None,
+            odd_key: None,
+            headers: Headers::default(),
+            recorded_at: None,
+        };
         Record { head, payload }
     }
 

@@ -41,6 +41,7 @@ pub const ALL: &[&str] = &[
     "publisher.after_commit",
     "rebalance.assigned",
     "rebalance.revoked",
+    "rebalance.handed_over",
     "rebuild.before_commit",
     "rebuild.after_commit",
     "tap.after_detach",

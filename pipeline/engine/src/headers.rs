@@ -24,6 +24,12 @@ impl Headers {
         Self(bytes)
     }
 
+    /// The bytes that [`Self::from_written`] takes.
+    #[must_use]
+    pub fn written(&self) -> &[u8] {
+        &self.0
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let mut rest = &*self.0;

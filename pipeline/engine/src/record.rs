@@ -51,6 +51,8 @@ pub struct RecordHead {
     pub offset: i64,
     /// What orders it: records of one key stay in order. `None` for records without key.
     pub key: Option<Arc<str>>,
+    /// The key's bytes, where `key` only stands for them.
+    pub odd_key: Option<Box<[u8]>>,
     /// The headers.
     pub headers: Headers,
     /// When it was appended, for lag in seconds.
@@ -71,6 +73,14 @@ impl Deref for Record {
 
     fn deref(&self) -> &RecordHead {
         &self.head
+    }
+}
+
+impl RecordHead {
+    /// The key as it was written.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<&[u8]> {
+        self.odd_key.as_deref().or_else(|| self.key.as_ref().map(|key| key.as_bytes()))
     }
 }
 

@@ -21,7 +21,7 @@ pub enum SourceEvent {
     Records(Vec<Record>),
     /// Rows of a chunk that other lanes hold too, in order within each partition.
     Rows(Arc<Chunk>, Range<usize>),
-    /// There is no room for more until this lane lets go of what it holds: its batch is to be committed now.
+    /// This lane is to let go of what it holds, for want of room or because its partitions go: its batch is to be committed now.
     Full,
     /// Below these offsets there is nothing left but what was handed over, though the last record may end before.
     Passed(Vec<(Partition, i64)>),

@@ -422,6 +422,7 @@ mod tests {
                     partition: self.partition.clone(),
                     offset,
                     key: None,
+                    odd_key: None,
                     headers: Headers::default(),
                     recorded_at: None,
                 };

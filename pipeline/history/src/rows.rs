@@ -416,7 +416,8 @@ mod tests {
             .to_string();
         let partition = Partition { source: "store".into(), topic: "events".into(), number: 0 };
         let event = wire::decode(&payload.clone().into()).expect("valid");
-        let head = RecordHead { partition, offset, key: None, headers: Headers::default(), recorded_at: None };
+        let head =
+            RecordHead { partition, offset, key: None, odd_key: None, headers: Headers::default(), recorded_at: None };
         Located::new(Record { head, payload: payload.into() }, event)
     }
 

@@ -58,11 +58,14 @@ impl Chunk {
         let bytes = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(capacity)).freeze();
         let record = |row: Row| {
             let [key, payload, headers, end] = row.bounds;
+            // Keys are text in the specification; whatever else stands there still orders records.
+            let key_bytes = &bytes[key..payload];
+            let stands_for = row.has_key.then(|| ordering_key(key_bytes));
             let head = RecordHead {
                 partition: row.partition,
                 offset: row.offset,
-                // Keys are text in the specification; whatever else stands there still orders records.
-                key: row.has_key.then(|| ordering_key(&bytes[key..payload])),
+                odd_key: stands_for.as_ref().filter(|text| text.as_bytes() != key_bytes).map(|_| key_bytes.into()),
+                key: stands_for,
                 headers: Headers::from_written(bytes.slice(headers..end)),
                 recorded_at: row.recorded_at,
             };

@@ -30,6 +30,9 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
 const FETCHED_AHEAD_KIB: &str = "4096";
 
+/// The same of the consumer that fetches for all of them.
+const SHARED_FETCHED_AHEAD_KIB: &str = "16384";
+
 /// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
 const FETCH_BYTES_MAX: &str = "4194304";
 
@@ -66,6 +69,14 @@ impl KafkaOptions {
             .set("auto.offset.reset", "error")
             .set("enable.auto.offset.store", "false")
             .set("statistics.interval.ms", "500");
+        extend(&mut config, &self.consumer);
+        config
+    }
+
+    /// For the lanes of a process together: one consumer fetches as far ahead as theirs would each.
+    pub(crate) fn shared_consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.lane_consumer(group);
+        config.set("queued.max.messages.kbytes", SHARED_FETCHED_AHEAD_KIB);
         extend(&mut config, &self.consumer);
         config
     }

@@ -4,6 +4,7 @@ mod chunk;
 mod client;
 mod ends;
 mod error;
+mod handover;
 mod log;
 mod mirror;
 mod poll;

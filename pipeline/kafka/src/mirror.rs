@@ -121,15 +121,22 @@ fn send(producer: &TransactionalProducer, letters: &[DeadLetter]) -> Result<(), 
             ("weir-partition", &partition),
             ("weir-offset", &offset),
         ];
+        let record = dead_letters::to_record(letter);
+        let (key, sent) = (record.key_bytes().unwrap_or_default(), record.headers.written());
+        let is_whole = key.len() + sent.len() + letter.payload.len() <= PAYLOAD_MAX;
         let mut headers = OwnedHeaders::new_with_capacity(said.len());
+        for (key, value) in record.headers.iter().filter(|_| is_whole) {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
         for (key, value) in said {
             headers = headers.insert(Header { key, value: Some(value) });
         }
         let topic = dead_letter_topic(&letter.topic);
         let payload = if letter.payload.len() > PAYLOAD_MAX { &[][..] } else { &letter.payload };
-        let mut message = BaseRecord::<str, [u8]>::to(&topic).payload(payload).headers(headers);
-        if let Some(key) = &letter.key {
-            message = message.key(key);
+        let mut message = BaseRecord::<[u8], [u8]>::to(&topic).payload(payload).headers(headers);
+        if let Some(text) = &letter.key {
+            // What stands for a key that finds no room tells it apart still.
+            message = message.key(if is_whole { key } else { text.as_bytes() });
         }
         enqueue(producer, message)?;
     }

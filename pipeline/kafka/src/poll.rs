@@ -20,6 +20,7 @@ use crate::chunk::Chunk;
 use crate::client;
 use crate::ends::Ends;
 use crate::error::{During, KafkaError};
+use crate::handover::Handover;
 use crate::log::is_damage;
 
 /// A partition as Kafka names it.
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     /// What goes to the lane after the records that were read before it.
     waiting: Mutex<Vec<PollerEvent>>,
     pub(crate) ends: Ends,
+    pub(crate) handover: Handover,
     lane: String,
 }
 
@@ -119,6 +121,11 @@ impl ConsumerContext for Context {
             (done, PollerEvent::Assigned(places))
         } else {
             failpoint::hit("rebalance.revoked");
+            // What was lost already may be another's: a commit would be refused.
+            if !places.is_empty() && !consumer.assignment_lost() && self.0.handover.ask() {
+                tracing::debug!(lane = self.0.lane, "committed what it held before its partitions go");
+            }
+            failpoint::hit("rebalance.handed_over");
             (consumer.incremental_unassign(list), PollerEvent::Revoked(places))
         };
         tracing::debug!(lane = self.0.lane, ?said, "rebalanced");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError as RdError, RDKafkaErrorCode};
+use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
 
 use crate::client::Quiet;
@@ -16,7 +17,10 @@ impl ProducerContext<NoCustomPartitioner> for Quiet {
 pub(crate) type TransactionalProducer = ThreadedProducer<Quiet>;
 
 /// Waits while the producer's queue, which bounds its memory, is full.
-pub(crate) fn enqueue(producer: &TransactionalProducer, mut message: BaseRecord<'_, str, [u8]>) -> Result<(), RdError> {
+pub(crate) fn enqueue<K: ToBytes + ?Sized>(
+    producer: &TransactionalProducer,
+    mut message: BaseRecord<'_, K, [u8]>,
+) -> Result<(), RdError> {
     loop {
         match producer.send(message) {
             Ok(()) => return Ok(()),

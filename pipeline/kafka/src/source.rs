@@ -370,6 +370,9 @@ impl KafkaSource {
 #[async_trait]
 impl Source for KafkaSource {
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<SourceEvent, SourceError> {
+        if self.shared.handover.must_commit() {
+            return Ok(SourceEvent::Full);
+        }
         if let Some(event) = self.pending.pop_front() {
             return Ok(self.at_most(records_max, event));
         }
@@ -414,6 +417,7 @@ impl Source for KafkaSource {
                 }
                 Ok(self.pending.pop_front().unwrap_or(SourceEvent::Idle))
             }
+            () = self.shared.handover.asked() => Ok(SourceEvent::Idle),
             // The sender lives as long as the tap, which this lane holds.
             _ = self.news.changed() => Ok(SourceEvent::Idle),
             () = tokio::time::sleep(wait) => Ok(SourceEvent::Idle),
@@ -492,6 +496,7 @@ impl Source for KafkaSource {
     async fn close(&mut self) {
         self.tap.ring.ring().remove(self.id, tokio::time::Instant::now());
         self.tap.ring.room.send_replace(());
+        self.shared.handover.close();
         self.said.close();
         let (polling, consumer) = (self.polling.take(), self.consumer.take());
         // Closing a consumer waits for the brokers.

@@ -61,7 +61,7 @@ impl KafkaTap {
         let (ring, ends) = (SharedRing::new(limits), Arc::new(Ends::default()));
         let mut options = options.clone();
         options.client.entry("client.id".to_owned()).or_insert_with(|| format!("weir-{member}"));
-        let config = options.lane_consumer(group);
+        let config = options.shared_consumer(group);
         let consumer = BaseConsumer::from_config_and_context(&config, Context(ends.clone())).during(ACTION)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let fetcher = Fetcher {

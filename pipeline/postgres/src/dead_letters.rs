@@ -8,7 +8,8 @@ use jiff::Timestamp as JiffTimestamp;
 use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
-use weir_engine::{DeadRecord, Partition, Record, RecordHead, SinkError};
+use weir_engine::{DeadRecord, Headers, Partition, Record, RecordHead, SinkError};
+use weir_model::envelope::Enveloped;
 
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{columns, partition_of};
@@ -49,14 +50,15 @@ impl RecordPolicy {
 
 const INSERT: &str = "INSERT INTO dead_letters \
      (lane, source, topic, partition, \"offset\", key, state, decodable, event_type, reason, attempts, retry_at, headers, payload, \
-      ordered) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12), $13, $14, $15) \
+      ordered, key_bytes, header_bytes, tenant, aggregate_type, aggregate_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12), $13, $14, $15, $16, $17, $18, $19, $20) \
      ON CONFLICT (lane, source, topic, partition, \"offset\") DO NOTHING";
 
 struct NewDeadLetter<'a> {
     record: &'a Record,
     state: &'a str,
-    event_type: Option<&'a str>,
+    /// What it says it is, if it is an event.
+    event: Option<Enveloped<'a>>,
     reason: &'a str,
     attempts: i32,
     retry_after: Option<f64>,
@@ -74,7 +76,12 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
     // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
     let reason = letter.reason.replace('\0', "\\0");
     let key = record.key.as_ref().map(|key| key.replace('\0', "\\0"));
-    let values: [&(dyn ToSql + Sync); 15] = [
+    let said = |what: fn(&Enveloped<'_>) -> String| letter.event.as_ref().map(what);
+    let event_type = said(|event| event.event_type.to_owned());
+    let tenant = said(|event| event.envelope.tenant.as_str().to_owned());
+    let (aggregate_type, aggregate_id) =
+        (said(|event| event.aggregate_type.to_owned()), said(|event| event.aggregate_id.to_owned()));
+    let values: [&(dyn ToSql + Sync); 20] = [
         &lane,
         &&*record.partition.source,
         &&*record.partition.topic,
@@ -82,14 +89,19 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
         &record.offset,
         &key,
         &letter.state,
-        &letter.event_type.is_some(),
-        &letter.event_type,
+        &event_type.is_some(),
+        &event_type,
         &reason,
         &letter.attempts,
         &letter.retry_after,
         &serde_json::Value::Object(headers),
         &record.payload.as_ref(),
         &letter.ordered,
+        &record.key_bytes(),
+        &record.headers.written(),
+        &tenant,
+        &aggregate_type,
+        &aggregate_id,
     ];
     client.execute(INSERT, &values).await.during("keeping a dead letter")?;
     Ok(())
@@ -107,15 +119,8 @@ pub async fn insert_undecodable<'a>(
 ) -> Result<(), DbError> {
     for DeadRecord { record, reason } in dead {
         tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
-        let letter = NewDeadLetter {
-            record,
-            state: "dead",
-            event_type: None,
-            reason,
-            attempts: 1,
-            retry_after: None,
-            ordered: true,
-        };
+        let letter =
+            NewDeadLetter { record, state: "dead", event: None, reason, attempts: 1, retry_after: None, ordered: true };
         insert(client, lane, letter).await?;
     }
     Ok(())
@@ -142,7 +147,7 @@ pub(crate) async fn park(
         let letter = NewDeadLetter {
             record,
             state: if reason.is_some() && retry_after.is_none() { "dead" } else { "parked" },
-            event_type: Some(located.event.event_type.as_str()),
+            event: Some(located.event.enveloped()),
             reason: reason.as_deref().unwrap_or("waits behind an earlier event of its key"),
             attempts: i32::from(reason.is_some()),
             retry_after,
@@ -188,21 +193,24 @@ pub(crate) async fn parked_keys(
     keys: HashSet<Key>,
 ) -> Result<HashSet<Key>, DbError> {
     const ACTION: &str = "looking for parked keys";
-    const SQL: &str = "SELECT DISTINCT source, topic, partition, key FROM dead_letters \
+    const SQL: &str = "SELECT DISTINCT source, topic, partition, key, tenant FROM dead_letters \
          WHERE lane = $1 AND decodable AND ordered AND key = ANY($2)";
     if keys.is_empty() {
         return Ok(HashSet::new());
     }
-    let keys: Vec<&str> = keys.iter().map(|(_, key)| &**key).collect();
-    let rows = client.query(SQL, &[&lane, &keys]).await.during(ACTION)?;
-    rows.iter()
-        .map(|row| {
-            let (source, topic, key): (&str, &str, &str) =
-                (row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?, row.try_get(3).during(ACTION)?);
-            let number = row.try_get(2).during(ACTION)?;
-            Ok((Partition { source: source.into(), topic: topic.into(), number }, Arc::from(key)))
-        })
-        .collect()
+    let texts: Vec<&str> = keys.iter().map(|(_, _, key)| &**key).collect();
+    let rows = client.query(SQL, &[&lane, &texts]).await.during(ACTION)?;
+    let mut parked: HashSet<(Partition, Option<String>, Arc<str>)> = HashSet::new();
+    for row in &rows {
+        let (key, tenant): (&str, Option<String>) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+        parked.insert((partition_of(row)?, tenant, key.into()));
+    }
+    let is_parked = |(partition, tenant, key): &Key| {
+        let by = |tenant: Option<String>| parked.contains(&(partition.clone(), tenant, key.clone()));
+        // Letters of before do not say whose they are.
+        by(Some(tenant.as_str().to_owned())) || by(None)
+    };
+    Ok(keys.into_iter().filter(is_parked).collect())
 }
 
 /// A kept record, for people.
@@ -224,6 +232,12 @@ pub struct DeadLetter {
     pub state: String,
     /// Its type, if it is an event.
     pub event_type: Option<String>,
+    /// Whose event it is.
+    pub tenant: Option<String>,
+    /// What it is about.
+    pub aggregate_type: Option<String>,
+    /// Which one.
+    pub aggregate_id: Option<String>,
     /// Why.
     pub reason: String,
     /// Tries so far.
@@ -236,18 +250,27 @@ pub struct DeadLetter {
     /// Where offsets mean something.
     #[serde(skip)]
     pub source: String,
-    /// As text.
     #[serde(skip)]
-    headers: serde_json::Map<String, serde_json::Value>,
+    key_bytes: Option<Vec<u8>>,
+    #[serde(skip)]
+    headers: Headers,
 }
 
 pub(crate) const LETTER_COLUMNS: &str = "id, lane, source, topic, partition, \"offset\" AS place, key, state, event_type, reason, \
-     attempts, created_at, payload, headers";
+     attempts, created_at, payload, headers, key_bytes, header_bytes, tenant, aggregate_type, aggregate_id";
 
 pub(crate) fn letter(row: &Row) -> Result<DeadLetter, DbError> {
     const ACTION: &str = "reading dead letters";
     let created_at: JiffTimestamp = row.try_get("created_at").during(ACTION)?;
-    let headers: serde_json::Value = row.try_get("headers").during(ACTION)?;
+    let header_bytes: Option<Vec<u8>> = row.try_get("header_bytes").during(ACTION)?;
+    let headers = match header_bytes {
+        Some(bytes) => Headers::from_written(bytes.into()),
+        None => {
+            let headers: serde_json::Value = row.try_get("headers").during(ACTION)?;
+            let texts = headers.as_object().into_iter().flatten();
+            texts.map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default().as_bytes())).collect()
+        }
+    };
     Ok(DeadLetter {
         id: row.try_get("id").during(ACTION)?,
         lane: row.try_get("lane").during(ACTION)?,
@@ -262,7 +285,11 @@ pub(crate) fn letter(row: &Row) -> Result<DeadLetter, DbError> {
         created_at: created_at.to_string(),
         payload: row.try_get("payload").during(ACTION)?,
         source: row.try_get("source").during(ACTION)?,
-        headers: headers.as_object().cloned().unwrap_or_default(),
+        tenant: row.try_get("tenant").during(ACTION)?,
+        aggregate_type: row.try_get("aggregate_type").during(ACTION)?,
+        aggregate_id: row.try_get("aggregate_id").during(ACTION)?,
+        key_bytes: row.try_get("key_bytes").during(ACTION)?,
+        headers,
     })
 }
 
@@ -334,8 +361,7 @@ pub async fn drop_from(client: &impl GenericClient, lane: &str, from: &[(&Partit
 /// A dead letter as the record it was.
 #[must_use]
 pub fn to_record(letter: &DeadLetter) -> Record {
-    let headers =
-        letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default().as_bytes()));
+    let is_odd = |bytes: &&Vec<u8>| letter.key.as_ref().is_none_or(|key| key.as_bytes() != bytes.as_slice());
     let head = RecordHead {
         partition: Partition {
             source: letter.source.as_str().into(),
@@ -344,7 +370,8 @@ pub fn to_record(letter: &DeadLetter) -> Record {
         },
         offset: letter.offset,
         key: letter.key.as_deref().map(Arc::from),
-        headers: headers.collect(),
+        odd_key: letter.key_bytes.as_ref().filter(is_odd).map(|bytes| bytes.as_slice().into()),
+        headers: letter.headers.clone(),
         recorded_at: None,
     };
     Record { head, payload: letter.payload.clone().into() }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 use weir_engine::{BoxError, Located, Partition, SinkError};
-use weir_model::{Event, EventType};
+use weir_model::{Event, EventType, TenantId};
 
 use crate::error::{DbError, ErrorKind};
 
@@ -108,7 +108,7 @@ impl Projection for Handlers {
 }
 
 /// A key within its partition.
-pub(crate) type Key = (Partition, Arc<str>);
+pub(crate) type Key = (Partition, TenantId, Arc<str>);
 
 /// An event that failed, or waits behind one that did.
 pub(crate) struct Unapplied<'a> {

@@ -78,7 +78,7 @@ impl<P: Projection> ProjectionSink<P> {
     /// The key in whose order an event must be applied, if it must.
     fn order_key(&self, located: &Located) -> Option<Key> {
         let key = located.record.key.clone().filter(|_| self.projection.depends_on_order(&located.event))?;
-        Some((located.record.partition.clone(), key))
+        Some((located.record.partition.clone(), located.event.tenant.clone(), key))
     }
 
     /// Halves until the event at fault stands alone; whatever follows it under the same key waits.

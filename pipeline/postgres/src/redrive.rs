@@ -17,7 +17,7 @@ use crate::repeats::{self, Candidate};
 /// one key, and the proof that the partition is still ours, is one transaction.
 pub(crate) async fn retry_due<P: Projection>(owner: &PartitionOwner, projection: &P) -> Result<(), SinkError> {
     const ACTION: &str = "looking for parked keys that are due";
-    const DUE: &str = "SELECT source, topic, partition, id, key, decodable AND ordered FROM dead_letters \
+    const DUE: &str = "SELECT source, topic, partition, id, key, decodable AND ordered, tenant FROM dead_letters \
          JOIN unnest($2::text[], $3::text[], $4::int[]) AS p(source, topic, partition) USING (source, topic, partition) \
          WHERE lane = $1 AND (state = 'redrive' OR (state = 'parked' AND retry_at <= now())) ORDER BY id LIMIT 100";
     if owner.partitions().is_empty() {
@@ -33,16 +33,17 @@ pub(crate) async fn retry_due<P: Projection>(owner: &PartitionOwner, projection:
         let id: i64 = row.try_get(3).during(ACTION)?;
         let key: Option<String> = row.try_get(4).during(ACTION)?;
         let ordered: bool = row.try_get(5).during(ACTION)?;
+        let tenant: Option<String> = row.try_get(6).during(ACTION)?;
         let transaction = client.transaction().await.during(ACTION)?;
         owner.ledger().hold(&*transaction, &[&partition]).await?;
         // A record without key, or one that does not depend on the order, stands for itself alone.
         let behind = if ordered { key } else { None };
         let sql = format!(
             "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
-             AND (id = $5 OR (decodable AND ordered AND key = $6)) ORDER BY place"
+             AND (id = $5 OR (decodable AND ordered AND key = $6 AND ($7::text IS NULL OR coalesce(tenant, $7) = $7))) ORDER BY place"
         );
-        let values: [&(dyn ToSql + Sync); 6] =
-            [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind];
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind, &tenant];
         let letters = transaction.query(&sql, &values).await.during(ACTION)?;
         for row in &letters {
             if !try_again(&transaction, &letter(row)?, projection, owner.policy()).await? {

@@ -120,6 +120,7 @@ fn head(partition: &Partition, event: &StoredEvent<'_>, headers: Headers) -> Rec
         partition: partition.clone(),
         offset: event.position.0,
         key: Some(Arc::from(event.aggregate_id)),
+        odd_key: None,
         headers,
         recorded_at: Some(event.recorded_at),
     }

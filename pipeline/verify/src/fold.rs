@@ -45,6 +45,7 @@ impl HeldEvent {
             partition,
             offset: self.at.offset,
             key: Some(self.event.stream.aggregate_id().into()),
+            odd_key: None,
             headers: weir_engine::Headers::default(),
             recorded_at: None,
         };

@@ -2,6 +2,8 @@
 
 use tokio_postgres::GenericClient;
 use weir_engine::{Record, SinkError};
+use weir_model::Envelope;
+use weir_model::envelope::Enveloped;
 
 use super::{NewDeadLetter, RecordPolicy, check_cap, insert};
 
@@ -12,6 +14,12 @@ pub struct Refused {
     pub record: Record,
     /// Its type's name.
     pub event_type: String,
+    /// What it is about.
+    pub aggregate_type: String,
+    /// Which one.
+    pub aggregate_id: String,
+    /// The rest of its envelope.
+    pub envelope: Envelope,
     /// The sink's words.
     pub reason: String,
     /// How often it was tried.
@@ -25,12 +33,12 @@ pub(crate) async fn insert_refused(
     refused: &[Refused],
     policy: &RecordPolicy,
 ) -> Result<(), SinkError> {
-    for Refused { record, event_type, reason, attempts } in refused {
+    for Refused { record, event_type, aggregate_type, aggregate_id, envelope, reason, attempts } in refused {
         tracing::warn!(lane, partition = %record.partition, offset = record.offset, reason, "dead letter");
         let letter = NewDeadLetter {
             record,
             state: "dead",
-            event_type: Some(event_type),
+            event: Some(Enveloped { event_type, aggregate_type, aggregate_id, envelope }),
             reason,
             attempts: *attempts,
             retry_after: None,

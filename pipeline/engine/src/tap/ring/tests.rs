@@ -27,6 +27,7 @@ fn chunk_of(partition: &Partition, offsets: Range<i64>) -> Arc<Chunk> {
         partition: partition.clone(),
         offset,
         key: None,
+        odd_key: None,
         headers: Headers::default(),
         recorded_at: None,
     };
