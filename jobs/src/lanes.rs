@@ -12,7 +12,7 @@ use weir_engine::{
     run_lane,
 };
 use weir_history::HistorySink;
-use weir_kafka::KafkaTap;
+use weir_kafka::{KafkaSource, KafkaTap};
 use weir_model::event_type::TOPICS;
 use weir_postgres::{AppendSignal, EventStoreReader, Ledger, MetricsProjection, ProjectionSink, ReadModelsProjection};
 
@@ -73,7 +73,7 @@ pub(crate) async fn start_lanes(
         let mut source: Box<dyn Source> = match &feed {
             Feed::Topics(tap) => {
                 let group = format!("{}-{name}", settings.kafka.group_prefix);
-                Box::new(tap.source(name, &group, &TOPICS)?)
+                Box::new(KafkaSource::open(tap, name, &group, &TOPICS)?)
             }
             Feed::EventStore(tap) => Box::new(tap.source(name)),
         };

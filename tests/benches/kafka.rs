@@ -268,7 +268,8 @@ fn drain(kafka: &Kafka, ends: &BTreeMap<Partition, (i64, i64)>, events: i64) -> 
 /// A lane's view of the topics, alone in its process.
 fn source(kafka: &Kafka, lane: &str, group: &str) -> KafkaSource {
     let limits = TapLimits { buffer_bytes: 48 << 20, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
-    KafkaTap::start(&options(kafka), "bench", "bench", limits).unwrap().source(lane, group, &TOPICS).unwrap()
+    let tap = KafkaTap::start(&options(kafka), "bench", "bench", limits).unwrap();
+    KafkaSource::open(&tap, lane, group, &TOPICS).unwrap()
 }
 
 /// Through the group and the claims' start, decoded into batches.

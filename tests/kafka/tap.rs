@@ -71,6 +71,24 @@ async fn a_lane_that_stands_still_holds_nobody_up_and_comes_back() {
     stream.weir.verify();
 }
 
+/// Nobody waits for it, so it is not let go of; but the reader pauses after five seconds, with chunks in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_alone_that_stands_still_for_long_loses_nothing() {
+    let (_server, stream) = published("kafka::tap_alone").await;
+    let lock = hold_up(&stream).await;
+    let lane = stream.weir.start(&["run", "read-models"]);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    let client = connect(&stream.weir.owner_url()).await;
+    until(&stream.weir, 60, async || match reached(&client).await[2] {
+        reached if reached >= stream.facts.total() => Ok(()),
+        reached => Err(reached),
+    })
+    .await;
+    terminate(lane);
+    agrees(&stream.weir, &stream.facts).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_record_is_read_once_for_all_lanes_of_a_process() {
     let stream = Stream::new("kafka::shared");

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::statistics::Statistics;
 
-use crate::poll::TopicPartition;
+use crate::topic_partition::TopicPartition;
 
 /// A partition's ends.
 #[derive(Debug, Clone, Copy, Default)]

@@ -16,6 +16,7 @@ mod source;
 mod tap;
 mod too_large;
 mod topic_ids;
+mod topic_partition;
 mod topics;
 
 pub use client::KafkaOptions;

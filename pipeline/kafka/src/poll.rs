@@ -22,9 +22,7 @@ use crate::ends::Ends;
 use crate::error::{During, KafkaError};
 use crate::handover::Handover;
 use crate::log::is_damage;
-
-/// A partition as Kafka names it.
-pub(crate) type TopicPartition = (Arc<str>, i32);
+use crate::topic_partition::TopicPartition;
 
 /// Chunks that may wait for the lane.
 pub(crate) const CHUNKS_WAITING: usize = 2;

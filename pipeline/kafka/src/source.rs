@@ -4,6 +4,9 @@
 //! never read. A thread of its own polls the group's consumer (`poll.rs`); what it says arrives here in order. Records come from the
 //! consumer of the process (`tap.rs`), or, of partitions that others have read further, from the group's own consumer.
 
+mod reading;
+mod refusal;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +14,20 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use weir_engine::tap::{LaneId, Taken, count_read};
-use weir_engine::{Partition, Record, Row, Source, SourceError, SourceEvent, Span, Started, failpoint};
+use weir_engine::tap::LaneId;
+use weir_engine::{Partition, Source, SourceError, SourceEvent, Span, Started};
 
 use crate::chunk::Chunk;
 use crate::client::{self, CALL_TIMEOUT};
 use crate::error::{During, KafkaError};
-use crate::poll::{CHUNKS_WAITING, Context, Poller, PollerCommand, PollerEvent, Shared, TopicPartition};
+use crate::poll::{CHUNKS_WAITING, Context, Poller, PollerCommand, PollerEvent, Shared};
 use crate::tap::KafkaTap;
 use crate::topic_ids::topic_ids;
+use crate::topic_partition::TopicPartition;
+
+use refusal::refusal;
 
 /// How often the topics' ids are looked at: librdkafka goes on reading a topic that was deleted and made again as if nothing
 /// had happened.
@@ -82,7 +88,8 @@ struct Ids {
 }
 
 impl KafkaSource {
-    pub(crate) fn open(tap: Arc<KafkaTap>, lane: &str, group: &str, topics: &[&str]) -> Result<Self, KafkaError> {
+    /// Joins the lane's group; partitions arrive through [`Source::next`].
+    pub fn open(tap: &Arc<KafkaTap>, lane: &str, group: &str, topics: &[&str]) -> Result<Self, KafkaError> {
         const ACTION: &str = "joining the consumer group";
         let shared = Arc::new(Shared::new(lane));
         let config = tap.options.lane_consumer(group);
@@ -107,7 +114,7 @@ impl KafkaSource {
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());
         let (id, news) = (tap.ring.ring().add(lane, tokio::time::Instant::now()), tap.ring.news.subscribe());
         Ok(Self {
-            tap,
+            tap: tap.clone(),
             id,
             news,
             consumer: Some(consumer),
@@ -225,121 +232,6 @@ impl KafkaSource {
             }
             PollerEvent::Failed(error) => Err(error.into()),
         }
-    }
-
-    /// What this lane's own consumer has read.
-    fn take_own(&mut self, generation: u64, mut records: Vec<Record>) -> Option<SourceEvent> {
-        let mut read: Vec<Partition> = Vec::new();
-        records.retain(|record| {
-            // A record is looked up by its partition's coordinates, which change only with the partition.
-            let Some(owned) = self.of(&record.partition) else { return false };
-            let is_meant = owned.is_read_by_itself_in(generation) && record.offset >= owned.next;
-            if is_meant {
-                owned.next = record.offset + 1;
-                if read.last() != Some(&record.partition) {
-                    read.push(record.partition.clone());
-                }
-            }
-            is_meant
-        });
-        self.join(read);
-        count_read(&self.lane, records.len());
-        (!records.is_empty()).then_some(SourceEvent::Records(records))
-    }
-
-    /// What it has read for itself it goes on with in the tap, where the tap is there.
-    fn join(&mut self, partitions: Vec<Partition>) {
-        let mut joined = Vec::new();
-        for partition in partitions {
-            let Some(owned) = self.of(&partition).filter(|owned| owned.read != ReadBy::All) else { continue };
-            let next = owned.next;
-            if self.tap.ring.ring().join(self.id, &partition, next, tokio::time::Instant::now()) {
-                joined.push(Self::place(&partition));
-            }
-        }
-        if joined.is_empty() {
-            return;
-        }
-        failpoint::hit("tap.after_join");
-        tracing::info!(lane = self.lane, partitions = joined.len(), "has caught up, and shares the reading again");
-        for place in joined {
-            if let Some(owned) = self.owned.get_mut(&place) {
-                owned.read = ReadBy::All;
-            }
-            self.to_stop.push(place);
-        }
-        self.tap.ring.room.send_replace(());
-    }
-
-    /// What there is for this lane in the tap.
-    fn take_shared(&mut self, records_max: usize) -> Result<Option<SourceEvent>, SourceError> {
-        if !self.owned.values().any(|owned| owned.read == ReadBy::All) {
-            return Ok(None);
-        }
-        let taken = self.tap.ring.ring().take(self.id, records_max, tokio::time::Instant::now());
-        Ok(match taken {
-            Taken::Nothing => None,
-            Taken::Rows(chunk, rows) => {
-                if let Some(last) = chunk.rows()[rows.clone()].last().map(Row::record)
-                    && let Some(owned) = self.of(&last.partition)
-                {
-                    owned.next = last.offset + 1;
-                }
-                Some(SourceEvent::Rows(chunk, rows))
-            }
-            Taken::Passed(offsets) => {
-                for (partition, offset) in &offsets {
-                    if let Some(owned) = self.of(partition) {
-                        owned.next = *offset;
-                    }
-                }
-                Some(SourceEvent::Passed(offsets))
-            }
-            Taken::Full => Some(SourceEvent::Full),
-            Taken::Trouble(error) => return Err(error),
-            Taken::Detached(partitions) => {
-                for partition in partitions {
-                    if let Some(owned) = self.of(&partition) {
-                        owned.read = ReadBy::Nobody;
-                        self.to_start.push(Self::place(&partition));
-                    }
-                }
-                Some(SourceEvent::Idle)
-            }
-            Taken::OutOfRange(partitions) => {
-                self.ask_for_ids(Duration::ZERO)?;
-                for partition in &partitions {
-                    if let Some(owned) = self.of(partition) {
-                        owned.read = ReadBy::Nobody;
-                    }
-                }
-                Some(SourceEvent::OutOfRange(partitions))
-            }
-        })
-    }
-
-    /// Tells the polling thread what it is to read. What is interrupted is done again.
-    async fn tell_poller(&mut self) -> Result<(), SourceError> {
-        let gone = || KafkaError::permanent("starting partitions", "the polling thread ended");
-        if !self.to_stop.is_empty() {
-            let permit = self.asks.reserve().await.map_err(|_| gone())?;
-            permit.send(PollerCommand::Stop(std::mem::take(&mut self.to_stop)));
-        }
-        let to_start = self.to_start.iter().filter_map(|place| self.owned.get_key_value(place));
-        let starts: Vec<_> =
-            to_start.map(|(place, owned)| (place.clone(), owned.partition.clone(), owned.next)).collect();
-        if !starts.is_empty() {
-            let (sender, answer) = oneshot::channel();
-            self.asks.send(PollerCommand::Start(starts, sender)).await.map_err(|_| gone())?;
-            let (generation, started) = answer.await.map_err(|_| gone())??;
-            for place in started {
-                if let Some(owned) = self.owned.get_mut(&place) {
-                    owned.read = ReadBy::Itself(generation);
-                }
-            }
-        }
-        self.to_start.clear();
-        Ok(())
     }
 
     /// The poller hands over as many as it has; what is more than asked for comes next.
@@ -544,38 +436,4 @@ async fn ids_of(consumer: Arc<BaseConsumer<Context>>, topics: BTreeSet<Arc<str>>
         Ok(Ids { cluster, topics: topic_ids(consumer.client(), &names, CALL_TIMEOUT)? })
     });
     asking.await.map_err(|e| KafkaError::unavailable(ACTION, e))?
-}
-
-/// Why a partition cannot be read from where the ledger stands.
-fn refusal(lane: &str, partition: &Partition, next: Option<i64>, low: i64, high: i64) -> Option<String> {
-    let next = next?;
-    let cure = format!(
-        "look at `weir ledger show`, and decide with `weir ledger reset {lane} --topic {} --partition {} --to earliest|latest|OFFSET --yes`",
-        partition.topic, partition.number
-    );
-    if next < low {
-        return Some(format!(
-            "{partition}: the ledger stands at {next}, but the topic begins at {low}: {} records were removed before this lane \
-             read them; {cure}",
-            low - next
-        ));
-    }
-    (next > high).then(|| {
-        format!("{partition}: the ledger stands at {next}, but the topic ends at {high}: it was truncated behind this lane; {cure}")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_there_is_never_skipped() {
-        let partition = Partition { source: "c/t".into(), topic: "user_events".into(), number: 3 };
-        let refusal = |next, low, high| refusal("history", &partition, next, low, high);
-        assert_eq!((refusal(None, 5, 9), refusal(Some(5), 5, 9), refusal(Some(9), 5, 9)), (None, None, None));
-        let words = refusal(Some(4), 5, 9).unwrap_or_default();
-        assert!(words.contains("1 records were removed") && words.contains("weir ledger reset history"), "{words}");
-        assert!(refusal(Some(10), 5, 9).unwrap_or_default().contains("ends at 9"));
-    }
 }

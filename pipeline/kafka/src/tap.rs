@@ -25,8 +25,8 @@ use crate::chunk::Chunk;
 use crate::client::{self, KafkaOptions};
 use crate::ends::Ends;
 use crate::error::{During, KafkaError};
-use crate::poll::{PATIENCE, TopicPartition, Trouble};
-use crate::source::KafkaSource;
+use crate::poll::{PATIENCE, Trouble};
+use crate::topic_partition::TopicPartition;
 
 /// Records gathered of all partitions before they are handed over.
 const GATHERED_RECORDS: usize = 4000;
@@ -80,11 +80,6 @@ impl KafkaTap {
         let thread = std::thread::Builder::new().name("fetch".to_owned()).spawn(move || fetcher.run());
         thread.map_err(|e| KafkaError::permanent(ACTION, e))?;
         Ok(Arc::new(Self { options, ring, ends, is_over }))
-    }
-
-    /// Joins a lane's group; partitions arrive through [`weir_engine::Source::next`].
-    pub fn source(self: &Arc<Self>, lane: &str, group: &str, topics: &[&str]) -> Result<KafkaSource, KafkaError> {
-        KafkaSource::open(self.clone(), lane, group, topics)
     }
 }
 
@@ -273,9 +268,10 @@ impl Fetcher {
             let of_topic = self.assigned.get_mut(element.topic());
             let Some(assigned) = of_topic.and_then(|numbers| numbers.get_mut(&element.partition())) else { continue };
             let Offset::Offset(offset) = element.offset() else { continue };
-            if assigned.next < offset {
+            // Not while chunks of it wait for room.
+            if self.ring.ring().pass(&assigned.partition, assigned.generation, assigned.next..offset) {
                 assigned.next = offset;
-                is_news |= self.ring.ring().pass(&assigned.partition, assigned.generation, offset);
+                is_news = true;
             }
         }
         if is_news {

@@ -423,11 +423,13 @@ impl Ring {
         Offer::NoRoom { detached }
     }
 
-    /// A partition has nothing more below an offset; `false` when nobody wants to know.
-    pub fn pass(&mut self, partition: &Partition, generation: u64, offset: i64) -> bool {
+    /// A partition has no record in these offsets, which follow what was offered last; `false` when nobody wants to know, or something
+    /// that was read before them is still to be offered: lanes would take it for passed.
+    pub fn pass(&mut self, partition: &Partition, generation: u64, offsets: Range<i64>) -> bool {
         let read = self.partitions.get_mut(partition);
-        let Some(read) = read.filter(|read| read.generation == generation && read.head < offset) else { return false };
-        (read.head, read.is_begun) = (offset, true);
+        let follows = |read: &&mut Read| read.generation == generation && read.head == offsets.start;
+        let Some(read) = read.filter(follows).filter(|_| !offsets.is_empty()) else { return false };
+        (read.head, read.is_begun) = (offsets.end, true);
         true
     }
 
