@@ -13,6 +13,12 @@ type Module = Vec<String>;
 /// "About 500".
 const LINES_MAX: usize = 520;
 
+/// Words that comments and READMEs do without: a process, the client, again.
+const WORDS: [&str; 3] = ["nobody", "whoever", "anew"];
+
+/// A user's name, in this file.
+const NAMES_A_USER: &str = "jobs/src/server.rs";
+
 fn source_directories() -> Vec<PathBuf> {
     let root = weir_tests::root();
     let pipeline = fs::read_dir(root.join("pipeline")).unwrap().map(|entry| entry.unwrap().path());
@@ -248,4 +254,22 @@ fn the_envelopes_columns_are_listed_once() {
     }
     lists.retain(|file, named| named.len() > 6 && !ENVELOPES.iter().any(|(name, _)| Path::new(name) == file));
     assert!(lists.is_empty(), "more lists of the envelope's columns: {lists:#?}");
+}
+
+#[test]
+fn prose_is_in_the_words_of_the_field() {
+    let has_word = |line: &str| {
+        let mut words = line.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| WORDS.iter().any(|odd| word.eq_ignore_ascii_case(odd)))
+    };
+    let root = weir_tests::root();
+    let crates = source_directories();
+    let readmes = crates.iter().map(|source| source.with_file_name("README.md"));
+    let files = crates.iter().flat_map(|source| sources(source)).chain(readmes).chain([root.join("README.md")]);
+    for file in files.filter(|file| file.exists() && *file != root.join(NAMES_A_USER)) {
+        let is_prose = |line: &&str| file.extension().is_some_and(|end| end == "md") || line.contains("//");
+        for line in fs::read_to_string(&file).unwrap().lines().filter(is_prose) {
+            assert!(!has_word(line), "{}: {line}", file.display());
+        }
+    }
 }

@@ -172,7 +172,11 @@ impl Chunk {
             Row::Other(located) => located.event.document.len(),
             Row::Dead(_) => 0,
         };
-        let memory = bytes + size_of_val(&*rows) + rows.iter().map(decoded).sum::<usize>();
+        let beside = |row: &Row| {
+            let record = row.record();
+            record.headers.written().len() + record.key_bytes().map_or(0, <[u8]>::len)
+        };
+        let memory = bytes + size_of_val(&*rows) + rows.iter().map(|row| decoded(row) + beside(row)).sum::<usize>();
         Self { rows, bytes, memory }
     }
 

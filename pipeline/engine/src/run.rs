@@ -168,6 +168,7 @@ impl Runner<'_> {
                 self.owned.retain(|p| !partitions.contains(p));
                 self.unclaimed.retain(|p| !partitions.contains(p));
                 self.refused.retain(|p, _| !partitions.contains(p));
+                self.board.update(&self.lane.name, |status| status.idle_since = None);
             }
             SourceEvent::OutOfRange(partitions) => return Err(Trouble::Restart(partitions)),
             SourceEvent::Records(records) => {
@@ -221,6 +222,8 @@ impl Runner<'_> {
         let next_offset = self.batch.start_offsets();
         self.board.update(&self.lane.name, |status| {
             status.phase = LanePhase::Running;
+            // What it may have counted as idle was the time before it knew what there is to do.
+            status.idle_since = None;
             status.next_offset = next_offset;
             status.advanced_at = Instant::now();
         });

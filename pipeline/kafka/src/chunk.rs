@@ -36,7 +36,8 @@ impl Chunk {
         self.rows.len() >= CHUNK_RECORDS || self.bytes.len() >= CHUNK_BYTES
     }
 
-    pub(crate) fn push(&mut self, partition: &Partition, message: &BorrowedMessage<'_>) {
+    /// Gives the record's bytes, key and headers included.
+    pub(crate) fn push(&mut self, partition: &Partition, message: &BorrowedMessage<'_>) -> usize {
         let mut bounds = [self.bytes.len(); 4];
         self.bytes.extend_from_slice(message.key().unwrap_or_default());
         bounds[1] = self.bytes.len();
@@ -51,6 +52,7 @@ impl Chunk {
             has_key: message.key().is_some(),
             bounds,
         });
+        bounds[3] - bounds[0]
     }
 
     pub(crate) fn take(&mut self) -> Vec<Record> {

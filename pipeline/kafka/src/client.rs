@@ -33,6 +33,10 @@ const FETCHED_AHEAD_KIB: &str = "4096";
 /// The same of the consumer that fetches for all of them.
 const SHARED_FETCHED_AHEAD_KIB: &str = "16384";
 
+/// Compressed bytes of one partition in a fetch's answer, so that the partitions advance side by side: events of one time come together
+/// then, of which ClickHouse's rollups are made.
+const SHARED_PARTITION_BYTES: &str = "65536";
+
 /// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
 const FETCH_BYTES_MAX: &str = "4194304";
 
@@ -76,7 +80,9 @@ impl KafkaOptions {
     /// For the lanes of a process together: one consumer fetches as far ahead as theirs would each.
     pub(crate) fn shared_consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.lane_consumer(group);
-        config.set("queued.max.messages.kbytes", SHARED_FETCHED_AHEAD_KIB);
+        config
+            .set("queued.max.messages.kbytes", SHARED_FETCHED_AHEAD_KIB)
+            .set("fetch.message.max.bytes", SHARED_PARTITION_BYTES);
         extend(&mut config, &self.consumer);
         config
     }

@@ -138,6 +138,8 @@ impl ConsumerContext for Context {
 pub(crate) enum Trouble {
     /// A partition's next offset is not there, and which partition is not said.
     OutOfRange,
+    /// A batch cannot be read; the client would go on behind it, as if nothing had been there.
+    Damaged(KafkaError),
     /// The client cannot go on.
     Permanent(KafkaError),
 }
@@ -151,8 +153,7 @@ impl Trouble {
         } else if matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) {
             Some(Self::OutOfRange)
         } else if is_damage(&error) {
-            // The client would go on behind it, as if nothing had been there.
-            Some(Self::Permanent(KafkaError::permanent("reading a damaged batch", error)))
+            Some(Self::Damaged(KafkaError::permanent("reading a damaged batch", error)))
         } else if let RdError::MessageConsumptionFatal(_) = error {
             Some(Self::Permanent(KafkaError::permanent("consuming", error)))
         } else {
@@ -279,7 +280,7 @@ impl Poller {
         let event = match Trouble::of(error) {
             None => return,
             Some(Trouble::OutOfRange) => PollerEvent::OutOfRange,
-            Some(Trouble::Permanent(error)) => PollerEvent::Failed(error),
+            Some(Trouble::Damaged(error) | Trouble::Permanent(error)) => PollerEvent::Failed(error),
         };
         self.shared.waiting().push(event);
     }

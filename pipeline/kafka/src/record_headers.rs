@@ -1,5 +1,5 @@
-//! A record's headers by way of librdkafka's C interface: rdkafka's own reader panics at a name that is no UTF-8, and whoever may
-//! write to a topic may write such names.
+//! A record's headers by way of librdkafka's C interface: rdkafka's own reader panics at a name that is no UTF-8, and such
+//! names can be written by all who may write to a topic.
 
 #![allow(unsafe_code, reason = "librdkafka's C interface; each block says why it is sound")]
 

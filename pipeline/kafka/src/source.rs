@@ -75,11 +75,11 @@ struct Owned {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadBy {
     /// None: it is not claimed, or its start is on the way.
-    Nobody,
+    None,
     /// The tap's.
-    All,
+    Tap,
     /// The lane's own consumer's, from this generation on: what it read before is not meant any more.
-    Itself(u64),
+    OwnConsumer(u64),
 }
 
 struct Ids {
@@ -185,7 +185,7 @@ impl KafkaSource {
         self.arriving.retain(|(topic, number)| {
             let Some(source) = source(topic) else { return true };
             let partition = Partition { source, topic: topic.clone(), number: *number };
-            let owned = Owned { partition: partition.clone(), read: ReadBy::Nobody, next: 0 };
+            let owned = Owned { partition: partition.clone(), read: ReadBy::None, next: 0 };
             self.owned.insert((topic.clone(), *number), owned);
             partitions.push(partition);
             false
@@ -215,7 +215,7 @@ impl KafkaSource {
             PollerEvent::Passed { generation, mut offsets } => {
                 offsets.retain(|(partition, offset)| {
                     let owned = self.of(partition).filter(|owned| owned.next < *offset);
-                    let Some(owned) = owned.filter(|owned| owned.is_read_by_itself_in(generation)) else {
+                    let Some(owned) = owned.filter(|owned| owned.is_read_by_own_consumer_in(generation)) else {
                         return false;
                     };
                     owned.next = *offset;
@@ -226,7 +226,7 @@ impl KafkaSource {
             }
             PollerEvent::OutOfRange => {
                 self.ask_for_ids(Duration::ZERO)?;
-                let read = self.owned.values().filter(|owned| matches!(owned.read, ReadBy::Itself(_)));
+                let read = self.owned.values().filter(|owned| matches!(owned.read, ReadBy::OwnConsumer(_)));
                 let read: Vec<Partition> = read.map(|owned| owned.partition.clone()).collect();
                 Ok((!read.is_empty()).then_some(SourceEvent::OutOfRange(read)))
             }
@@ -268,7 +268,12 @@ impl Source for KafkaSource {
         if let Some(event) = self.pending.pop_front() {
             return Ok(self.at_most(records_max, event));
         }
-        self.tell_poller().await?;
+        let handover = self.shared.clone();
+        tokio::select! {
+            told = self.tell_poller() => told?,
+            // The polling thread waits for this lane, and answers nothing meanwhile.
+            () = handover.handover.asked() => return Ok(SourceEvent::Idle),
+        }
         if self.asking.is_none() && self.asked_at.elapsed() >= IDS_EVERY && !self.owned.is_empty() {
             self.ask_for_ids(Duration::ZERO)?;
         }
@@ -340,7 +345,7 @@ impl Source for KafkaSource {
             let ends = if is_shared { &self.tap.ends } else { &self.shared.ends };
             ends.starts_with(&place, high);
             if let Some(owned) = self.owned.get_mut(&place) {
-                (owned.next, owned.read) = (offset, if is_shared { ReadBy::All } else { ReadBy::Nobody });
+                (owned.next, owned.read) = (offset, if is_shared { ReadBy::Tap } else { ReadBy::None });
             }
             if !is_shared {
                 by_itself.push(place.clone());
@@ -351,7 +356,7 @@ impl Source for KafkaSource {
         self.tap.ring.room.send_replace(());
         self.tell_poller().await?;
         // Without those that were revoked meanwhile.
-        by_itself.retain(|place| self.owned.get(place).is_none_or(|owned| owned.read == ReadBy::Nobody));
+        by_itself.retain(|place| self.owned.get(place).is_none_or(|owned| owned.read == ReadBy::None));
         begun.retain(|begun| match begun {
             Started::At { partition, .. } => !by_itself.contains(&Self::place(partition)),
             Started::Refused { .. } => true,
@@ -365,7 +370,7 @@ impl Source for KafkaSource {
             let place = Self::place(partition);
             self.to_start.retain(|other| *other != place);
             if let Some(owned) = self.of(partition) {
-                owned.read = ReadBy::Nobody;
+                owned.read = ReadBy::None;
                 self.to_stop.push(place);
             }
         }
@@ -374,7 +379,7 @@ impl Source for KafkaSource {
     async fn end(&mut self, partition: &Partition) -> Result<i64, SourceError> {
         let place = Self::place(partition);
         let Some((next, read)) = self.owned.get(&place).map(|owned| (owned.next, owned.read)) else { return Ok(0) };
-        if read == ReadBy::All {
+        if read == ReadBy::Tap {
             let (head, ends) = (self.tap.ring.ring().head(partition), self.tap.ends.get(&place));
             return Ok(ends.map_or(0, |ends| ends.stable).max(head.unwrap_or(0)).max(next));
         }
@@ -415,8 +420,8 @@ impl Source for KafkaSource {
 }
 
 impl Owned {
-    fn is_read_by_itself_in(&self, generation: u64) -> bool {
-        matches!(self.read, ReadBy::Itself(from) if from <= generation)
+    fn is_read_by_own_consumer_in(&self, generation: u64) -> bool {
+        matches!(self.read, ReadBy::OwnConsumer(from) if from <= generation)
     }
 }
 

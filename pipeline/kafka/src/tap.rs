@@ -36,7 +36,7 @@ const GATHERED_BYTES: usize = 2 << 20;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How often an idle thread looks whether there was something behind the last record that is no record.
+/// How often the thread looks whether there was something behind the last record that is no record.
 const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 
 /// The reader of a process.
@@ -151,8 +151,8 @@ impl Fetcher {
                 }
                 self.pause(true);
             }
-            let gathered = self.gather();
-            if gathered == 0 && self.positions_asked_at.elapsed() >= POSITIONS_EVERY {
+            self.gather();
+            if self.positions_asked_at.elapsed() >= POSITIONS_EVERY {
                 self.positions_asked_at = Instant::now();
                 self.pass();
             }
@@ -169,21 +169,25 @@ impl Fetcher {
                 wanted.insert(place, one);
             }
         }
-        let mut gone = TopicPartitionList::new();
-        for (topic, numbers) in &mut self.assigned {
-            numbers.retain(|number, assigned| {
+        let mut gone = Vec::new();
+        for (topic, numbers) in &self.assigned {
+            for (number, assigned) in numbers {
                 let place = (topic.clone(), *number);
-                let stays = wanted.get(&place).is_some_and(|wanted| wanted.generation == assigned.generation);
-                if stays {
-                    wanted.remove(&place);
-                } else {
-                    gone.add_partition(topic, *number);
+                match wanted.get(&place).is_some_and(|wanted| wanted.generation == assigned.generation) {
+                    true => drop(wanted.remove(&place)),
+                    false => gone.push(place),
                 }
-                stays
-            });
+            }
         }
-        if gone.count() > 0 {
-            self.consumer.incremental_unassign(&gone)?;
+        if !gone.is_empty() {
+            let mut list = TopicPartitionList::new();
+            for (topic, number) in &gone {
+                list.add_partition(topic, *number);
+            }
+            self.consumer.incremental_unassign(&list)?;
+            for (topic, number) in gone {
+                self.assigned.get_mut(&topic).map(|numbers| numbers.remove(&number));
+            }
         }
         if wanted.is_empty() {
             return Ok(());
@@ -199,11 +203,15 @@ impl Fetcher {
             let assigned = Assigned { partition, generation, next: from, gathered: Chunk::default() };
             self.assigned.entry(topic).or_default().insert(number, assigned);
         }
+        if self.is_paused {
+            // Else it alone would be read on and on, while there is no room.
+            self.consumer.pause(&new)?;
+        }
         Ok(())
     }
 
-    /// Takes what was fetched: as much as makes a hand-over, or is there. Says how many records.
-    fn gather(&mut self) -> usize {
+    /// Takes what was fetched: as much as makes a hand-over, or is there.
+    fn gather(&mut self) {
         let (mut wait, mut records, mut bytes) = (POLL, 0, 0);
         while records < GATHERED_RECORDS && bytes < GATHERED_BYTES {
             match self.consumer.poll(wait) {
@@ -213,15 +221,14 @@ impl Fetcher {
                     let assigned = of_topic.and_then(|numbers| numbers.get_mut(&message.partition()));
                     if let Some(assigned) = assigned.filter(|assigned| assigned.next <= message.offset()) {
                         assigned.next = message.offset() + 1;
-                        assigned.gathered.push(&assigned.partition, &message);
-                        (records, bytes) = (records + 1, bytes + message.payload_len());
+                        records += 1;
+                        bytes += assigned.gathered.push(&assigned.partition, &message);
                     }
                 }
                 Some(Err(error)) => self.fail(error),
             }
             wait = Duration::ZERO;
         }
-        records
     }
 
     /// Decodes what was gathered, and hands over as much as there is room for; `false` when some has to wait.
@@ -283,6 +290,11 @@ impl Fetcher {
         match Trouble::of(error) {
             None => return,
             Some(Trouble::OutOfRange) => self.ring.ring().out_of_range(tokio::time::Instant::now()),
+            Some(Trouble::Damaged(error)) => {
+                // The lane whose record it is meets it by its own consumer, and stops alone.
+                tracing::warn!(%error, "each lane reads for itself");
+                self.ring.ring().detach_all(tokio::time::Instant::now());
+            }
             Some(Trouble::Permanent(error)) => self.ring.ring().fail(&SourceError::from(error)),
         }
         self.ring.news.send_replace(());

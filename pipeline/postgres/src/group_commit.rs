@@ -131,8 +131,8 @@ impl Worker {
     }
 
     /// Takes in what waits. A client that was just answered is about to send again: the next batch is taken only when a turn of
-    /// all tasks that are ready has brought nothing more, or it would be the first of them alone. No timer: where nobody is
-    /// ready, nobody is waited for.
+    /// all tasks that are ready has brought nothing more, or it would be the first of them alone. No timer: where no task is
+    /// ready, nothing is waited for.
     async fn gather(&mut self) {
         let mut turned = false;
         loop {

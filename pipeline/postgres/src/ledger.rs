@@ -290,8 +290,8 @@ impl Ledger {
 
     /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a
     /// topic that was made again. Back only for a lane to which a record that comes again changes nothing (`idempotent`):
-    /// elsewhere what was applied stays applied. Rows of the topic's earlier selves are retired. Whoever has the partition now
-    /// is fenced.
+    /// elsewhere what was applied stays applied. Rows of the topic's earlier selves are retired. The owner at that time is
+    /// fenced.
     pub async fn reset(
         database: &Database,
         lane: &str,

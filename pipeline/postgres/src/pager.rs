@@ -1,4 +1,4 @@
-//! Pages of the event store, each made while whoever reads works on the one before: while a page's rows are converted, Postgres is at
+//! Pages of the event store, each made while the reader works on the one before: while a page's rows are converted, Postgres is at
 //! work on the rows of the next one, and no further.
 
 use std::sync::Arc;

@@ -67,7 +67,7 @@ impl SinkSnapshot {
             let hash = self.hash(&stored::query(model), |row| stored::canonical(model, row)).await?;
             hashes.insert(model.table(), hash);
         }
-        let paths = self.hash(PATHS_OF_NOBODY, |row| row.try_get(0).during(ACTION)).await?;
+        let paths = self.hash(PATHS_WITHOUT_LEARNER, |row| row.try_get(0).during(ACTION)).await?;
         hashes.entry(ReadModel::Progress.table()).or_default().merge(paths);
         Ok(hashes)
     }
@@ -88,7 +88,7 @@ impl SinkSnapshot {
 }
 
 /// Paths without a row of progress: nothing expects them, so each is a difference.
-const PATHS_OF_NOBODY: &str = "SELECT concat_ws(' ', 'a path of nobody', tenant, user_id, learning_path_id) \
+const PATHS_WITHOUT_LEARNER: &str = "SELECT concat_ws(' ', 'a path without a learner', tenant, user_id, learning_path_id) \
      FROM learner_learning_paths l WHERE NOT EXISTS \
      (SELECT FROM learner_progress_read_model p WHERE p.tenant = l.tenant AND p.user_id = l.user_id)";
 

@@ -13,7 +13,7 @@ const WATCHED_FOR: Duration = Duration::from_millis(250);
 /// A lane that waits would have found so much of one processor free, on average.
 const FREE: f32 = 0.5;
 
-/// A process that needs less than this of one processor is not slow for want of them, whoever else keeps them busy.
+/// A process that needs less than this of one processor is not slow for want of them, whatever other processes use.
 const IDLING: f32 = 0.2;
 
 /// What is known of them, and of how much of them this process used.

@@ -203,6 +203,15 @@ impl Ring {
         self.drop_released();
     }
 
+    /// Every lane reads for itself, from where it stands.
+    pub fn detach_all(&mut self, now: Instant) {
+        self.add_up(now);
+        for lane in self.lanes.values_mut() {
+            lane.detached.extend(std::mem::take(&mut lane.attached).into_keys());
+        }
+        self.drop_released();
+    }
+
     /// The reader reads again.
     pub fn recover(&mut self) {
         self.trouble = None;
@@ -423,7 +432,7 @@ impl Ring {
         Offer::NoRoom { detached }
     }
 
-    /// A partition has no record in these offsets, which follow what was offered last; `false` when nobody wants to know, or something
+    /// A partition has no record in these offsets, which follow what was offered last; `false` when no lane is attached any more, or something
     /// that was read before them is still to be offered: lanes would take it for passed.
     pub fn pass(&mut self, partition: &Partition, generation: u64, offsets: Range<i64>) -> bool {
         let read = self.partitions.get_mut(partition);

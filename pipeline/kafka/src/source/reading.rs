@@ -15,7 +15,7 @@ impl KafkaSource {
         records.retain(|record| {
             // A record is looked up by its partition's coordinates, which change only with the partition.
             let Some(owned) = self.of(&record.partition) else { return false };
-            let is_meant = owned.is_read_by_itself_in(generation) && record.offset >= owned.next;
+            let is_meant = owned.is_read_by_own_consumer_in(generation) && record.offset >= owned.next;
             if is_meant {
                 owned.next = record.offset + 1;
                 if read.last() != Some(&record.partition) {
@@ -33,7 +33,7 @@ impl KafkaSource {
     pub(super) fn join(&mut self, partitions: Vec<Partition>) {
         let mut joined = Vec::new();
         for partition in partitions {
-            let Some(owned) = self.of(&partition).filter(|owned| owned.read != ReadBy::All) else { continue };
+            let Some(owned) = self.of(&partition).filter(|owned| owned.read != ReadBy::Tap) else { continue };
             let next = owned.next;
             if self.tap.ring.ring().join(self.id, &partition, next, tokio::time::Instant::now()) {
                 joined.push(Self::place(&partition));
@@ -45,8 +45,13 @@ impl KafkaSource {
         failpoint::hit("tap.after_join");
         tracing::info!(lane = self.lane, partitions = joined.len(), "has caught up, and shares the reading again");
         for place in joined {
+            if let Some(end) = self.shared.ends.get(&place)
+                && self.tap.ends.get(&place).is_none_or(|known| known.stable < end.stable)
+            {
+                self.tap.ends.starts_with(&place, end.stable);
+            }
             if let Some(owned) = self.owned.get_mut(&place) {
-                owned.read = ReadBy::All;
+                owned.read = ReadBy::Tap;
             }
             self.to_stop.push(place);
         }
@@ -55,7 +60,7 @@ impl KafkaSource {
 
     /// What there is for this lane in the tap.
     pub(super) fn take_shared(&mut self, records_max: usize) -> Result<Option<SourceEvent>, SourceError> {
-        if !self.owned.values().any(|owned| owned.read == ReadBy::All) {
+        if !self.owned.values().any(|owned| owned.read == ReadBy::Tap) {
             return Ok(None);
         }
         let taken = self.tap.ring.ring().take(self.id, records_max, tokio::time::Instant::now());
@@ -82,8 +87,12 @@ impl KafkaSource {
             Taken::Detached(partitions) => {
                 for partition in partitions {
                     if let Some(owned) = self.of(&partition) {
-                        owned.read = ReadBy::Nobody;
-                        self.to_start.push(Self::place(&partition));
+                        owned.read = ReadBy::None;
+                        let (place, next) = (Self::place(&partition), owned.next);
+                        // Until its own consumer has fetched: it would say that there is nothing more.
+                        let end = self.tap.ends.get(&place).map_or(next, |end| end.stable.max(next));
+                        self.shared.ends.starts_with(&place, end);
+                        self.to_start.push(place);
                     }
                 }
                 Some(SourceEvent::Idle)
@@ -92,7 +101,7 @@ impl KafkaSource {
                 self.ask_for_ids(std::time::Duration::ZERO)?;
                 for partition in &partitions {
                     if let Some(owned) = self.of(partition) {
-                        owned.read = ReadBy::Nobody;
+                        owned.read = ReadBy::None;
                     }
                 }
                 Some(SourceEvent::OutOfRange(partitions))
@@ -116,7 +125,7 @@ impl KafkaSource {
             let (generation, started) = answer.await.map_err(|_| gone())??;
             for place in started {
                 if let Some(owned) = self.owned.get_mut(&place) {
-                    owned.read = ReadBy::Itself(generation);
+                    owned.read = ReadBy::OwnConsumer(generation);
                 }
             }
         }

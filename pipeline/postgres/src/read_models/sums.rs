@@ -14,8 +14,8 @@ pub(super) type Learner = (String, String);
 /// Assessments that a learner takes for the first time, and that the learner passes for the first time.
 pub(super) type Counted = BTreeMap<Learner, (i64, i64)>;
 
-/// Adds to results, and gives which of them are new. What a row was before is what it is now without what was added: whoever else
-/// writes at the same time, one of them finds the row new.
+/// Adds to results, and gives which of them are new. What a row was before is what it is now without what was added: of two
+/// transactions that write at the same time, one finds the row new.
 pub(super) async fn write_results(
     transaction: &Transaction<'_>,
     results: &BTreeMap<ResultKey, AssessmentResult>,
@@ -81,7 +81,7 @@ pub(super) async fn write_progress(
     progress: &BTreeMap<Learner, Progress>,
     counted: &Counted,
 ) -> Result<(), DbError> {
-    // A path counts for the learner when its row is new: that decides, whoever else writes at the same time.
+    // A path counts for the learner when its row is new: that decides, also if another transaction writes at the same time.
     const SQL: &str = "WITH paths AS ( \
            INSERT INTO learner_learning_paths (tenant, user_id, learning_path_id) \
            SELECT * FROM unnest($11::text[], $12::text[], $13::text[]) ON CONFLICT DO NOTHING RETURNING tenant, user_id \

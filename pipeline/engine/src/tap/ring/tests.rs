@@ -175,7 +175,7 @@ fn waiting_counts_from_when_a_lane_comes_for_rows_to_when_there_is_room() {
     release(&mut ring, b, 4, start + waited);
     assert_eq!((ring.lanes[&a].waited_for, ring.lanes[&b].waited_for), (Duration::ZERO, waited));
     release(&mut ring, b, 4, start + 2 * waited);
-    assert_eq!(ring.lanes[&b].waited_for, waited, "nobody has waited since");
+    assert_eq!(ring.lanes[&b].waited_for, waited, "no lane has waited since");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_lane_takes_the_chunks_of_its_own_partitions_and_later_those_of_one_that_it_
     assert_eq!(ring.held.iter().map(|held| held.partition.number).collect::<Vec<_>>(), [1]);
     ring.leave(a, &[numbered(1)], now);
     ring.leave(b, &[numbered(1)], now);
-    assert!(ring.held.is_empty() && ring.bytes == 0, "nobody is there");
+    assert!(ring.held.is_empty() && ring.bytes == 0, "no lane is there");
     assert_eq!(ring.wanted(now).len(), 1);
 }
 
@@ -298,7 +298,7 @@ fn what_lanes_begin_together_is_read_once_from_where_the_last_of_them_begins() {
     assert_eq!((taken(&mut ring, a, 9, later), taken(&mut ring, b, 9, later)), (vec![], vec![199_000, 199_001]));
     assert!(!ring.attach(far, &p(), 198_999, later), "rows were read");
     ring.leave(a, &[p()], later);
-    assert_eq!(ring.wanted(later).len(), 1, "once begun it is read whoever comes and goes");
+    assert_eq!(ring.wanted(later).len(), 1, "once begun it is read, whichever lanes come and go");
 }
 
 #[test]
@@ -316,6 +316,20 @@ fn what_holds_no_record_is_passed_once_all_before_was_taken() {
     assert_eq!(wanted(&ring), Some((generation, 5)));
     release(&mut ring, a, 5, now);
     assert!(ring.held.is_empty());
+}
+
+#[test]
+fn lanes_that_are_all_detached_go_on_for_themselves_and_join_where_they_are() {
+    let (mut ring, now) = (Ring::new(LIMITS), Instant::now());
+    let (a, b) = (lane(&mut ring, "a", 0, now), lane(&mut ring, "b", 0, now));
+    assert_eq!((offered(&mut ring, 0..4, now), taken(&mut ring, a, 9, now).len()), (None, 4));
+    ring.detach_all(now);
+    assert!(ring.held.is_empty() && ring.wanted(now).is_empty());
+    for lane in [a, b] {
+        assert!(matches!(ring.take(lane, 9, now), Taken::Detached(of) if of == [p()]));
+        assert!(matches!(ring.take(lane, 9, now), Taken::Nothing));
+    }
+    assert!(ring.join(b, &p(), 7, now) && !ring.join(a, &p(), 4, now), "what b has read is not there for a");
 }
 
 #[test]
