@@ -191,10 +191,13 @@ async fn no_key_header_or_value_stops_anything() {
     let kafka = Kafka::start();
     let weir = on(&kafka).with_all(server.settings()).with("kafka.topics.learning_events.bytes_max=4000000");
     apply_topics(&weir);
-    // Times far ahead are refused by the brokers otherwise.
+    // Times far ahead are refused by the brokers otherwise, and records of 1970 are removed half a minute after a broker's start.
     let brokers = kafka.brokers();
     let config = ["--bootstrap-server", &brokers, "--alter", "--topic", "learning_events", "--add-config"];
-    let altered = tool(CONFIG_TOOL).args(config).arg(format!("message.timestamp.after.max.ms={}", i64::MAX)).output();
+    let altered = tool(CONFIG_TOOL)
+        .args(config)
+        .arg(format!("message.timestamp.after.max.ms={},retention.ms=-1", i64::MAX))
+        .output();
     let altered = altered.unwrap();
     assert!(altered.status.success(), "{}", String::from_utf8_lossy(&altered.stdout));
     let mut sender = Sender::new(&kafka);
@@ -206,9 +209,9 @@ async fn no_key_header_or_value_stops_anything() {
     until(&weir, 120, async || {
         let found = sessions(&weir).await;
         let last = "SELECT count() FROM weir.events WHERE session_id LIKE 'last-%'";
-        let inserted = server.sql(last).await;
+        let inserted = server.try_sql(last).await;
         // Of the odd values a lane may take some: what it has beyond is no loss.
-        if found.iter().all(|found| *found >= expected) && inserted == "12" {
+        if found.iter().all(|found| *found >= expected) && inserted.as_deref() == Some("12") {
             Ok(())
         } else {
             Err((found, inserted, expected))

@@ -206,6 +206,11 @@ impl ClickHouse {
         }
     }
 
+    /// [`Self::ask`] by `weir`; nothing where the tables are not there yet.
+    pub async fn try_sql(&self, sql: &str) -> Option<String> {
+        self.ask("weir", PASSWORD, sql).await.ok()
+    }
+
     /// [`Self::ask`] by `weir`, which must succeed.
     pub async fn sql(&self, sql: &str) -> String {
         self.ask("weir", PASSWORD, sql).await.unwrap()
