@@ -76,11 +76,12 @@ async fn insert(client: &impl GenericClient, lane: &str, letter: NewDeadLetter<'
     // Names and reasons may quote the record; Postgres text holds no U+0000. The payload itself is kept as bytes.
     let reason = letter.reason.replace('\0', "\\0");
     let key = record.key.as_ref().map(|key| key.replace('\0', "\\0"));
-    let said = |what: fn(&Enveloped<'_>) -> String| letter.event.as_ref().map(what);
-    let event_type = said(|event| event.event_type.to_owned());
-    let tenant = said(|event| event.envelope.tenant.as_str().to_owned());
-    let (aggregate_type, aggregate_id) =
-        (said(|event| event.aggregate_type.to_owned()), said(|event| event.aggregate_id.to_owned()));
+    // Of an event of a type that this build does not know, whatever its sender wrote.
+    let said = |what: for<'e> fn(&Enveloped<'e>) -> &'e str| {
+        letter.event.as_ref().map(|event| what(event).replace('\0', "\\0"))
+    };
+    let (event_type, tenant) = (said(|event| event.event_type), said(|event| event.envelope.tenant.as_str()));
+    let (aggregate_type, aggregate_id) = (said(|event| event.aggregate_type), said(|event| event.aggregate_id));
     let values: [&(dyn ToSql + Sync); 20] = [
         &lane,
         &&*record.partition.source,
