@@ -17,17 +17,16 @@ fn refused(weir: &Weir, args: &[&str]) -> String {
 async fn each_store_of_a_newer_build_is_refused() {
     let weir = Weir::new();
     weir.ok(&["demo", "--events", "100", "--rate", "2000"]);
-    // A table that is of no format by its own words is of the first.
     let log = weir.path().join("history/events/_delta_log");
     let first = fs::read_to_string(log.join("00000000000000000000.json")).unwrap();
-    assert!(first.contains(r#""weir.format":"1""#), "{first}");
+    assert!(first.contains(r#""weir.format":"2""#), "{first}");
 
     // History: a commit that says so, as a newer build would begin with.
     let next = (1..).map(|n| log.join(format!("{n:020}.json"))).find(|path| !path.exists()).unwrap();
     let metadata = first.lines().find(|line| line.contains("\"metaData\"")).unwrap();
-    fs::write(&next, format!("{}\n", metadata.replace(r#""weir.format":"1""#, r#""weir.format":"2""#))).unwrap();
+    fs::write(&next, format!("{}\n", metadata.replace(r#""weir.format":"2""#, r#""weir.format":"3""#))).unwrap();
     for command in [&["verify"][..], &["sql", "SELECT count(*) FROM events"]] {
-        assert!(refused(&weir, command).contains("format 2"));
+        assert!(refused(&weir, command).contains("format 3"));
     }
     // Its lane waits, and says why; the others go on.
     let up = weir.up();

@@ -13,6 +13,7 @@ mod crash;
 mod dashboards;
 mod dead_letters;
 mod decoding;
+mod dedup;
 mod embedded;
 mod event_store;
 mod faults;

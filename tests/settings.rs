@@ -12,12 +12,11 @@ use weir_model::wire::samples;
 use weir_tests::{Weir, root};
 
 /// Settings that no test here sets, and why.
-const NOT_SET: [(&str, &str); 18] = [
+const NOT_SET: [(&str, &str); 17] = [
     ("append.bytes_max", "a bound of one batch; that batches are cut is seen by records"),
     ("append.queue_max", "memory under load: the benchmark `append` runs with it"),
     ("clickhouse.cluster", "its statements are tested in the crate; a cluster is not"),
     ("clickhouse.database", "each test has a server of its own"),
-    ("dead_letters.repeats_window_s", "seven days; its statement is tested with a window of nothing in the crate"),
     ("demo.events_per_second", "the demo's own flag --rate stands for it"),
     ("durations.execution_time", "units of reading: `model/src/project/metrics.rs`"),
     ("durations.processing", "units of reading: `model/src/project/metrics.rs`"),

@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -24,7 +25,7 @@ use weir_api::{Front, Tls, TlsError};
 use weir_engine::{BatchLimits, LaneKind, PUBLISHER, TapLimits};
 use weir_model::decide::Rules;
 use weir_model::project::Units;
-use weir_postgres::{GroupCommitLimits, RecordPolicy};
+use weir_postgres::{DedupIndex, GroupCommitLimits, RecordPolicy};
 
 use crate::own::{OwnLane, OwnLanes};
 
@@ -51,6 +52,7 @@ pub(crate) struct Settings {
     assessments: Assessments,
     pub(crate) durations: Units,
     dead_letters: DeadLetters,
+    pub(crate) dedup: Dedup,
     pub(crate) engine: Engine,
     lanes: BTreeMap<String, Lane>,
     pub(crate) jobs: BTreeMap<String, Job>,
@@ -217,8 +219,13 @@ struct Assessments {
 struct DeadLetters {
     retry_delays_ms: Vec<u64>,
     parked_max: i64,
-    repeats_window_s: u64,
     mirror: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dedup {
+    pub(crate) window_records: i64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -287,7 +294,7 @@ impl Settings {
         RecordPolicy {
             delays: self.dead_letters.retry_delays_ms.iter().copied().map(Duration::from_millis).collect(),
             parked_max: self.dead_letters.parked_max,
-            repeats_window: Duration::from_secs(self.dead_letters.repeats_window_s),
+            repeats: Arc::new(DedupIndex::new(self.dedup.window_records)),
         }
     }
 

@@ -168,7 +168,8 @@ async fn attempts_of_three_producers_count_each_once_in_any_order() {
 
     in_history(&weir, all.len()).await;
     // Ids that the window has let go of may come again, and each is another attempt: nothing is overwritten.
-    weir.owner().await.execute("DELETE FROM seen", &[]).await.unwrap();
+    let forget = "DELETE FROM dedup_runs; UPDATE dedup SET generation = generation + 1";
+    weir.owner().await.batch_execute(forget).await.unwrap();
     let recurring: Vec<Attempt> =
         theirs.iter().take(10).map(|attempt| Attempt { score: 100 - attempt.score, ..attempt.clone() }).collect();
     produce(&recurring.iter().map(Attempt::record).collect::<Vec<_>>(), &mut random);

@@ -17,6 +17,9 @@ pub(crate) enum SettingsError {
     /// A key that does not exist.
     #[error("there is no setting `{key}` ({origin}){}; `weir config show` lists all of them", similar(suggestion.as_deref()))]
     Unknown { key: String, origin: String, suggestion: Option<String> },
+    /// A key of an older version.
+    #[error("there is no setting `{key}` any more ({origin}): {instead}")]
+    Renamed { key: String, origin: String, instead: &'static str },
     /// A value of the wrong type; figment names key and place.
     #[error("a setting is wrong: {0}; `weir config show` lists all of them, jobs/default.toml explains them")]
     Wrong(#[from] Box<figment::Error>),

@@ -14,6 +14,12 @@ use crate::{access, cron};
 /// Environment variables of ours that are no settings.
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
 
+/// Settings that there were once, and what stands in their place.
+const RENAMED: [(&str, &str); 1] = [(
+    "dead_letters.repeats_window_s",
+    "how long repeats are recognised is counted in records now, `dedup.window_records`; `weir status` shows how many hours that is",
+)];
+
 /// Below these stands what others define.
 const PASSED: [&str; 6] = [
     "postgres.session.",
@@ -138,6 +144,9 @@ impl Layers {
                 return meaningless("postgres.session", format!("`{name}` is no name of a Postgres setting"));
             }
         }
+        if settings.dedup.window_records < 1 {
+            return meaningless("dedup.window_records", "it must be more than 0".to_owned());
+        }
         if settings.demo.events_per_second.is_nan() || settings.demo.events_per_second <= 0.0 {
             return meaningless("demo.events_per_second", "it must be more than 0".to_owned());
         }
@@ -181,6 +190,9 @@ impl Layers {
         let given = leaves(&self.figment.extract::<Dict>().map_err(Box::new)?);
         let is_known = |key: &String| known.contains(key) || PASSED.iter().any(|prefix| key.starts_with(prefix));
         let Some((key, _)) = given.into_iter().find(|(key, _)| !is_known(key)) else { return Ok(()) };
+        if let Some((_, instead)) = RENAMED.iter().find(|(old, _)| *old == key) {
+            return Err(SettingsError::Renamed { origin: self.origin(&key), key, instead });
+        }
         let likeness = |other: &String| strsim::jaro_winkler(&key, other);
         let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let suggestion = best.filter(|best| likeness(best) > 0.8).cloned();

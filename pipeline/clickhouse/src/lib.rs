@@ -9,6 +9,7 @@ mod schema;
 mod server;
 mod sift;
 mod sink;
+mod uncounted;
 mod verify;
 
 pub use error::ClickHouseError;

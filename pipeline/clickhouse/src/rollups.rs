@@ -1,4 +1,4 @@
-//! The sums per minute, computed again from the view for the minutes that an insert touched.
+//! The sums per minute, computed again from the view for the minutes that inserts touched.
 //!
 //! Two processes may compute one minute at once. Both inserted before they read, so the one that reads last sees the rows of both, and
 //! counts most; the tables keep, of each key, the row that counted most.
@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
+use weir_engine::Span;
 
 use crate::error::ClickHouseError;
-use crate::server::ClickHouse;
+use crate::server::{ClickHouse, literal};
 
 /// Runs of minutes in one statement.
 const RUNS_MAX: usize = 100;
@@ -75,6 +76,26 @@ pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> R
     });
     // All of them to their ends, also when one fails.
     join_all(computing).await.into_iter().collect()
+}
+
+/// The minutes of the rows of these spans.
+pub(crate) async fn minutes_of(server: &ClickHouse, spans: &[Span]) -> Result<Vec<i64>, ClickHouseError> {
+    let of_span = |Span { partition, start, end, .. }: &Span| {
+        format!(
+            "(source = {} AND topic = {} AND `partition` = {} AND `offset` >= {start} AND `offset` < {end})",
+            literal(&partition.source),
+            literal(&partition.topic),
+            partition.number
+        )
+    };
+    let conditions: Vec<String> = spans.iter().map(of_span).collect();
+    let sql = format!(
+        "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(`timestamp`) - if(toUnixTimestamp64Milli(`timestamp`) < 0, 59999, 0), 60000)          FROM {}.events_raw WHERE {}",
+        server.database(),
+        conditions.join(" OR ")
+    );
+    let rows = server.rows("looking for minutes whose rollups are open", &sql).await?;
+    Ok(rows.iter().filter_map(|row| row.first()?.parse().ok()).collect())
 }
 
 /// A rollup against a recount.

@@ -31,7 +31,7 @@ pub(crate) struct StoredColumn {
 /// Every column that the lane writes. The month is a function of the time here, and needs no column; whether a type was unknown does.
 pub(crate) fn columns() -> Vec<StoredColumn> {
     let own = [("is_other", ColumnType::Boolean, false)];
-    let of_history = schema::columns().filter(|(name, ..)| *name != "event_month");
+    let of_history = schema::event_columns().filter(|(name, ..)| *name != "event_month");
     of_history.chain(own).map(|(name, column_type, null)| stored(name, column_type, null)).collect()
 }
 

@@ -2,10 +2,11 @@
 //!
 //! 1. ask whether ledger and table are still those that the batch is for, and keep its dead letters and new ids in Postgres;
 //! 2. insert one block, synced, and wait for the answer;
-//! 3. compute the minutes of the rollups again that the block touched;
-//! 4. advance the ledger by compare-and-set.
+//! 3. advance the ledger by compare-and-set;
+//! 4. beside that (`uncounted.rs`), compute the minutes of the rollups again that blocks touched, and say in the ledger how far they go
+//!    now.
 //!
-//! A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
+//! After a crash between 3 and 4 the next claim finds in the table which minutes are left. A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
 //! key, and everybody reads the view, which shows each key once. An owner that wakes up too late inserts rows that are there
 //! already, or that the next owner inserts again; its ledger refuses it. So nothing has to be fenced in ClickHouse itself.
 
@@ -18,6 +19,7 @@ use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, f
 use weir_model::{OtherEvent, Position};
 use weir_postgres::dead_letters::Refused;
 use weir_postgres::owner::{self, Redrive};
+use weir_postgres::repeats::Places;
 use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, PartitionOwner, RecordPolicy};
 
 use crate::error::ClickHouseError;
@@ -25,6 +27,7 @@ use crate::rollups;
 use crate::rows::Block;
 use crate::server::{ClickHouse, literal};
 use crate::sift;
+use crate::uncounted::Uncounted;
 
 /// Rows of a block that is inserted at once, whenever the last one was.
 const LARGE_BLOCK: usize = 10_000;
@@ -38,6 +41,7 @@ pub struct ClickHouseSink {
     /// The id of the table that was there when the lane claimed.
     table: Option<String>,
     inserted_at: Option<Instant>,
+    uncounted: Uncounted,
 }
 
 fn retry(error: impl Into<BoxError>) -> SinkError {
@@ -56,7 +60,7 @@ impl ClickHouseSink {
     #[must_use]
     pub fn new(server: ClickHouse, database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
         let owner = PartitionOwner::new(database, ledger, policy);
-        Self { server, owner, ready: false, table: None, inserted_at: None }
+        Self { server, owner, ready: false, table: None, inserted_at: None, uncounted: Uncounted::default() }
     }
 
     async fn make_ready(&mut self) -> Result<(), SinkError> {
@@ -80,7 +84,6 @@ impl ClickHouseSink {
             return Ok(Vec::new());
         }
         self.refuse_expired(events)?;
-        let minutes = minutes(events, others);
         let rows = Block::of(events, others);
         failpoint::hit("clickhouse.before_insert");
         if !is_wanted_now {
@@ -99,10 +102,46 @@ impl ClickHouseSink {
         };
         let refused = self.fence_if_missing(sifted)?;
         failpoint::hit("clickhouse.after_answer");
-        let computed = rollups::recompute(&self.server, &minutes).await;
+        Ok(refused)
+    }
+
+    async fn compute(&mut self, minutes: &BTreeSet<i64>) -> Result<(), SinkError> {
+        if minutes.is_empty() {
+            return Ok(());
+        }
+        let computed = rollups::recompute(&self.server, minutes).await;
         self.fence_if_missing(computed)?;
         failpoint::hit("clickhouse.after_rollups");
-        Ok(refused)
+        Ok(())
+    }
+
+    /// Brings the rollups to where the ledger is.
+    async fn count(&mut self) -> Result<(), SinkError> {
+        let began = Instant::now();
+        let minutes = self.uncounted.minutes().clone();
+        metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(double(minutes.len()));
+        self.compute(&minutes).await?;
+        let client = self.owner.database().get().await?;
+        self.owner.ledger().roll_up(&**client, self.uncounted.ends()).await?;
+        self.uncounted.counted(began, Instant::now());
+        metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(0.0);
+        Ok(())
+    }
+
+    /// Looks for what the last owner inserted and did not count.
+    async fn find_uncounted(&mut self, claims: &[Claim]) -> Result<(), SinkError> {
+        let claimed: Vec<Partition> = owner::taken(claims).map(|claim| claim.partition.clone()).collect();
+        self.uncounted.forget(&claimed);
+        let open = {
+            let client = self.owner.database().get().await?;
+            self.owner.ledger().not_rolled_up(&**client, &claimed).await?
+        };
+        if !open.is_empty() {
+            let minutes = rollups::minutes_of(&self.server, &open).await;
+            let minutes = self.fence_if_missing(minutes)?;
+            self.uncounted.add(minutes, &open);
+        }
+        Ok(())
     }
 
     /// A table or database that is gone is made again, and the next claim finds it empty.
@@ -241,10 +280,12 @@ impl ClickHouseSink {
     /// Undecodable records that someone asked to try again. An insert of the same record changes nothing, so what is not
     /// resolved in the end is simply done once more.
     async fn redrive(&mut self) -> Result<(), SinkError> {
-        for Redrive { letter, partition, batch, .. } in self.owner.redrives().await? {
-            let repeats = self.owner.keep(&batch, &[&partition]).await?;
-            let (events, others) = owner::without(&batch, &repeats);
+        for Redrive { letter, batch, .. } in self.owner.redrives().await? {
+            let (events, others) = owner::without(&batch, &Places::new());
             let refused = self.insert(&events, &others, false).await?;
+            // Below what the ledger says of the rollups.
+            let minutes = minutes(&events, &others);
+            self.compute(&minutes).await?;
             failpoint::hit("clickhouse.after_redrive");
             match refused.first() {
                 Some(Refused { reason, .. }) => self.owner.fail_again(&letter, reason).await?,
@@ -253,6 +294,11 @@ impl ClickHouseSink {
         }
         Ok(())
     }
+}
+
+#[allow(clippy::as_conversions, reason = "a gauge is a double; counts below 2^53 are exact")]
+fn double(count: usize) -> f64 {
+    count as f64
 }
 
 /// The minutes in which things happened.
@@ -270,6 +316,7 @@ impl Sink for ClickHouseSink {
         self.refuse_emptied(&claims).await?;
         self.refuse_another_past(&claims).await?;
         self.owner.drop_provisional(&claims).await?;
+        self.find_uncounted(&claims).await?;
         self.owner.take(&claims);
         Ok(claims)
     }
@@ -279,6 +326,7 @@ impl Sink for ClickHouseSink {
     }
 
     fn release(&mut self, partitions: &[Partition]) {
+        self.uncounted.forget(partitions);
         self.owner.release(partitions);
     }
 
@@ -289,19 +337,28 @@ impl Sink for ClickHouseSink {
         self.owner.expect(&spans).await?;
         self.expect_table().await?;
         let repeats = self.owner.keep(batch, &partitions).await?;
-        // 2. and 3.
+        // 2.
         let (events, others) = owner::without(batch, &repeats);
         let refused = self.insert(&events, &others, batch.is_wanted_now()).await?;
         self.owner.refuse(&refused, &partitions).await?;
         failpoint::hit("clickhouse.before_ledger");
-        // 4.
+        // 3.
         self.owner.advance(&spans).await?;
         failpoint::hit("clickhouse.after_ledger");
+        self.uncounted.add(minutes(&events, &others), &spans);
         Ok(())
     }
 
     async fn tick(&mut self) -> Result<(), SinkError> {
         self.redrive().await?;
+        // 4.
+        if self.uncounted.is_due(Instant::now()) {
+            self.count().await?;
+        }
         self.owner.maintain().await
+    }
+
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        if self.uncounted.is_empty() { Ok(()) } else { self.count().await }
     }
 }

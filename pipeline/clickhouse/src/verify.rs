@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use clickhouse::query::BytesCursor;
 use tokio::sync::mpsc;
+use weir_history::Kept;
 use weir_history::verify::{HistoryHashes, LeftOut, Relocate};
 use weir_model::OTHER_EVENT;
 
@@ -38,7 +39,7 @@ impl ClickHouse {
         let mut batches = self.batches(ACTION, &sql)?;
         let mut hashes = HistoryHashes::default();
         while let Some(batch) = batches.next().await? {
-            hashes.add_batch(&batch, place, &left_out).await.map_err(|e| broken(ACTION, &e))?;
+            hashes.add_batch(&batch, &Kept::default(), place, &left_out).await.map_err(|e| broken(ACTION, &e))?;
         }
         Ok(hashes)
     }

@@ -49,6 +49,8 @@ struct Piece {
     chunk: Arc<Chunk>,
     /// Their places, in order.
     places: Vec<usize>,
+    /// All that was taken, those among them that the lane does not apply.
+    taken: Range<usize>,
 }
 
 /// What one commit makes durable: spans, and the rows in them that the lane applies.
@@ -73,7 +75,12 @@ impl Batch {
             row @ (Row::Event(_) | Row::Other(_)) => row,
         };
         let chunk = Arc::new(Chunk::new(vec![row]));
-        Ok(Self { len: 1, bytes: chunk.bytes(), pieces: vec![Piece { places: vec![0], chunk }], ..Self::default() })
+        Ok(Self {
+            len: 1,
+            bytes: chunk.bytes(),
+            pieces: vec![Piece { places: vec![0], taken: 0..1, chunk }],
+            ..Self::default()
+        })
     }
 
     /// Starts a span at the offset that a claim or the last commit gave.
@@ -89,7 +96,7 @@ impl Batch {
     /// Takes rows of a chunk in, without those of partitions not claimed, and those that it has. Events of types that `filter` leaves out
     /// only move the span.
     pub fn take(&mut self, chunk: &Arc<Chunk>, rows: Range<usize>, filter: Option<&HashSet<EventType>>) {
-        let mut places = Vec::with_capacity(rows.len());
+        let (mut places, taken) = (Vec::with_capacity(rows.len()), rows.clone());
         for place in rows {
             let Some(row) = chunk.rows().get(place) else { break };
             let record = row.record();
@@ -120,14 +127,25 @@ impl Batch {
                 places.push(place);
             }
         }
-        if !places.is_empty() {
+        if !places.is_empty() || chunk.has_foreign() {
             self.len += places.len();
-            self.pieces.push(Piece { chunk: chunk.clone(), places });
+            self.pieces.push(Piece { chunk: chunk.clone(), places, taken });
         }
     }
 
     fn rows(&self) -> impl Iterator<Item = &Row> + Clone {
         self.pieces.iter().flat_map(|piece| piece.places.iter().filter_map(|place| piece.chunk.rows().get(*place)))
+    }
+
+    /// Events within the spans that carry no position, so that they may have come before, whether the lane applies them or not.
+    pub fn foreign(&self) -> impl Iterator<Item = &Row> {
+        let pieces = self.pieces.iter().filter(|piece| piece.chunk.has_foreign());
+        let rows = pieces.flat_map(|piece| piece.chunk.rows().get(piece.taken.clone()).unwrap_or_default());
+        rows.filter(|row| {
+            let record = row.record();
+            let stretch = self.spans.get(&record.partition);
+            row.is_foreign() && stretch.is_some_and(|stretch| (stretch.start..stretch.end).contains(&record.offset))
+        })
     }
 
     /// To apply, in order within each partition.
@@ -255,12 +273,12 @@ impl Batch {
     /// Forgets partitions and everything of theirs.
     pub fn forget(&mut self, partitions: &[Partition]) {
         self.spans.retain(|partition, _| !partitions.contains(partition));
-        for Piece { chunk, places } in &mut self.pieces {
+        for Piece { chunk, places, .. } in &mut self.pieces {
             places.retain(|place| {
                 chunk.rows().get(*place).is_some_and(|row| !partitions.contains(&row.record().partition))
             });
         }
-        self.pieces.retain(|piece| !piece.places.is_empty());
+        self.pieces.retain(|piece| !piece.places.is_empty() || piece.chunk.has_foreign());
         // Without this an emptied batch would look due for ever, and the lane would never read again.
         self.bytes = self.rows().map(Row::bytes).sum();
         (self.len, self.dead) = (self.rows().count(), self.dead().count());

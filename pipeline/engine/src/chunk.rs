@@ -118,6 +118,16 @@ impl Row {
         }
     }
 
+    /// Whether it is an event that did not come through our publisher, which gives each its position.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Event(located) => located.event.position.is_none(),
+            Self::Other(located) => located.event.position.is_none(),
+            Self::Dead(_) => false,
+        }
+    }
+
     /// Bytes of text.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -159,6 +169,7 @@ pub struct Chunk {
     rows: Vec<Row>,
     bytes: usize,
     memory: usize,
+    has_foreign: bool,
 }
 
 impl Chunk {
@@ -177,7 +188,8 @@ impl Chunk {
             record.headers.written().len() + record.key_bytes().map_or(0, <[u8]>::len)
         };
         let memory = bytes + size_of_val(&*rows) + rows.iter().map(|row| decoded(row) + beside(row)).sum::<usize>();
-        Self { rows, bytes, memory }
+        let has_foreign = rows.iter().any(Row::is_foreign);
+        Self { rows, bytes, memory, has_foreign }
     }
 
     /// Decodes records.
@@ -196,6 +208,12 @@ impl Chunk {
     #[must_use]
     pub fn all(&self) -> Range<usize> {
         0..self.rows.len()
+    }
+
+    /// Whether any of them [`Row::is_foreign`].
+    #[must_use]
+    pub fn has_foreign(&self) -> bool {
+        self.has_foreign
     }
 
     /// Bytes of payload.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use weir_model::Timestamp;
 
 /// Names and values, in the order in which they came.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -28,6 +29,26 @@ impl Headers {
     #[must_use]
     pub fn written(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The specification's five headers, as weir's publisher gives them to an event.
+    #[must_use]
+    pub fn published(
+        event_type: &str,
+        version: &str,
+        source: &str,
+        correlation_id: Option<&str>,
+        timestamp: Timestamp,
+    ) -> Self {
+        let timestamp = timestamp.to_string();
+        let pairs = [
+            ("eventType", event_type),
+            ("version", version),
+            ("source", source),
+            ("correlationId", correlation_id.unwrap_or_default()),
+            ("timestamp", &timestamp),
+        ];
+        pairs.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
     }
 
     /// All of them.

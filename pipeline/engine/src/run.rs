@@ -369,7 +369,11 @@ impl Runner<'_> {
 
     /// What is in hand when the lane is told to stop; tried once, since the ledger keeps the rest safe anyway.
     async fn drain(&mut self) -> Result<(), BoxError> {
-        match self.commit().await {
+        let done = match self.commit().await {
+            Ok(()) => self.sink.finish().await.map_err(Trouble::from),
+            failed => failed,
+        };
+        match done {
             Err(Trouble::Fatal(error)) => Err(error),
             Err(Trouble::Retry(error)) => {
                 let error = chain(error.as_ref());

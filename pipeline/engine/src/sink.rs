@@ -41,4 +41,9 @@ pub trait Sink: Send {
 
     /// Work that is due beside the batches: parked keys, redrives, checkpoints.
     async fn tick(&mut self) -> Result<(), SinkError>;
+
+    /// What is to be done after the last batch, when the lane is told to stop. What a crash leaves undone the next owner does.
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
 }

@@ -16,7 +16,8 @@ use weir_model::envelope::{self, EnvelopeColumn, EnvelopeValue, Enveloped};
 use weir_model::wire::{self, DecodeError};
 use weir_model::{Data, Envelope, Event, Month, OTHER_EVENT, Object, OtherEvent, StreamId, Timestamp};
 
-use crate::schema::{MONTH, arrow_schema, arrow_type};
+use crate::kafka_record::{self, KafkaRecord};
+use crate::schema::{self, KAFKA_RECORD, MONTH, arrow_schema, arrow_type};
 
 /// The events as columns, in the order given. One pass over each event's fields, straight into the builders.
 pub fn to_batch<'a>(events: impl Iterator<Item = &'a Located>) -> Result<RecordBatch, ArrowError> {
@@ -52,6 +53,7 @@ struct Builders {
     typed: Vec<Typed>,
     extra: StringBuilder,
     data: StringBuilder,
+    kafka_record: StringBuilder,
 }
 
 /// A typed column's builder.
@@ -148,6 +150,7 @@ impl Builders {
             typed: COLUMNS.iter().map(|column| Typed::new(column.column_type, rows)).collect(),
             extra: text(),
             data: StringBuilder::with_capacity(rows, rows * 256),
+            kafka_record: StringBuilder::with_capacity(rows, 0),
         }
     }
 
@@ -168,12 +171,14 @@ impl Builders {
             false => self.extra.append_value(weir_model::canonical::object_text(&rest)),
         }
         self.data.append_value(event.canonical_data());
+        self.kafka_record.append_option(kafka_record::column(record, &event.enveloped()));
     }
 
     fn append_other(&mut self, Located { record, event, .. }: &Located<OtherEvent>) {
         self.append_envelope(&Enveloped { event_type: OTHER_EVENT, ..event.enveloped() }, record);
         self.extra.append_value("{}");
         self.data.append_value(&*event.document);
+        self.kafka_record.append_option(kafka_record::column(record, &event.enveloped()));
     }
 
     fn append_envelope(&mut self, row: &Enveloped<'_>, record: &RecordHead) {
@@ -207,7 +212,7 @@ impl Builders {
             typed.fill(rows);
             arrays.push(typed.finish());
         }
-        for mut texts in [self.extra, self.data] {
+        for mut texts in [self.extra, self.data, self.kafka_record] {
             arrays.push(Arc::new(texts.finish()));
         }
         arrays
@@ -248,11 +253,15 @@ impl BatchRows {
     /// Takes a batch with any of the physical types that readers choose (dictionaries, views).
     pub fn new(batch: &RecordBatch) -> Result<Self, ArrowError> {
         let mut columns = HashMap::new();
-        for field in arrow_schema().fields() {
-            let array = batch
-                .column_by_name(field.name())
-                .ok_or_else(|| ArrowError::SchemaError(format!("history has no column {}", field.name())))?;
-            columns.insert(field.name().clone(), arrow::compute::cast(array, field.data_type())?);
+        for (name, column_type, _) in schema::columns() {
+            match batch.column_by_name(name) {
+                Some(array) => {
+                    drop(columns.insert(name.to_owned(), arrow::compute::cast(array, &arrow_type(column_type))?))
+                }
+                // Tables of before have none, and neither has ClickHouse.
+                None if name == KAFKA_RECORD => {}
+                None => return Err(ArrowError::SchemaError(format!("history has no column {name}"))),
+            }
         }
         Ok(Self { columns, len: batch.num_rows() })
     }
@@ -302,6 +311,13 @@ impl BatchRows {
             partition: self.integer("partition", row)?,
             offset: self.integer("offset", row)?,
         })
+    }
+
+    /// The record that the row's event came in, where it was kept.
+    pub fn kafka_record(&self, row: usize, event: &Enveloped<'_>) -> Result<Option<KafkaRecord>, BrokenRow> {
+        let Some(text) = self.optional_text(KAFKA_RECORD, row) else { return Ok(None) };
+        let read = kafka_record::read(&text, event);
+        read.map(Some).ok_or_else(|| broken(KAFKA_RECORD, "is not what the lane writes"))
     }
 
     /// The envelope, made again as a record has it.

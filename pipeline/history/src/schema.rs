@@ -9,10 +9,17 @@ use weir_model::envelope::{self, EnvelopeColumn};
 
 /// The number of what stands in the table and how: raised when an older build could no longer read or write it rightly. It is a property
 /// of the table, [`FORMAT_PROPERTY`]; tables without it are of format 1.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Where the table says its [`FORMAT`].
 pub const FORMAT_PROPERTY: &str = "weir.format";
+
+/// The property of a table that an older build began: from which offset on each lane's partition has [`KAFKA_RECORD`], as JSON by the
+/// ids of its transactions. Rows below it were written without.
+pub(crate) const RECORDS_FROM_PROPERTY: &str = "weir.recordsFrom";
+
+/// Key and headers of the record that an event came in: see [`crate::kafka_record`]. Since format 2, and of history alone.
+pub const KAFKA_RECORD: &str = "kafka_record";
 
 /// Files are laid out by type, then by the month in which things happened.
 pub const PARTITION_COLUMNS: [&str; 2] = ["event_type", MONTH];
@@ -35,8 +42,13 @@ const REST: &[(&str, ColumnType, bool)] = &[("extra", ColumnType::Json, false), 
 /// would say little, and each commit's every file would carry them for ever.
 pub(crate) const STATS_COLUMNS: &str = "timestamp,recorded_at,position,partition,offset";
 
-/// Every column: name, type, whether it may be null.
+/// Every column: name, type, whether it may be null. New ones go to the end.
 pub fn columns() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
+    event_columns().chain([(KAFKA_RECORD, ColumnType::Json, true)])
+}
+
+/// The columns of the event and of its coordinates, which ClickHouse has too.
+pub fn event_columns() -> impl Iterator<Item = (&'static str, ColumnType, bool)> {
     let envelope = |column: &EnvelopeColumn| (column.name, column.column_type, column.is_optional);
     // The type comes first, and the month behind it: they name the directories.
     let (first, others) = envelope::COLUMNS.split_at(1);

@@ -14,6 +14,8 @@
 //! log. A claim also commits, without files, its epoch: a commit must find its own epoch in the snapshot that it
 //! commits on, so an older owner is out from then on, whenever it wakes up and whatever it reads again.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use deltalake_core::checkpoints;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
@@ -23,8 +25,9 @@ use weir_engine::{Batch, Claim, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::Position;
 use weir_postgres::owner::{self, Redrive};
 use weir_postgres::repeats::Places;
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, PartitionOwner, RecordPolicy};
+use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, PartitionOwner, RecordPolicy};
 
+use crate::kafka_record::partition_id;
 use crate::past;
 use crate::schema::PARTITION_COLUMNS;
 use crate::standing::{Facts, Found, Standing, found, standing};
@@ -109,6 +112,9 @@ impl HistorySink {
         let table = self.table().await?;
         table.refresh().await.map_err(retry)?;
         table.sync_everything().await.map_err(retry)?;
+        if table.is_older().map_err(retry)? {
+            self.upgrade().await?;
+        }
         let mut behind = Vec::new();
         for claim in claims.iter_mut().filter(|claim| claim.refused.is_none()) {
             let id = transaction_id(&lane, &claim.partition);
@@ -130,6 +136,28 @@ impl HistorySink {
             self.owner.advance(&behind).await?;
         }
         self.owner.drop_provisional(claims).await
+    }
+
+    /// Brings a table of an older build to this one's format. Another process that commits at the same time makes it fail, and be
+    /// tried again.
+    async fn upgrade(&mut self) -> Result<(), SinkError> {
+        let lane = self.owner.lane().to_owned();
+        let rows = {
+            let client = self.owner.database().get().await?;
+            Ledger::rows(&**client).await?
+        };
+        let mut from = BTreeMap::new();
+        for LedgerRow { partition, .. } in rows.into_iter().filter(|row| row.lane == lane) {
+            let next = self.table().await?.transaction(&transaction_id(&lane, &partition)).await.map_err(retry)?;
+            if let Some(next) = next.filter(|_| *partition.topic != *EVENT_STORE_TOPIC) {
+                from.insert(partition_id(&partition.source, &partition.topic, partition.number.into()), next);
+            }
+        }
+        failpoint::hit("history.before_upgrade");
+        self.table().await?.upgrade(&from).await.map_err(retry)?;
+        failpoint::hit("history.after_upgrade");
+        tracing::info!("the history table has the format of this build now");
+        Ok(())
     }
 
     /// Refuses an event store that does not hold the last event that history holds.
@@ -186,9 +214,7 @@ impl HistorySink {
             self.check_epoch(&partition).await?;
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
-                // Nothing but this record is in the batch, so what is left out is all of it.
-                let repeats = self.owner.keep(&batch, &[&partition]).await?;
-                let (events, others) = owner::shared_without(&batch, &repeats);
+                let (events, others) = owner::shared_without(&batch, &Places::new());
                 let table = self.table().await?;
                 let adds = write(table, &events, &others).await.map_err(retry)?;
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;

@@ -5,13 +5,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use deltalake_core::kernel::Add;
-use deltalake_core::protocol::SaveMode;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, Add, MetadataExt, StructField, StructType};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TableProperty;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
 use url::Url;
 use weir_engine::{BoxError, Partition};
 
+use crate::kafka_record::Kept;
 use crate::schema;
 
 /// A failure of the history table.
@@ -148,8 +150,7 @@ impl HistoryTable {
     /// What a newer build wrote might mean something else here.
     fn check_format(&self) -> Result<(), HistoryError> {
         const ACTION: &str = "opening the history table";
-        let metadata = self.delta.snapshot().map_err(during(ACTION))?.metadata();
-        let found = metadata.configuration().get(schema::FORMAT_PROPERTY).map_or("1", String::as_str);
+        let found = self.property(schema::FORMAT_PROPERTY)?.unwrap_or_else(|| "1".to_owned());
         if found.parse::<u32>().is_ok_and(|found| found <= schema::FORMAT) {
             return Ok(());
         }
@@ -158,6 +159,54 @@ impl HistoryTable {
             self.delta.table_url(),
             schema::FORMAT
         )))
+    }
+
+    fn property(&self, name: &str) -> Result<Option<String>, HistoryError> {
+        let snapshot = self.delta.snapshot().map_err(during("reading the history table's properties"))?;
+        Ok(snapshot.metadata().configuration().get(name).cloned())
+    }
+
+    /// Which rows have key and headers of their records.
+    pub fn kept(&self) -> Result<Kept, HistoryError> {
+        if self.property(schema::FORMAT_PROPERTY)?.is_none_or(|format| format == "1") {
+            return Ok(Kept::default());
+        }
+        let from = self.property(schema::RECORDS_FROM_PROPERTY)?.unwrap_or_else(|| "{}".to_owned());
+        Ok(Kept::from(serde_json::from_str(&from).map_err(during("reading the history table's properties"))?))
+    }
+
+    /// Whether an older build made it, and no newer one has written since.
+    pub(crate) fn is_older(&self) -> Result<bool, HistoryError> {
+        let format = self.property(schema::FORMAT_PROPERTY)?;
+        Ok(format.is_none_or(|format| format.parse::<u32>().is_ok_and(|format| format < schema::FORMAT)))
+    }
+
+    /// Gives a table of an older build the columns and the format of this one, in one commit on the snapshot at hand: processes of the
+    /// older build refuse it from then on. `from` says how far each partition goes in that snapshot.
+    pub(crate) async fn upgrade(&mut self, from: &BTreeMap<String, i64>) -> Result<(), HistoryError> {
+        const ACTION: &str = "bringing the history table to the format of this build";
+        let snapshot = self.delta.snapshot().map_err(during(ACTION))?;
+        let there: Vec<StructField> = snapshot.schema().fields().cloned().collect();
+        let is_new = |field: &StructField| there.iter().all(|other| other.name() != field.name());
+        let new: Vec<StructField> = schema::delta_columns().into_iter().filter(is_new).collect();
+        let all = StructType::try_new(there.iter().chain(&new).cloned()).map_err(during(ACTION))?;
+        let from = serde_json::to_string(from).map_err(during(ACTION))?;
+        let metadata = snapshot
+            .metadata()
+            .clone()
+            .with_schema(&all)
+            .and_then(|metadata| {
+                metadata.add_config_key(schema::FORMAT_PROPERTY.to_owned(), schema::FORMAT.to_string())
+            })
+            .and_then(|metadata| metadata.add_config_key(schema::RECORDS_FROM_PROPERTY.to_owned(), from))
+            .map_err(during(ACTION))?;
+        let operation = DeltaOperation::AddColumn { fields: new };
+        let properties = CommitProperties::default().with_max_retries(0).with_create_checkpoint(false);
+        let commit = CommitBuilder::from(properties).with_actions(vec![Action::Metadata(metadata)]);
+        let committed = commit.build(Some(snapshot), self.delta.log_store(), operation).await;
+        let version = committed.map_err(during(ACTION))?.version();
+        self.refresh().await?;
+        self.sync(&[], version).await
     }
 
     /// Reads what others committed, and what we did.

@@ -9,10 +9,13 @@ use deltalake_core::datafusion::execution::context::{SessionConfig, SessionConte
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use weir_model::canonical::SetHash;
+use weir_model::envelope::Enveloped;
 use weir_model::wire::{self, Decoded};
 use weir_model::{Data, Event, OTHER_EVENT, contract};
 
+use crate::kafka_record::{KafkaRecord, Kept};
 use crate::rows::{BatchRows, BrokenRow, Coordinates};
+use crate::schema::KAFKA_RECORD;
 use crate::table::{HistoryError, HistoryTable, during};
 
 /// Count and hash by event type, and what could not be read as an event.
@@ -25,28 +28,30 @@ pub struct HistoryHashes {
 }
 
 impl HistoryHashes {
-    fn add(&mut self, at: &Coordinates, event: &Decoded) {
+    fn add(&mut self, at: &Coordinates, event: &Decoded, head: Option<&Head<'_>>) {
         match event {
             Decoded::Event(event) => {
                 let hash = self.by_type.entry(event.event_type.as_str().to_owned()).or_default();
-                add_record(hash, at, &wire::canonical_document(event));
+                add_record(hash, at, &wire::canonical_document(event), head);
             }
             Decoded::Other(event) => {
-                add_record(self.by_type.entry(OTHER_EVENT.to_owned()).or_default(), at, &event.document);
+                add_record(self.by_type.entry(OTHER_EVENT.to_owned()).or_default(), at, &event.document, head);
             }
         }
     }
 
-    /// Hashes each row of a batch with the columns of [`crate::schema`]. Rows without a place go to `left_out`.
+    /// Hashes each row of a batch with the columns of [`crate::schema`], and where `kept` says that they are there, with key and headers of
+    /// their records. Rows without a place go to `left_out`.
     pub async fn add_batch(
         &mut self,
         batch: &RecordBatch,
+        kept: &Kept,
         place: &impl Relocate,
         left_out: &mpsc::Sender<LeftOut>,
     ) -> Result<(), ArrowError> {
         let rows = BatchRows::new(batch)?;
         for row in 0..rows.len {
-            let (at, event) = match read(&rows, row) {
+            let (at, event, record) = match read(&rows, row, kept) {
                 Ok(read) => read,
                 Err(error) => {
                     self.note_broken(rows.coordinates(row), &error);
@@ -54,7 +59,12 @@ impl HistoryHashes {
                 }
             };
             match place.of(at.clone(), &event) {
-                Placed::At(at) => self.add(&at, &event),
+                Placed::At(at) => {
+                    let is_kept = kept.has(&at.source, &at.topic, at.partition, at.offset);
+                    let head = record.as_ref().filter(|_| is_kept);
+                    let head = head.map(|record| (record.key.as_deref(), record.headers.written()));
+                    self.add(&at, &event, head.as_ref());
+                }
                 // The receiver went away and takes no more.
                 Placed::LeftOut => drop(left_out.send((at, event)).await),
                 Placed::Skipped => {}
@@ -75,10 +85,21 @@ impl HistoryHashes {
 /// Words kept about broken rows.
 const BROKEN_MAX: usize = 10;
 
-/// One record's contribution to a hash: coordinates and canonical document.
-pub fn add_record(hash: &mut SetHash, at: &Coordinates, document: &str) {
+/// A record's key and headers, as they are written.
+pub type Head<'a> = (Option<&'a [u8]>, &'a [u8]);
+
+/// One record's contribution to a hash: coordinates, canonical document, and what the sink keeps of the record besides.
+pub fn add_record(hash: &mut SetHash, at: &Coordinates, document: &str, head: Option<&Head<'_>>) {
     let (partition, offset) = (at.partition.to_le_bytes(), at.offset.to_le_bytes());
-    hash.add(&[at.source.as_bytes(), at.topic.as_bytes(), &partition, &offset, document.as_bytes()]);
+    let parts = [at.source.as_bytes(), at.topic.as_bytes(), &partition, &offset, document.as_bytes()];
+    match head {
+        None => hash.add(&parts),
+        Some((key, headers)) => {
+            let has_key = [u8::from(key.is_some())];
+            let [source, topic, partition, offset, document] = parts;
+            hash.add(&[source, topic, partition, offset, document, &has_key, key.unwrap_or_default(), headers]);
+        }
+    }
 }
 
 /// A row keeps the version that was the newest when it was written; the source is read by the newest of today.
@@ -93,12 +114,22 @@ fn lift(mut event: Event) -> Event {
     event
 }
 
-fn read(rows: &BatchRows, row: usize) -> Result<(Coordinates, Decoded), BrokenRow> {
+fn read(rows: &BatchRows, row: usize, kept: &Kept) -> Result<(Coordinates, Decoded, Option<KafkaRecord>), BrokenRow> {
     let at = rows.coordinates(row)?;
+    let is_kept = kept.has(&at.source, &at.topic, at.partition, at.offset);
+    let record = |event: &Enveloped<'_>| match rows.kafka_record(row, event)? {
+        None if is_kept => Err(BrokenRow { column: KAFKA_RECORD.to_owned(), reason: "is null".to_owned() }),
+        record => Ok(record),
+    };
     if rows.is_other(row)? {
-        return Ok((at, Decoded::Other(rows.other(row)?)));
+        let event = rows.other(row)?;
+        let record = record(&event.enveloped())?;
+        return Ok((at, Decoded::Other(event), record));
     }
-    Ok((at, Decoded::Event(lift(rows.event(row)?))))
+    // Before it is lifted: the headers say the version as it was.
+    let event = rows.event(row)?;
+    let record = record(&event.enveloped())?;
+    Ok((at, Decoded::Event(lift(event)), record))
 }
 
 /// What becomes of a row.
@@ -157,9 +188,9 @@ impl HistoryTable {
         self.delta().update_datafusion_session(&context.state()).map_err(during(ACTION))?;
         let rows = context.read_table(provider).map_err(during(ACTION))?;
         let mut batches = rows.execute_stream().await.map_err(during(ACTION))?;
-        let mut hashes = HistoryHashes::default();
+        let (mut hashes, kept) = (HistoryHashes::default(), self.kept()?);
         while let Some(batch) = batches.next().await {
-            hashes.add_batch(&batch.map_err(during(ACTION))?, place, &left_out).await.map_err(during(ACTION))?;
+            hashes.add_batch(&batch.map_err(during(ACTION))?, &kept, place, &left_out).await.map_err(during(ACTION))?;
         }
         Ok(hashes)
     }

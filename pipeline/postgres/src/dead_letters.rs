@@ -11,6 +11,7 @@ use tokio_postgres::{GenericClient, Row};
 use weir_engine::{DeadRecord, Headers, Partition, Record, RecordHead, SinkError};
 use weir_model::envelope::Enveloped;
 
+use crate::dedup::DedupIndex;
 use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{columns, partition_of};
 use crate::projection::{Key, Unapplied};
@@ -27,8 +28,8 @@ pub struct RecordPolicy {
     pub delays: Vec<Duration>,
     /// Records that a lane may have parked; beyond it the lane stops loudly (P8).
     pub parked_max: i64,
-    /// For so long the event ids of other services' records are remembered, and what comes again is left out.
-    pub repeats_window: Duration,
+    /// What of other services' records came before, and is left out; one for all lanes of a process.
+    pub repeats: Arc<DedupIndex>,
 }
 
 impl Default for RecordPolicy {
@@ -36,7 +37,7 @@ impl Default for RecordPolicy {
         Self {
             delays: vec![Duration::from_secs(2), Duration::from_secs(4)],
             parked_max: 10_000,
-            repeats_window: Duration::from_secs(7 * 24 * 3600),
+            repeats: Arc::new(DedupIndex::new(10_000_000)),
         }
     }
 }

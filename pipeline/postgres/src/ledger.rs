@@ -1,6 +1,6 @@
 //! Progress per lane and partition, with fencing. Every commit of every sink goes through [`Ledger::advance`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp as JiffTimestamp;
 use tokio_postgres::types::ToSql;
@@ -39,6 +39,8 @@ pub struct LedgerRow {
     pub partition: Partition,
     /// The next offset to apply; `None` before the first commit.
     pub next_offset: Option<i64>,
+    /// Where the lane keeps rollups beside its rows: everything below is counted in them.
+    pub rolled_up: Option<i64>,
     /// The highest position in the event store that it has of this partition.
     pub position: Option<Position>,
     /// The owner's epoch.
@@ -54,12 +56,19 @@ pub struct LedgerRow {
 }
 
 impl LedgerRow {
+    /// Below this everything is in the sink, and counted.
+    #[must_use]
+    pub fn done_below(&self) -> Option<i64> {
+        self.next_offset.map(|next| self.rolled_up.map_or(next, |rolled_up| rolled_up.min(next)))
+    }
+
     fn from_row(row: &Row) -> Result<Self, DbError> {
         const ACTION: &str = "reading the ledger";
         Ok(Self {
             lane: row.try_get("lane").during(ACTION)?,
             partition: partition_of(row)?,
             next_offset: row.try_get("next_offset").during(ACTION)?,
+            rolled_up: row.try_get("rolled_up").during(ACTION)?,
             position: row.try_get::<_, Option<i64>>("position").during(ACTION)?.map(Position),
             epoch: row.try_get("epoch").during(ACTION)?,
             owner: row.try_get("owner").during(ACTION)?,
@@ -147,10 +156,12 @@ impl Ledger {
     /// Keeps where partitions of topics begin, as long as they are ours and nothing was committed for them. The event store
     /// begins where it always does.
     pub async fn begin(&self, database: &Database, positions: &[(Partition, i64)]) -> Result<(), DbError> {
-        const SQL: &str = "UPDATE ledger l SET next_offset = s.start FROM \
-             unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[]) AS s(source, topic, partition, epoch, start) \
-             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
-               AND l.epoch = s.epoch AND l.next_offset IS NULL";
+        const SQL: &str = "WITH begun AS (UPDATE ledger l SET next_offset = s.start FROM \
+               unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[]) AS s(source, topic, partition, epoch, start) \
+               WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
+                 AND l.epoch = s.epoch AND l.next_offset IS NULL RETURNING l.source, l.topic, l.partition, s.start) \
+             INSERT INTO lane_skips (lane, source, topic, partition, from_offset, to_offset) \
+             SELECT $1, source, topic, partition, 0, start FROM begun WHERE start > 0 ON CONFLICT DO NOTHING";
         let of_topics: Vec<_> = positions.iter().filter(|(p, _)| *p.topic != *EVENT_STORE_TOPIC).collect();
         if of_topics.is_empty() {
             return Ok(());
@@ -288,6 +299,43 @@ impl Ledger {
         if lost.is_empty() { Ok(()) } else { Err(SinkError::Fenced { partitions: lost }) }
     }
 
+    /// What of our partitions is in the ledger and not in the rollups. Of one that never said how far those go they go as far.
+    pub async fn not_rolled_up(
+        &self,
+        client: &impl GenericClient,
+        partitions: &[Partition],
+    ) -> Result<Vec<Span>, DbError> {
+        const ACTION: &str = "asking how far rollups go";
+        const SQL: &str = "UPDATE ledger l SET rolled_up = coalesce(l.rolled_up, l.next_offset, 0) \
+             FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[]) AS s(source, topic, partition, epoch) \
+             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition AND l.epoch = s.epoch \
+             RETURNING l.source, l.topic, l.partition, l.rolled_up, coalesce(l.next_offset, 0)";
+        let (sources, topics, numbers) = columns(partitions.iter());
+        let epochs: Vec<i64> = partitions.iter().map(|partition| self.epoch(partition).unwrap_or(0)).collect();
+        let values: [&(dyn ToSql + Sync); 5] = [&self.lane, &sources, &topics, &numbers, &epochs];
+        let mut open = Vec::new();
+        for row in client.query(SQL, &values).await.during(ACTION)? {
+            let (start, end): (i64, i64) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+            if start < end {
+                open.push(Span { partition: partition_of(&row)?, start, end, position: None });
+            }
+        }
+        Ok(open)
+    }
+
+    /// Says how far rollups go, in partitions that are ours still.
+    pub async fn roll_up(&self, client: &impl GenericClient, ends: &BTreeMap<Partition, i64>) -> Result<(), DbError> {
+        const SQL: &str = "UPDATE ledger l SET rolled_up = s.stop \
+             FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[]) AS s(source, topic, partition, epoch, stop) \
+             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition AND l.epoch = s.epoch";
+        let (sources, topics, numbers) = columns(ends.keys());
+        let epochs: Vec<i64> = ends.keys().map(|partition| self.epoch(partition).unwrap_or(0)).collect();
+        let stops: Vec<i64> = ends.values().copied().collect();
+        let values: [&(dyn ToSql + Sync); 6] = [&self.lane, &sources, &topics, &numbers, &epochs, &stops];
+        client.execute(SQL, &values).await.during("saying how far rollups go")?;
+        Ok(())
+    }
+
     /// Decides where a lane goes on in a partition whose records it cannot have: forward past what was removed, or into a
     /// topic that was made again. Back only for a lane to which a record that comes again changes nothing (`idempotent`):
     /// elsewhere what was applied stays applied. Rows of the topic's earlier selves are retired. The owner at that time is
@@ -304,18 +352,23 @@ impl Ledger {
              WHERE lane = $1 AND topic = $3 AND partition = $4 AND source <> $2 AND retired_at IS NULL";
         const MOVE: &str = "INSERT INTO ledger (lane, source, topic, partition, next_offset, epoch, owner) \
              VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
-             SET next_offset = excluded.next_offset, position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
+             SET next_offset = excluded.next_offset, rolled_up = least(ledger.rolled_up, excluded.next_offset), position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
              WHERE ledger.retired_at IS NULL AND ($6 OR coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset)";
-        // Ids noticed beyond the ledger are of records that this lane may never apply: their copies must not be left out. Those
-        // that it comes to again keep their places, for they may be in the sink already.
-        const FORGET: &str = "DELETE FROM seen s USING ledger l WHERE s.lane = $1 AND s.topic = $2 AND s.partition = $3 \
-             AND l.lane = s.lane AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
-             AND l.retired_at IS NULL AND s.\"offset\" >= coalesce(l.next_offset, 0) AND (s.source <> $4 OR s.\"offset\" < $5)";
+        // What the lane passes over is no copy for it of what comes later (`dedup.rs`); what it comes to again is one.
+        const SKIP: &str = "INSERT INTO lane_skips AS k (lane, source, topic, partition, from_offset, to_offset) \
+             SELECT $1, $2, $3, $4, at, $5 FROM (SELECT coalesce((SELECT next_offset FROM ledger \
+               WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND retired_at IS NULL), 0) AS at) l WHERE at < $5 \
+             ON CONFLICT (lane, source, topic, partition, from_offset) DO UPDATE SET to_offset = greatest(k.to_offset, excluded.to_offset)";
+        const UNSKIP: &str = "WITH gone AS (DELETE FROM lane_skips WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
+               AND from_offset >= $5) \
+             UPDATE lane_skips SET to_offset = $5 WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
+               AND from_offset < $5 AND to_offset > $5";
         let mut client = database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
-        let forget: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.topic, &partition.number, &&*partition.source, &to];
-        transaction.execute(FORGET, &forget).await.during(ACTION)?;
         let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
+        for sql in [SKIP, UNSKIP] {
+            transaction.execute(sql, &[&lane, &source, &topic, &partition.number, &to]).await.during(ACTION)?;
+        }
         transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
         let values: [&(dyn ToSql + Sync); 6] = [&lane, &source, &topic, &partition.number, &to, &idempotent];
         if transaction.execute(MOVE, &values).await.during(ACTION)? == 0 {

@@ -19,6 +19,9 @@ pub const CLICKHOUSE_SCHEMA: (i32, i32) = (GROUP, 5);
 /// `CREATE TABLE IF NOT EXISTS` does not wait: one process makes the tables of a program's own lane.
 pub const OWN_TABLES: (i32, i32) = (GROUP, 6);
 
+/// One process merges the runs of the index of repeats.
+pub const DEDUP_MERGE: (i32, i32) = (GROUP, 7);
+
 /// A statement that takes a lock until the transaction ends.
 #[must_use]
 pub fn until_end((group, number): (i32, i32)) -> String {

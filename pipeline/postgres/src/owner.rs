@@ -4,21 +4,22 @@
 //! A sink outside Postgres keeps all of it before its own commit: above the ledger it harms nothing, and a crash after the commit must
 //! not lose it.
 
-use weir_engine::{Batch, Claim, Located, Partition, SharedEvent, SinkError, Span, failpoint};
+use weir_engine::{Batch, Claim, Located, Partition, Record, SharedEvent, SinkError, Span, failpoint};
 use weir_model::OtherEvent;
 
 use crate::database::Database;
 use crate::dead_letters::{self, DeadLetter, RecordPolicy, Refused};
-use crate::error::During;
+use crate::dedup::LaneView;
+use crate::error::{DbError, During};
 use crate::ledger::Ledger;
-use crate::repeats::{self, Candidate, DedupWindow, Places};
+use crate::repeats::{self, Places};
 
 /// A lane's side of the partitions that it has claimed.
 pub struct PartitionOwner {
     database: Database,
     ledger: Ledger,
     policy: RecordPolicy,
-    window: DedupWindow,
+    view: LaneView,
     partitions: Vec<Partition>,
 }
 
@@ -39,8 +40,7 @@ impl PartitionOwner {
     /// Of nothing yet.
     #[must_use]
     pub fn new(database: Database, ledger: Ledger, policy: RecordPolicy) -> Self {
-        let window = DedupWindow::new(policy.repeats_window);
-        Self { database, ledger, policy, window, partitions: Vec::new() }
+        Self { database, ledger, policy, view: LaneView::default(), partitions: Vec::new() }
     }
 
     /// Where everything is kept.
@@ -77,6 +77,7 @@ impl PartitionOwner {
     /// [`Self::take`].
     pub async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         let claims = self.ledger.claim(&self.database, partitions).await?;
+        self.view = LaneView::load(&**self.database.get().await?, self.ledger.lane()).await?;
         failpoint::hit("claim.after_ledger");
         Ok(claims)
     }
@@ -88,8 +89,20 @@ impl PartitionOwner {
     }
 
     /// Keeps where partitions begin that this lane never read.
-    pub async fn begin(&self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
-        Ok(self.ledger.begin(&self.database, positions).await?)
+    pub async fn begin(&mut self, positions: &[(Partition, i64)]) -> Result<(), SinkError> {
+        self.ledger.begin(&self.database, positions).await?;
+        self.view = LaneView::load(&**self.database.get().await?, self.ledger.lane()).await?;
+        Ok(())
+    }
+
+    /// The places of a batch's records that came before, and that this lane leaves out.
+    pub async fn repeats(&self, batch: &Batch) -> Result<Places, DbError> {
+        self.policy.repeats.left_out(&self.database, &self.view, batch).await
+    }
+
+    /// Whether a dead letter that decodes now came before, or again since.
+    pub(crate) async fn is_repeat(&self, record: &Record) -> Result<bool, DbError> {
+        self.policy.repeats.is_repeat(&self.database, &self.view, record).await
     }
 
     /// These are no longer ours.
@@ -108,19 +121,17 @@ impl PartitionOwner {
         self.ledger.expect(&**self.database.get().await?, spans).await
     }
 
-    /// Keeps a batch's dead letters and new ids, if the partitions are still ours. Gives the places of records that are repeats.
+    /// Keeps a batch's dead letters, if the partitions are still ours. Gives the places of records that are repeats.
     pub async fn keep(&self, batch: &Batch, partitions: &[&Partition]) -> Result<Places, SinkError> {
         const ACTION: &str = "keeping dead letters";
-        let mut candidates: Vec<_> = batch.events().filter_map(Candidate::of).collect();
-        candidates.extend(batch.others().filter_map(Candidate::of_other));
-        if batch.dead_len() == 0 && candidates.is_empty() {
-            return Ok(Places::new());
+        let repeats = self.repeats(batch).await?;
+        if batch.dead_len() == 0 {
+            return Ok(repeats);
         }
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         self.ledger.hold(&*transaction, partitions).await?;
         dead_letters::insert_undecodable(&*transaction, self.lane(), batch.dead()).await?;
-        let repeats = repeats::notice(&*transaction, self.lane(), candidates).await?;
         transaction.commit().await.during(ACTION)?;
         Ok(repeats)
     }
@@ -168,6 +179,10 @@ impl PartitionOwner {
                 continue;
             }
             let (partition, offset) = (record.partition.clone(), record.offset);
+            if self.is_repeat(&record).await? {
+                self.resolve(&letter).await?;
+                continue;
+            }
             match Batch::alone(record) {
                 Ok(batch) => found.push(Redrive { letter, partition, offset, batch }),
                 Err(reason) => self.fail_again(&letter, &reason).await?,
@@ -194,7 +209,8 @@ impl PartitionOwner {
 
     /// What is due from time to time.
     pub async fn maintain(&mut self) -> Result<(), SinkError> {
-        Ok(self.window.forget(&self.database, self.ledger.lane()).await?)
+        self.policy.repeats.maintain(&self.database).await;
+        Ok(())
     }
 }
 

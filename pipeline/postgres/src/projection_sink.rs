@@ -14,7 +14,7 @@ use crate::ledger::{Advance, Ledger};
 use crate::owner::PartitionOwner;
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
 use crate::redrive;
-use crate::repeats::{self, Candidate, Places};
+use crate::repeats::{self, Places};
 
 /// The sink of a lane whose output is in Postgres.
 pub struct ProjectionSink<P> {
@@ -32,6 +32,7 @@ impl<P: Projection> ProjectionSink<P> {
     async fn commit_once(&self, batch: &Batch, bisecting: bool) -> Result<(), ApplyOutcome> {
         const ACTION: &str = "committing a batch";
         let lane = self.owner.lane();
+        let repeats = self.owner.repeats(batch).await?;
         let mut client = self.owner.database().get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         // First, so that a fenced writer learns it before it has done anything.
@@ -39,7 +40,6 @@ impl<P: Projection> ProjectionSink<P> {
             return Ok(());
         }
         dead_letters::insert_undecodable(&*transaction, lane, batch.dead()).await?;
-        let repeats = repeats::notice(&*transaction, lane, batch.events().filter_map(Candidate::of).collect()).await?;
         let (free, mut unapplied) = self.set_waiting_apart(&transaction, batch, &repeats).await?;
         if bisecting {
             let mut blocked = HashSet::new();

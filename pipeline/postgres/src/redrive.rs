@@ -6,12 +6,11 @@ use weir_engine::retry::chain;
 use weir_engine::{Located, SinkError};
 use weir_model::wire::Decoded;
 
-use crate::dead_letters::{DeadLetter, LETTER_COLUMNS, RecordPolicy, fail_again, letter, resolve, to_record};
+use crate::dead_letters::{DeadLetter, LETTER_COLUMNS, fail_again, letter, resolve, to_record};
 use crate::error::{During, ErrorKind};
 use crate::ledger::{columns, partition_of};
 use crate::owner::PartitionOwner;
 use crate::projection::{ApplyError, Projection};
-use crate::repeats::{self, Candidate};
 
 /// Tries the keys that are due: the record that holds each up, then those that wait behind it, in order. Everything of
 /// one key, and the proof that the partition is still ours, is one transaction.
@@ -46,7 +45,7 @@ pub(crate) async fn retry_due<P: Projection>(owner: &PartitionOwner, projection:
             [&lane, &&*partition.source, &&*partition.topic, &partition.number, &id, &behind, &tenant];
         let letters = transaction.query(&sql, &values).await.during(ACTION)?;
         for row in &letters {
-            if !try_again(&transaction, &letter(row)?, projection, owner.policy()).await? {
+            if !try_again(&transaction, &letter(row)?, projection, owner).await? {
                 break;
             }
         }
@@ -60,8 +59,9 @@ async fn try_again<P: Projection>(
     transaction: &Transaction<'_>,
     letter: &DeadLetter,
     projection: &P,
-    policy: &RecordPolicy,
+    owner: &PartitionOwner,
 ) -> Result<bool, SinkError> {
+    let policy = owner.policy();
     let record = to_record(letter);
     let event = match record.decode() {
         Ok(Decoded::Event(event)) => event,
@@ -75,12 +75,11 @@ async fn try_again<P: Projection>(
             return Ok(false);
         }
     };
-    let located = Located::new(record, event);
-    let candidate = Candidate::of(&located).into_iter().collect();
-    if !repeats::notice(&**transaction, &letter.lane, candidate).await?.is_empty() {
+    if owner.is_repeat(&record).await? {
         resolve(&**transaction, letter.id).await?;
         return Ok(true);
     }
+    let located = Located::new(record, event);
     transaction.batch_execute("SAVEPOINT attempt").await.during("setting a savepoint")?;
     let error = match projection.apply(transaction, &[&located]).await {
         Ok(()) => {

@@ -150,15 +150,8 @@ pub(crate) fn row_to_event(partition: &Partition, row: &Row) -> Result<engine::R
 
 fn headers(event: &StoredEvent<'_>) -> Result<Headers, DbError> {
     let metadata: Metadata = serde_json::from_str(event.metadata).map_err(broken)?;
-    let timestamp = event.timestamp.to_string();
-    let pairs = [
-        ("eventType", event.event_type),
-        ("version", event.schema_version),
-        ("source", event.source),
-        ("correlationId", metadata.correlation_id.as_deref().unwrap_or_default()),
-        ("timestamp", &timestamp),
-    ];
-    Ok(pairs.iter().map(|(name, value)| (*name, value.as_bytes())).collect())
+    let correlation_id = metadata.correlation_id.as_deref();
+    Ok(Headers::published(event.event_type, event.schema_version, event.source, correlation_id, event.timestamp))
 }
 
 #[async_trait]

@@ -53,7 +53,7 @@ struct BelowTheLedger<'a> {
     cuts: &'a Cuts,
     within: Places<'a>,
     kept: Option<Timestamp>,
-    /// Minutes of rows that were passed over, and of those that are gone.
+    /// Minutes of rows that were passed over, of those that are gone, and of those that rollups do not count yet.
     open: Mutex<BTreeSet<i64>>,
 }
 
@@ -65,10 +65,13 @@ impl Relocate for BelowTheLedger<'_> {
             Decoded::Event(event) => (event.timestamp, event.recorded_at),
             Decoded::Other(event) => (event.timestamp, event.recorded_at),
         };
-        let is_open = cut.is_some_and(|cut| at.offset >= cut.below || cut.redriven.contains(&at.offset));
-        if is_open || is_expired(self.kept, recorded_at) {
+        let is_passed_over = cut.is_some_and(|cut| at.offset >= cut.below || cut.redriven.contains(&at.offset))
+            || is_expired(self.kept, recorded_at);
+        if is_passed_over || cut.is_some_and(|cut| at.offset >= cut.rolled_up) {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.insert(timestamp.as_millis().div_euclid(60_000));
+        }
+        if is_passed_over {
             return Placed::Skipped;
         }
         match self.within.of(at.clone(), event) {
@@ -78,7 +81,7 @@ impl Relocate for BelowTheLedger<'_> {
     }
 }
 
-/// Minutes that hold rows above the ledger are left out: their rollups are computed before the ledger moves.
+/// Minutes that hold rows above what the ledger says of the rollups are left out.
 async fn compare_rollups(report: &mut Report, server: &ClickHouse, open: &BTreeSet<i64>) -> Result<(), VerifyError> {
     for mut check in server.check_rollups().await? {
         for _ in 1..ATTEMPTS_MAX {

@@ -8,9 +8,9 @@ use std::path::Path;
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
 use weir_engine::{BoxError, LaneKind, Partition, Record};
-use weir_history::HistoryTable;
 use weir_history::rows::Coordinates;
-use weir_history::verify::{HistoryHashes, Placed, Relocate, add_record, left_out};
+use weir_history::verify::{Head, HistoryHashes, Placed, Relocate, add_record, left_out};
+use weir_history::{HistoryTable, Kept};
 use weir_model::canonical::SetHash;
 use weir_model::project::{Units, rows_of};
 use weir_model::wire::{self, Decoded};
@@ -64,9 +64,11 @@ impl Presence {
 }
 
 /// Where a record is, for one place in the order of its key.
-struct At {
+struct At<'a> {
     coordinates: Coordinates,
     rank: u8,
+    /// Key and headers of a record in a topic.
+    head: Option<Head<'a>>,
 }
 
 /// What every sink should hold below its cut.
@@ -76,6 +78,8 @@ pub(crate) struct Expected {
     columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
+    /// Of which records history keeps key and headers.
+    heads: Kept,
     /// What was recorded before is [`Presence::Expired`].
     kept: Option<Timestamp>,
     pub(crate) expired: u64,
@@ -146,7 +150,8 @@ impl Expected {
         sender: mpsc::Sender<HeldEvent>,
     ) -> Result<(Self, HistoryHashes), VerifyError> {
         let Walk { sources, cuts, .. } = walk;
-        let mut expected = Self { kept: sources.kept, ..Self::default() };
+        let heads = walk.table.map(HistoryTable::kept).transpose()?.unwrap_or_default();
+        let mut expected = Self { kept: sources.kept, heads, ..Self::default() };
         for ((lane, _), cut) in cuts {
             let below = cut.repeats.iter().filter(|(offset, _)| **offset < cut.below);
             expected.repeated.extend(below.map(|(_, id)| ((*lane, id.clone()), false)));
@@ -261,12 +266,13 @@ impl Expected {
         let event = match event {
             Decoded::Event(event) => event,
             Decoded::Other(event) => {
-                self.take_other(&event, &coordinates, standing);
+                let at = At { coordinates, rank: HISTORY_RANK, head: None };
+                self.take_other(&event, &at, standing);
                 return Ok(());
             }
         };
         let payload = wire::canonical_document(&event).into_bytes();
-        let at = At { coordinates, rank: HISTORY_RANK };
+        let at = At { coordinates, rank: HISTORY_RANK, head: None };
         self.take_event(&event, &payload, at, standing, units, sorter).await
     }
 
@@ -312,6 +318,7 @@ impl Expected {
                 offset: record.offset,
             },
             rank,
+            head: Some((record.key_bytes(), record.headers.written())),
         };
         match record.decode() {
             Ok(Decoded::Event(event)) => {
@@ -326,7 +333,7 @@ impl Expected {
                 self.take_event(&event, &record.payload, at, standing, units, sorter).await
             }
             Ok(Decoded::Other(event)) => {
-                self.take_other(&event, &at.coordinates, standing);
+                self.take_other(&event, &at, standing);
                 Ok(())
             }
             Err(error) => {
@@ -347,7 +354,7 @@ impl Expected {
     }
 
     /// Only lanes that keep everything have a place for it.
-    fn take_other(&mut self, event: &OtherEvent, at: &Coordinates, standing: impl Fn(&'static str) -> Presence) {
+    fn take_other(&mut self, event: &OtherEvent, at: &At<'_>, standing: impl Fn(&'static str) -> Presence) {
         let is_expired = is_expired(self.kept, event.recorded_at);
         for lane in columnar() {
             let standing = standing(lane).within_ttl(lane, is_expired);
@@ -369,9 +376,11 @@ impl Expected {
         self.expired_minutes.insert(timestamp.as_millis().div_euclid(60_000));
     }
 
-    fn hold(&mut self, lane: &'static str, subject: &str, at: &Coordinates, document: &str) {
+    fn hold(&mut self, lane: &'static str, subject: &str, at: &At<'_>, document: &str) {
         let hash = self.columnar.entry(lane).or_default().entry(subject.to_owned()).or_default();
-        add_record(hash, at, document);
+        let Coordinates { source, topic, partition, offset } = &at.coordinates;
+        let head = at.head.filter(|_| lane == HISTORY && self.heads.has(source, topic, *partition, *offset));
+        add_record(hash, &at.coordinates, document, head.as_ref());
     }
 
     /// What a lane that keeps every record should hold, by event type.
@@ -383,7 +392,7 @@ impl Expected {
         &mut self,
         event: &Event,
         payload: &[u8],
-        at: At,
+        at: At<'_>,
         standing: impl Fn(&'static str) -> Presence,
         units: Units,
         sorter: &mpsc::Sender<HeldEvent>,
@@ -408,7 +417,7 @@ impl Expected {
         {
             let document = LazyCell::new(|| wire::canonical_document(event));
             for lane in columnar().filter(|lane| standing(lane) == Presence::Holds) {
-                self.hold(lane, subject, &at.coordinates, &document);
+                self.hold(lane, subject, &at, &document);
             }
         }
         if standing(METRICS) == Presence::Holds {

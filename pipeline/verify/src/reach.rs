@@ -60,7 +60,7 @@ impl Ends {
         let mut sums = (0, 0);
         for (partition, (low, end)) in self.ranges() {
             let row = ledger.iter().find(|row| row.lane == lane && row.partition == *partition);
-            let next = row.and_then(|row| row.next_offset).unwrap_or(low);
+            let next = row.and_then(LedgerRow::done_below).unwrap_or(low);
             sums = (sums.0 + next.min(end), sums.1 + end);
         }
         sums
