@@ -28,7 +28,7 @@ const QUIET_FOR: Duration = Duration::from_secs(10);
 const QUIET_WITHIN: Duration = Duration::from_secs(120);
 
 /// The processor time of processes and everything that they started, in seconds, from `/proc/PID/stat` (proc(5)).
-fn cpu_seconds(roots: &[u32]) -> f64 {
+pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let mut parents: HashMap<u32, u32> = HashMap::new();
     let mut times: HashMap<u32, f64> = HashMap::new();

@@ -8,6 +8,7 @@ mod all_lanes;
 mod append;
 mod clickhouse;
 mod decode;
+mod dedup;
 mod fill;
 mod held_up;
 mod hostile;
@@ -22,8 +23,9 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 21] = [
+    let benches: [(&str, fn()); 22] = [
         ("decode", decode::run),
+        ("dedup", dedup::run),
         ("append", append::run),
         ("http", http::run),
         ("hostile", hostile::run),

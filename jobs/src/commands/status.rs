@@ -9,6 +9,7 @@ use weir_engine::retry::chain;
 use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
 use weir_postgres::parts::{self, Part};
 use weir_postgres::read_models;
+use weir_postgres::repeats::{self, Reach};
 use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters};
 use weir_verify::Stores;
 use weir_verify::reach::{Ends, is_live, trouble};
@@ -71,7 +72,11 @@ async fn show(attached: &Attached, args: &Args, format: Format) -> Result<bool, 
             ("postgres (read-only)", &status["addresses"]["postgres"]),
             ("history", &status["addresses"]["history"]),
             ("events", &status["eventStore"]["head"]),
+            ("repeats", &status["repeats"]["words"]),
         ] {
+            if value.is_null() && name == "repeats" {
+                continue;
+            }
             say(&format!("{name:>20}  {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))?;
         }
     }
@@ -180,6 +185,7 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
     let (id, head) = (store.id().await?, store.head().await?.0);
     let client = attached.database.get().await?;
     let (letters, told) = (dead_letters::counts(&**client).await?, parts::list(&**client).await?);
+    let reach = repeats::reach(&**client).await?;
     let (ledger, outdated) = (Ledger::rows(&**client).await?, read_models::are_outdated(&**client).await?);
     drop(client);
     let (kafka, clickhouse) = (attached.settings.kafka.options(), attached.settings.clickhouse.server());
@@ -225,11 +231,28 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
             "history": attached.history.url.join("events")?.as_str(),
         },
         "eventStore": {"id": id, "head": head},
+        "repeats": (reach.records > 0).then(|| told_of(reach, attached.settings.dedup.window_records)),
         "well": well,
         "trouble": (!words.is_empty()).then(|| words.join("; ")),
         "parts": shown,
         "partitions": partitions(&ledger, &told, ends.as_ref()),
     }))
+}
+
+/// The window in which repeats are recognised, in hours too.
+fn told_of(reach: Reach, window: i64) -> Value {
+    #[allow(clippy::as_conversions, reason = "for people: three digits of it are shown")]
+    let hours = (reach.last_hour > 0).then(|| window as f64 / reach.last_hour as f64);
+    let at_this_rate = hours.map_or_else(
+        || "nothing came in the last hour".to_owned(),
+        |hours| format!("{hours:.1} h at the rate of the last hour"),
+    );
+    json!({
+        "windowRecords": window,
+        "records": reach.records,
+        "hours": hours,
+        "words": format!("other services' are left out within {window} records: {at_this_rate}"),
+    })
 }
 
 async fn part_state<'a>(

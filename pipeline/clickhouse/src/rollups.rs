@@ -78,26 +78,6 @@ pub(crate) async fn recompute(server: &ClickHouse, minutes: &BTreeSet<i64>) -> R
     join_all(computing).await.into_iter().collect()
 }
 
-/// The minutes of the rows of these spans.
-pub(crate) async fn minutes_of(server: &ClickHouse, spans: &[Span]) -> Result<Vec<i64>, ClickHouseError> {
-    let of_span = |Span { partition, start, end, .. }: &Span| {
-        format!(
-            "(source = {} AND topic = {} AND `partition` = {} AND `offset` >= {start} AND `offset` < {end})",
-            literal(&partition.source),
-            literal(&partition.topic),
-            partition.number
-        )
-    };
-    let conditions: Vec<String> = spans.iter().map(of_span).collect();
-    let sql = format!(
-        "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(`timestamp`) - if(toUnixTimestamp64Milli(`timestamp`) < 0, 59999, 0), 60000)          FROM {}.events_raw WHERE {}",
-        server.database(),
-        conditions.join(" OR ")
-    );
-    let rows = server.rows("looking for minutes whose rollups are open", &sql).await?;
-    Ok(rows.iter().filter_map(|row| row.first()?.parse().ok()).collect())
-}
-
 /// A rollup against a recount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollupCheck {
@@ -110,6 +90,29 @@ pub struct RollupCheck {
 }
 
 impl ClickHouse {
+    /// The minutes of the rows of these spans.
+    pub async fn minutes_of(&self, spans: &[Span]) -> Result<BTreeSet<i64>, ClickHouseError> {
+        if spans.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let of_span = |Span { partition, start, end, .. }: &Span| {
+            format!(
+                "(source = {} AND topic = {} AND `partition` = {} AND `offset` >= {start} AND `offset` < {end})",
+                literal(&partition.source),
+                literal(&partition.topic),
+                partition.number
+            )
+        };
+        let conditions: Vec<String> = spans.iter().map(of_span).collect();
+        let sql = format!(
+            "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(`timestamp`) - if(toUnixTimestamp64Milli(`timestamp`) < 0, 59999, 0), 60000)          FROM {}.events_raw WHERE {}",
+            self.database(),
+            conditions.join(" OR ")
+        );
+        let rows = self.rows("looking for minutes whose rollups are open", &sql).await?;
+        Ok(rows.iter().filter_map(|row| row.first()?.parse().ok()).collect())
+    }
+
     /// Counts every rollup again.
     pub async fn check_rollups(&self) -> Result<Vec<RollupCheck>, ClickHouseError> {
         let mut checks = Vec::new();

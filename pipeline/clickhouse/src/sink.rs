@@ -2,11 +2,11 @@
 //!
 //! 1. ask whether ledger and table are still those that the batch is for, and keep its dead letters and new ids in Postgres;
 //! 2. insert one block, synced, and wait for the answer;
-//! 3. advance the ledger by compare-and-set;
-//! 4. beside that (`uncounted.rs`), compute the minutes of the rollups again that blocks touched, and say in the ledger how far they go
-//!    now.
+//! 3. compute the minutes of the rollups again that the block touched, and those that are left of blocks before;
+//! 4. advance the ledger by compare-and-set.
 //!
-//! After a crash between 3 and 4 the next claim finds in the table which minutes are left. A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
+//! Large blocks, as a lane makes in a backlog, leave 3 for later (`uncounted.rs`); the ledger says how far the rollups go, and after a crash
+//! the next claim finds in the table which minutes are left. A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
 //! key, and everybody reads the view, which shows each key once. An owner that wakes up too late inserts rows that are there
 //! already, or that the next owner inserts again; its ledger refuses it. So nothing has to be fenced in ClickHouse itself.
 
@@ -121,8 +121,15 @@ impl ClickHouseSink {
         let minutes = self.uncounted.minutes().clone();
         metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(double(minutes.len()));
         self.compute(&minutes).await?;
-        let client = self.owner.database().get().await?;
-        self.owner.ledger().roll_up(&**client, self.uncounted.ends()).await?;
+        self.say_counted(began).await
+    }
+
+    /// Everything that was left was computed, from `began` on.
+    async fn say_counted(&mut self, began: Instant) -> Result<(), SinkError> {
+        if !self.uncounted.is_empty() {
+            let client = self.owner.database().get().await?;
+            self.owner.ledger().roll_up(&**client, self.uncounted.ends()).await?;
+        }
         self.uncounted.counted(began, Instant::now());
         metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(0.0);
         Ok(())
@@ -137,7 +144,7 @@ impl ClickHouseSink {
             self.owner.ledger().not_rolled_up(&**client, &claimed).await?
         };
         if !open.is_empty() {
-            let minutes = rollups::minutes_of(&self.server, &open).await;
+            let minutes = self.server.minutes_of(&open).await;
             let minutes = self.fence_if_missing(minutes)?;
             self.uncounted.add(minutes, &open);
         }
@@ -340,18 +347,28 @@ impl Sink for ClickHouseSink {
         // 2.
         let (events, others) = owner::without(batch, &repeats);
         let refused = self.insert(&events, &others, batch.is_wanted_now()).await?;
+        // 3.
+        let began = Instant::now();
+        let (minutes, is_large) = (minutes(&events, &others), events.len() + others.len() >= LARGE_BLOCK);
+        if !is_large {
+            self.compute(&minutes.iter().chain(self.uncounted.minutes()).copied().collect()).await?;
+        }
         self.owner.refuse(&refused, &partitions).await?;
         failpoint::hit("clickhouse.before_ledger");
-        // 3.
-        self.owner.advance(&spans).await?;
+        // 4.
+        self.owner.advance_counting(&spans, !is_large).await?;
         failpoint::hit("clickhouse.after_ledger");
-        self.uncounted.add(minutes(&events, &others), &spans);
+        self.uncounted.add(minutes, &spans);
+        if !is_large {
+            // Of partitions that are not in this batch the ledger does not know it yet.
+            self.uncounted.forget(&spans.into_iter().map(|span| span.partition).collect::<Vec<_>>());
+            self.say_counted(began).await?;
+        }
         Ok(())
     }
 
     async fn tick(&mut self) -> Result<(), SinkError> {
         self.redrive().await?;
-        // 4.
         if self.uncounted.is_due(Instant::now()) {
             self.count().await?;
         }

@@ -1,5 +1,6 @@
-//! What was inserted and is not in the rollups yet. Each computation of a minute reads all of it, so in a backlog, whose blocks come to the
-//! same minutes again and again, several blocks share one; while the lane follows what is written, each insert has its own.
+//! What was inserted and is not in the rollups yet. Each computation of a minute reads all of it, so in a backlog, whose blocks are large and
+//! come to the same minutes again and again, several blocks share one; a smaller block, as the lane makes when it follows what is written,
+//! is counted with all that is left before its ledger moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

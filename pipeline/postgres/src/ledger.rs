@@ -211,7 +211,18 @@ impl Ledger {
     /// Moves the spans within the caller's transaction, if they are still ours and start where the ledger stands. If not all
     /// of them, none may stay moved: the error names those that are not ours, and the caller rolls back.
     pub async fn advance(&self, client: &impl GenericClient, spans: &[Span]) -> Result<Advance, SinkError> {
-        const SQL: &str = "UPDATE ledger l SET next_offset = s.stop, advanced_at = now(), position = greatest(l.position, s.position) \
+        self.advance_with(client, spans, None).await
+    }
+
+    /// [`Self::advance`] of a lane with rollups: whether they count everything below the spans' ends, or stay where they are.
+    pub(crate) async fn advance_with(
+        &self,
+        client: &impl GenericClient,
+        spans: &[Span],
+        are_counted: Option<bool>,
+    ) -> Result<Advance, SinkError> {
+        const SQL: &str = "UPDATE ledger l SET next_offset = s.stop, advanced_at = now(), position = greatest(l.position, s.position), \
+               rolled_up = CASE WHEN $9 THEN s.stop WHEN NOT $9 THEN coalesce(l.rolled_up, s.start) ELSE l.rolled_up END \
              FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) \
                   AS s(source, topic, partition, epoch, start, stop, position) \
              WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
@@ -223,8 +234,8 @@ impl Ledger {
         let starts: Vec<i64> = spans.iter().map(|s| s.start).collect();
         let ends: Vec<i64> = spans.iter().map(|s| s.end).collect();
         let positions: Vec<Option<i64>> = spans.iter().map(|s| s.position.map(|position| position.0)).collect();
-        let values: [&(dyn ToSql + Sync); 8] =
-            [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends, &positions];
+        let values: [&(dyn ToSql + Sync); 9] =
+            [&self.lane, &sources, &topics, &numbers, &epochs, &starts, &ends, &positions, &are_counted];
         let rows = client.query(SQL, &values).await.during(ACTION)?;
         if rows.len() == spans.len() {
             return Ok(Advance::Now);

@@ -155,6 +155,12 @@ impl PartitionOwner {
         self.ledger.advance(&**client, spans).await.map(|_| ())
     }
 
+    /// [`Self::advance`], and says whether the rollups beside the sink's rows count everything below the spans' ends.
+    pub async fn advance_counting(&self, spans: &[Span], are_counted: bool) -> Result<(), SinkError> {
+        let client = self.database.get().await?;
+        self.ledger.advance_with(&**client, spans, Some(are_counted)).await.map(|_| ())
+    }
+
     /// Drops dead letters of a batch that was never committed: this process may be able to decode what the last one could not,
     /// and then the record would be both in the sink and dead. If not, its own batch keeps them again.
     pub async fn drop_provisional(&self, claims: &[Claim]) -> Result<(), SinkError> {

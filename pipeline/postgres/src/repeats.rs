@@ -44,3 +44,21 @@ pub async fn counts(client: &impl GenericClient) -> Result<HashMap<String, i64>,
     let rows = client.query(SQL, &[]).await.during(ACTION)?;
     rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
 }
+
+/// How far back repeats are recognised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reach {
+    /// Records of the log that are numbered, those of other services and what lies between them.
+    pub records: i64,
+    /// Of them in the last hour.
+    pub last_hour: i64,
+}
+
+/// [`Reach`], as it is now.
+pub async fn reach(client: &impl GenericClient) -> Result<Reach, DbError> {
+    const ACTION: &str = "asking how far back repeats are recognised";
+    const SQL: &str = "SELECT next_number, next_number - coalesce((SELECT number FROM dedup_spans \
+         WHERE indexed_at < now() - interval '1 hour' ORDER BY number DESC LIMIT 1), 0) FROM dedup";
+    let row = client.query_one(SQL, &[]).await.during(ACTION)?;
+    Ok(Reach { records: row.try_get(0).during(ACTION)?, last_hour: row.try_get(1).during(ACTION)? })
+}

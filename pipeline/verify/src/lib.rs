@@ -144,8 +144,6 @@ impl Report {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cut {
     pub(crate) below: i64,
-    /// Below this a lane's rollups count everything.
-    pub(crate) rolled_up: i64,
     pub(crate) dead: HashSet<i64>,
     /// Of those, the ones that someone asked to try again: they may be in the sink already, for a moment.
     pub(crate) redriven: HashSet<i64>,
@@ -157,7 +155,6 @@ impl Cut {
     fn of(row: &LedgerRow, dead: HashMap<i64, bool>, repeats: HashMap<i64, String>) -> Self {
         Self {
             below: row.next_offset.unwrap_or(0),
-            rolled_up: row.done_below().unwrap_or(0),
             redriven: dead.iter().filter(|(_, asked)| **asked).map(|(offset, _)| *offset).collect(),
             dead: dead.into_keys().collect(),
             repeats,
@@ -269,7 +266,7 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
         compare_columnar(&mut report, HISTORY, &expected, actual);
     }
     if is_on(CLICKHOUSE) {
-        clickhouse::compare(&mut report, clickhouse, &expected, &cuts, &lost, &sources).await?;
+        clickhouse::compare(&mut report, (database, clickhouse), &expected, &cuts, &lost, &sources).await?;
     }
     Ok(report)
 }

@@ -56,10 +56,11 @@ async fn let_go(client: &mut Object, window: i64) -> Result<(), DbError> {
            SELECT *, (start_offset > coalesce(max(end_offset) OVER (PARTITION BY source, topic, partition ORDER BY start_offset \
              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1))::int AS is_new FROM old) o), \
          joined AS (SELECT min(number) AS number, source, topic, partition, min(start_offset) AS start_offset, \
-           max(end_offset) AS end_offset, count(*) AS spans FROM runs GROUP BY source, topic, partition, run HAVING count(*) > 1), \
-         gone AS (DELETE FROM dedup_spans s USING runs r JOIN joined j USING (source, topic, partition) \
-           WHERE s.number = r.number AND r.start_offset >= j.start_offset AND r.end_offset <= j.end_offset RETURNING s.number) \
-         SELECT number, source, topic, partition, start_offset, end_offset FROM joined WHERE EXISTS (SELECT FROM gone)";
+           max(end_offset) AS end_offset, max(indexed_at) AS indexed_at FROM runs GROUP BY source, topic, partition, run HAVING count(*) > 1), \
+         kept AS (UPDATE dedup_spans s SET start_offset = j.start_offset, end_offset = j.end_offset, indexed_at = j.indexed_at \
+           FROM joined j WHERE s.number = j.number) \
+         DELETE FROM dedup_spans s USING runs r JOIN joined j USING (source, topic, partition) \
+           WHERE s.number = r.number AND s.number <> j.number AND r.start_offset >= j.start_offset AND r.end_offset <= j.end_offset";
     let transaction = client.transaction().await.during(ACTION)?;
     let head = store::lock(&transaction).await?;
     let oldest = head.next_number - window;
@@ -69,18 +70,7 @@ async fn let_go(client: &mut Object, window: i64) -> Result<(), DbError> {
         store::delete_runs(&*transaction, &passed).await?;
         store::advance(&transaction, head.next_number, head.generation + 1).await?;
     }
-    let joined = transaction.query(JOIN, &[&oldest, &SPANS_MAX]).await.during(ACTION)?;
-    for row in &joined {
-        const INSERT: &str = "INSERT INTO dedup_spans (number, source, topic, partition, start_offset, end_offset) \
-             VALUES ($1, $2, $3, $4, $5, $6)";
-        let (number, start, end): (i64, i64, i64) =
-            (row.try_get(0).during(ACTION)?, row.try_get(4).during(ACTION)?, row.try_get(5).during(ACTION)?);
-        let place = crate::ledger::partition_of(row)?;
-        transaction
-            .execute(INSERT, &[&number, &&*place.source, &&*place.topic, &place.number, &start, &end])
-            .await
-            .during(ACTION)?;
-    }
+    transaction.execute(JOIN, &[&oldest, &SPANS_MAX]).await.during(ACTION)?;
     transaction.commit().await.during(ACTION)
 }
 
