@@ -218,8 +218,9 @@ async fn memories_of_lanes_become_one_index() {
     client
         .batch_execute(
             "DELETE FROM refinery_schema_history WHERE version >= 16; DROP TABLE dedup, dedup_spans, dedup_runs, dedup_blocks, lane_skips; \
-             DROP SEQUENCE dedup_run; DROP INDEX repeats_by_event; \
-             ALTER TABLE repeats DROP COLUMN number, DROP COLUMN first_number, DROP COLUMN is_counted; \
+             DROP INDEX repeats_by_event; \
+             ALTER TABLE repeats DROP COLUMN number, DROP COLUMN first_number, DROP COLUMN is_counted, DROP COLUMN first_source, \
+               DROP COLUMN first_topic, DROP COLUMN first_partition, DROP COLUMN first_offset; \
              CREATE TABLE seen (lane text, tenant text, event_id text, source text, topic text, partition int, \"offset\" bigint, \
                seen_at timestamptz DEFAULT now(), PRIMARY KEY (lane, tenant, event_id)); \
              INSERT INTO ledger (lane, source, topic, partition, next_offset, epoch, owner) \

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_tests::Weir;
 
 fn refused(weir: &Weir, args: &[&str]) -> String {
@@ -61,6 +61,40 @@ async fn each_store_of_a_newer_build_is_refused() {
     // The data directory itself.
     fs::write(weir.path().join("weir-data.json"), r#"{"format": 2}"#).unwrap();
     refused(&weir, &["status"]);
+}
+
+/// A table of the first format, which had no `kafka_record`, gets it by one commit, whatever dies around that.
+#[test]
+fn a_history_of_the_first_format_is_brought_to_this_one() {
+    let weir = Weir::new();
+    weir.ok(&["demo", "--events", "100", "--rate", "2000"]);
+    let log = weir.path().join("history/events/_delta_log");
+    let first = log.join("00000000000000000000.json");
+    let as_before = |line: &str| {
+        let mut action: Value = serde_json::from_str(line).unwrap();
+        if let Some(metadata) = action.get_mut("metaData") {
+            let mut schema: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
+            schema["fields"].as_array_mut().unwrap().retain(|field| field["name"] != "kafka_record");
+            metadata["schemaString"] = json!(schema.to_string());
+            metadata["configuration"].as_object_mut().unwrap().remove("weir.format");
+        }
+        format!("{action}\n")
+    };
+    fs::write(&first, fs::read_to_string(&first).unwrap().lines().map(as_before).collect::<String>()).unwrap();
+    weir.verify();
+    for failpoint in ["history.before_upgrade", "history.after_upgrade"] {
+        weir.dies_at(failpoint, &["up"]);
+    }
+    weir.ok(&["demo", "--events", "200", "--rate", "2000"]);
+    weir.verify();
+    let commits: Vec<String> = (1..)
+        .map(|n| log.join(format!("{n:020}.json")))
+        .take_while(|path| path.exists())
+        .map(|path| fs::read_to_string(path).unwrap())
+        .filter(|commit| commit.contains("metaData"))
+        .collect();
+    let [commit] = &commits[..] else { panic!("{commits:?}") };
+    assert!(commit.contains(r#""weir.format":"2""#) && commit.contains("kafka_record"), "{commit}");
 }
 
 /// A new column of the envelope is a line of its table, and a migration here; ClickHouse's columns are held against it when the lane starts.

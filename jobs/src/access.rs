@@ -94,11 +94,11 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), AccessError> {
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(io_error("closing", path))
 }
 
-/// What is the database server's own, and private already, belongs to its user.
+/// Directories that are left alone: they belong to the database server's user, and are private already.
 const NOT_OURS: [&str; 2] = ["postgres", "postgres.new"];
 
-/// Takes away what others may do; from the inside out, so that a kill in between leaves the sign that there is more to do. Gives how
-/// many it concerned.
+/// Sets the modes of a directory, and of what is in it, so that only its user may use them. The directory itself comes last, so that
+/// after a kill in between its mode still shows that there is more to do. Returns how many directories and files it set.
 fn tighten(dir: &Path, but: &[&str]) -> Result<u64, AccessError> {
     let mut changed = 0;
     for entry in fs::read_dir(dir).map_err(io_error("reading", dir))? {

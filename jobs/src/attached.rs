@@ -17,10 +17,10 @@ use crate::own::OwnLanes;
 use crate::server::Server;
 use crate::settings::Settings;
 
-/// How long a server that was just started may be away again.
+/// How long the migration at the start is tried again while Postgres is away.
 const SERVER_WAIT: Duration = Duration::from_secs(60);
 
-/// For so long each try says why it failed; then it has been said.
+/// How long after the first try failed tries are logged; later ones would only repeat it.
 const FIRST_WORDS: Duration = Duration::from_secs(1);
 
 /// A data directory with its Postgres at hand.

@@ -83,10 +83,10 @@ pub(crate) struct DataDir {
     path: PathBuf,
 }
 
-/// Longer than a server takes to start or to stop.
+/// How long a lock is waited for at most: longer than a server takes to start or to stop.
 const LOCK_PATIENCE: Duration = Duration::from_secs(150);
 
-/// When a lock is waited for so long, it is said for whom.
+/// After waiting this long for a lock, the process that holds it is named on stderr.
 const LOCK_WORDS: Duration = Duration::from_secs(2);
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {

@@ -35,16 +35,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Made by initdb; sets the others up, and does nothing else.
+/// The superuser role that initdb makes. It sets the other roles up, and does nothing else.
 const SUPERUSER: &str = "weir";
 
-/// Whom weir works as.
+/// The role that weir itself connects as.
 const OWNER: &str = "weir_owner";
 
-/// For people and dashboards.
+/// The role of people and dashboards, which can only read.
 const READER: &str = "weir_dashboard";
 
-/// Of a socket's address Linux takes so many bytes (`sockaddr_un`); the file's name is among them.
+/// Longest path of the socket's directory, in bytes: a socket's address has 108 (`sockaddr_un`), the file's name included.
 const SOCKET_DIR_MAX: usize = 85;
 
 /// Why there is no server.

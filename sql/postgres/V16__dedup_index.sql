@@ -1,17 +1,21 @@
 -- One index of the log in place of a memory for each lane: which records of other services came before. pipeline/postgres/README.md has
 -- the rule, pipeline/postgres/src/dedup the code.
 
--- Whoever indexes holds this row.
+-- Processes of an older build wait, and are refused afterwards. A memory of many ids takes its time.
+SET LOCAL statement_timeout = 0;
+LOCK TABLE ledger, seen, repeats IN EXCLUSIVE MODE;
+
+-- Who indexes holds this row.
 CREATE TABLE dedup (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     key bytea NOT NULL,                     -- of the fingerprints: no sender knows it
     next_number bigint NOT NULL DEFAULT 0,  -- of the next record of the log
-    generation bigint NOT NULL DEFAULT 0    -- raised when the set of runs changes
+    generation bigint NOT NULL DEFAULT 0    -- another one when the set of runs changes
 );
 INSERT INTO dedup (key) VALUES (uuid_send(gen_random_uuid()));
 
 -- Stretches of partitions that are in the index. Their records have the numbers from `number` on, in the order in which stretches were
--- committed.
+-- committed. One that does not cover is a single record that was counted later than those around it.
 CREATE TABLE dedup_spans (
     number bigint PRIMARY KEY,
     source text NOT NULL,
@@ -19,12 +23,12 @@ CREATE TABLE dedup_spans (
     partition integer NOT NULL,
     start_offset bigint NOT NULL,
     end_offset bigint NOT NULL,
+    covers boolean NOT NULL DEFAULT true,
     indexed_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX dedup_spans_by_place ON dedup_spans (source, topic, partition, end_offset);
+CREATE INDEX dedup_spans_by_place ON dedup_spans (source, topic, partition, start_offset) WHERE covers;
 
 -- Counted events, by fingerprint: sorted runs of blocks. An entry is sixteen bytes of fingerprint and eight of number.
-CREATE SEQUENCE dedup_run;
 CREATE TABLE dedup_runs (
     run bigint PRIMARY KEY,
     level integer NOT NULL,
@@ -56,46 +60,57 @@ CREATE TABLE lane_skips (
 -- Rows of the lane '' are every lane's. A lane's own say otherwise: what it alone left out, or counts all the same.
 ALTER TABLE repeats
     ADD COLUMN number bigint,
-    ADD COLUMN first_number bigint,         -- of the copy that was counted
+    ADD COLUMN first_number bigint,         -- of the copy that was counted, and where that is
+    ADD COLUMN first_source text,
+    ADD COLUMN first_topic text,
+    ADD COLUMN first_partition integer,
+    ADD COLUMN first_offset bigint,
     ADD COLUMN is_counted boolean NOT NULL DEFAULT false;
 CREATE INDEX repeats_by_event ON repeats (tenant, event_id);
 
--- Everything up to the last id that any lane noticed is in the index, as one stretch of each partition.
+-- Everything up to the last id that any lane noticed is in the index.
 INSERT INTO dedup_spans (number, source, topic, partition, start_offset, end_offset)
-SELECT sum(length) OVER (ORDER BY source, topic, partition) - length, source, topic, partition, 0, length
-FROM (SELECT source, topic, partition, max("offset") + 1 AS length
-      FROM (SELECT source, topic, partition, "offset" FROM seen UNION ALL SELECT source, topic, partition, "offset" FROM repeats) n
-      GROUP BY source, topic, partition) p;
-UPDATE dedup SET next_number = coalesce((SELECT max(number + end_offset - start_offset) FROM dedup_spans), 0);
+SELECT -row_number() OVER (ORDER BY source, topic, partition), source, topic, partition, 0, max("offset") + 1
+FROM (SELECT source, topic, partition, "offset" FROM seen UNION ALL SELECT source, topic, partition, "offset" FROM repeats) n
+GROUP BY source, topic, partition;
 
--- Of copies that lanes chose differently the one that most of them counted stands in the index.
+-- Of copies that lanes chose differently the one that most of them counted stands in the index. What is remembered is numbered one after the
+-- other, so that all of it is within the window.
 CREATE TEMP TABLE chosen AS
-SELECT DISTINCT ON (tenant, event_id) tenant, event_id, source, topic, partition, "offset"
-FROM (SELECT tenant, event_id, source, topic, partition, "offset", count(*) AS lanes FROM seen
-      GROUP BY tenant, event_id, source, topic, partition, "offset") c
-ORDER BY tenant, event_id, lanes DESC, topic, partition, source, "offset";
+SELECT row_number() OVER (ORDER BY seen_at, tenant, event_id) - 1 AS number, c.*
+FROM (SELECT DISTINCT ON (tenant, event_id) tenant, event_id, source, topic, partition, "offset", seen_at
+      FROM (SELECT tenant, event_id, source, topic, partition, "offset", count(*) AS lanes, min(seen_at) AS seen_at FROM seen
+            GROUP BY tenant, event_id, source, topic, partition, "offset") s
+      ORDER BY tenant, event_id, lanes DESC, topic, partition, source, "offset") c;
+CREATE INDEX ON chosen (tenant, event_id);
+INSERT INTO dedup_spans (number, source, topic, partition, start_offset, end_offset, covers, indexed_at)
+SELECT number, source, topic, partition, "offset", "offset" + 1, false, seen_at FROM chosen;
+UPDATE dedup SET next_number = (SELECT count(*) FROM chosen);
 
--- A lane that is behind others has not come to all of this yet. What it will leave out there: whatever is not its own choice or, where it
--- has made none, the index's.
-INSERT INTO repeats (lane, source, topic, partition, "offset", tenant, event_id)
-SELECT DISTINCT l.lane, n.source, n.topic, n.partition, n."offset", n.tenant, n.event_id
+-- Every other copy is a repeat for all lanes, but for those that chose it, which leave out the index's choice instead.
+INSERT INTO repeats (lane, source, topic, partition, "offset", tenant, event_id, first_number, first_source, first_topic, first_partition,
+    first_offset)
+SELECT '', n.source, n.topic, n.partition, n."offset", n.tenant, n.event_id, c.number, c.source, c.topic, c.partition, c."offset"
 FROM (SELECT source, topic, partition, "offset", tenant, event_id FROM seen
       UNION SELECT source, topic, partition, "offset", tenant, event_id FROM repeats) n
-JOIN ledger l ON l.source = n.source AND l.topic = n.topic AND l.partition = n.partition
-    AND n."offset" >= coalesce(l.next_offset, 0)
-JOIN chosen c ON c.tenant = n.tenant AND c.event_id = n.event_id
-LEFT JOIN seen s ON s.lane = l.lane AND s.tenant = n.tenant AND s.event_id = n.event_id
-WHERE CASE WHEN s.lane IS NULL THEN (c.source, c.topic, c.partition, c."offset") <> (n.source, n.topic, n.partition, n."offset")
-           ELSE (s.source, s.topic, s.partition, s."offset") <> (n.source, n.topic, n.partition, n."offset") END
+LEFT JOIN chosen c USING (tenant, event_id)
+WHERE (c.source, c.topic, c.partition, c."offset") IS DISTINCT FROM (n.source, n.topic, n.partition, n."offset")
+ON CONFLICT DO NOTHING;
+DELETE FROM repeats r USING repeats every WHERE r.lane <> '' AND every.lane = '' AND every.source = r.source AND every.topic = r.topic
+    AND every.partition = r.partition AND every."offset" = r."offset";
+INSERT INTO repeats (lane, source, topic, partition, "offset", tenant, event_id, is_counted)
+SELECT s.lane, p.source, p.topic, p.partition, p."offset", s.tenant, s.event_id, p.is_counted
+FROM seen s JOIN chosen c USING (tenant, event_id)
+CROSS JOIN LATERAL (VALUES (s.source, s.topic, s.partition, s."offset", true), (c.source, c.topic, c.partition, c."offset", false))
+    AS p(source, topic, partition, "offset", is_counted)
+WHERE (c.source, c.topic, c.partition, c."offset") <> (s.source, s.topic, s.partition, s."offset")
 ON CONFLICT DO NOTHING;
 
 -- The fingerprints, as `dedup/candidate.rs` makes them, in one run; the first process that indexes makes its filter.
 WITH entries AS (
     SELECT substr(sha256(d.key || int4send(octet_length(c.tenant)) || convert_to(c.tenant, 'UTF8') || convert_to(c.event_id, 'UTF8')), 1, 16)
-               AS fingerprint,
-           s.number + c."offset" - s.start_offset AS number
+               AS fingerprint, c.number
     FROM chosen c CROSS JOIN dedup d
-    JOIN dedup_spans s ON s.source = c.source AND s.topic = c.topic AND s.partition = c.partition
 ), numbered AS (
     SELECT fingerprint, number, (row_number() OVER (ORDER BY fingerprint) - 1) / 80 AS block FROM entries
 ), blocks AS (

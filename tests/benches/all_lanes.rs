@@ -2,7 +2,7 @@
 //! beside them, to the last event in every sink, and what it costs until all is quiet.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ fn program() -> PathBuf {
 pub(crate) struct Stage {
     pub(crate) postgres: Postgres,
     clickhouse: ClickHouse,
-    kafka: Option<Kafka>,
+    pub(crate) kafka: Option<Kafka>,
     dir: TempDir,
 }
 
@@ -80,7 +80,12 @@ impl Stage {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        self.command_of(&program(), args)
+    }
+
+    /// [`Self::command`] of another program.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).arg("--data-dir").arg(self.dir.path().join("data"));
         let listens = ["api", "run", "publisher"].map(|part| format!("{part}.listen=127.0.0.1:0"));
         let brokers = self.kafka.as_ref().map(|kafka| format!("kafka.brokers={}", kafka.brokers()));

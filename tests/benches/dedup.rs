@@ -62,8 +62,6 @@ async fn remember(url: &str, remembered: i64) {
         let sql = "INSERT INTO dedup_runs (run, level, entries, newest) VALUES ($1, $2, $3, $4)";
         client.execute(sql, &[&run, &level, &(blocks * BLOCK), &(number - 1)]).await.unwrap();
     }
-    let sql = "SELECT setval('dedup_run', 10)";
-    client.query_one(sql, &[]).await.unwrap();
     client.execute("UPDATE dedup SET next_number = $1, generation = 1", &[&number]).await.unwrap();
     client.batch_execute("VACUUM ANALYZE dedup_blocks; CHECKPOINT").await.unwrap();
 }

@@ -19,11 +19,12 @@ mod measure;
 mod memory;
 mod merge;
 mod source;
+mod upgrade;
 mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 22] = [
+    let benches: [(&str, fn()); 23] = [
         ("decode", decode::run),
         ("dedup", dedup::run),
         ("append", append::run),
@@ -37,6 +38,7 @@ fn main() {
         ("all-lanes-kafka", all_lanes::from_topics),
         ("held-up", held_up::run),
         ("verify", verify::run),
+        ("upgrade", upgrade::run),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),
         ("ledger", kafka::ledger),

@@ -40,6 +40,10 @@ async fn a_repeated_event_is_applied_once_in_every_lane() {
     let mut theirs = session_of("r-0");
     theirs["metadata"] = json!({"tenantId": "acme"});
     produce(&stream, "learning_events", "2", &[events[0].clone(), theirs.to_string()]);
+    // The verdict is kept, or not, before the batch is.
+    for failpoint in ["dedup.before_commit", "dedup.after_commit"] {
+        stream.weir.dies_at(failpoint, &["up"]);
+    }
     let up = stream.weir.up();
     sessions_are(&stream.weir, 43).await;
     let table = stream.weir.verify();

@@ -1,5 +1,5 @@
-//! A process that was started here, and is waited for whatever becomes of who started it: to Postgres a dead process that no one waited
-//! for is one that runs, and it does not start beside it.
+//! A child process that a thread of its own waits for, whatever becomes of the code that started it. Postgres takes a dead process that
+//! was not waited for (a zombie) for a running server, and does not start beside it.
 
 use std::io;
 use std::process::Command;

@@ -51,7 +51,7 @@ fn statements(secrets: &Secrets) -> String {
     )
 }
 
-/// What earlier versions made as superuser.
+/// Gives schemas, tables, views and functions that earlier versions made as superuser to `weir_owner`.
 const HAND_OVER: &str = "DO $$ DECLARE what record; BEGIN \
      FOR what IN SELECT n.oid::regnamespace AS name FROM pg_namespace n \
        WHERE n.nspname = 'weir_rebuild' AND n.nspowner = 'weir'::regrole LOOP \
@@ -64,7 +64,7 @@ const HAND_OVER: &str = "DO $$ DECLARE what record; BEGIN \
        WHERE p.pronamespace = 'public'::regnamespace AND p.proowner = 'weir'::regrole LOOP \
        EXECUTE format('ALTER ROUTINE %s OWNER TO weir_owner', what.name); END LOOP; END $$";
 
-/// Locks that readers could hold weir up with, large objects, and notifications that are not ours.
+/// Takes functions away from readers: advisory locks, which could hold weir up, large objects, and `pg_notify`.
 const REVOKE: &str = "DO $$ DECLARE f regprocedure; BEGIN \
      FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
        AND (proname ~ '^pg_(try_)?advisory_' OR proname ~ '^lo_' OR proname IN ('loread', 'lowrite', 'pg_notify')) \

@@ -20,7 +20,7 @@ const RENAMED: [(&str, &str); 1] = [(
     "how long repeats are recognised is counted in records now, `dedup.window_records`; `weir status` shows how many hours that is",
 )];
 
-/// Below these stands what others define.
+/// Prefixes of keys that are passed on to Postgres, the object store, ClickHouse or librdkafka: any name may follow.
 const PASSED: [&str; 6] = [
     "postgres.session.",
     "history.storage.",

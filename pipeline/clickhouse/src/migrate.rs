@@ -217,14 +217,14 @@ impl ClickHouse {
         if self.options.cluster.is_some() { "events_local" } else { "events_raw" }
     }
 
-    /// A record that does not say when it was recorded stays.
+    /// The TTL expression of `clickhouse.ttl_days`; `None` for 0 days. A record without `recorded_at` is kept.
     fn ttl(&self) -> Option<String> {
         let days = self.options.ttl_days;
         let recorded_at = "ifNull(recorded_at, toDateTime64('2199-01-01 00:00:00', 3, 'UTC'))";
         (days > 0).then(|| format!("{recorded_at} + toIntervalDay({days})"))
     }
 
-    /// The statement that makes the table's TTL what the configuration says. One that is not from here stays: see `check`.
+    /// The statement that sets the table's TTL to the configured one; `None` where none is configured (see `check`) or it is set.
     async fn ttl_change(&self, present: &BTreeSet<String>) -> Result<Option<String>, ClickHouseError> {
         let Some(ttl) = self.ttl() else { return Ok(None) };
         let is_there = present.contains(self.local_table()) && self.table_ttl().await?.contains(&day_interval(&ttl));
@@ -233,7 +233,7 @@ impl ClickHouse {
         Ok((!is_there).then_some(alter))
     }
 
-    /// The clause as the server writes it; empty without one.
+    /// The table's TTL clause as the server writes it; empty where the table has none.
     async fn table_ttl(&self) -> Result<String, ClickHouseError> {
         let sql = format!(
             "SELECT replaceAll(engine_full, '\\n', ' ') FROM system.tables WHERE database = {} AND name = {}",
@@ -323,7 +323,7 @@ fn rollup_head(engine: &str, is_cluster: bool) -> String {
     }
 }
 
-/// What of the clause the server does not write in another way.
+/// The interval of a TTL expression, `toIntervalDay(…)`: the one part that the server shows as it was given.
 fn day_interval(ttl: &str) -> String {
     ttl.rsplit_once(" + ").map(|(_, interval)| interval.to_owned()).unwrap_or_default()
 }

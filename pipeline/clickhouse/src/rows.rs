@@ -45,10 +45,10 @@ impl<'a> RowHead<'a> {
 
 /// What a typed column holds.
 enum CellValue<'a> {
-    /// JSON too, in its canonical form.
+    /// Text, or JSON in its canonical form.
     Text(&'a str),
     Double(f64),
-    /// Milliseconds too.
+    /// An integer, or a time in milliseconds since 1970.
     Integer(i64),
     Boolean(bool),
 }
@@ -97,7 +97,7 @@ impl Source {
     }
 }
 
-/// Texts of few values are sent as plain ones; the server knows how it keeps them.
+/// The columns of a block, in order. Those that the server keeps as `LowCardinality` are sent as plain text; it converts them.
 static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let envelope = envelope::COLUMNS.iter().map(|column| (column.name, Source::Envelope(column)));
     let own = [

@@ -73,7 +73,8 @@ impl ClickHouse {
         self.recorded_at_age(i64::from(self.options.ttl_days) * DAY_MS)
     }
 
-    /// What was recorded before is gone by now, or may be while somebody looks: within a day, or a tenth of a shorter TTL.
+    /// Records that were recorded before this time are gone, or may go while they are compared: it is later than the TTL's limit by a
+    /// day, or by a tenth of a TTL below ten days. `None` without a TTL.
     #[must_use]
     pub fn kept_from(&self) -> Option<Timestamp> {
         let ttl = i64::from(self.options.ttl_days) * DAY_MS;

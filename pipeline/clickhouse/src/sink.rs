@@ -138,7 +138,6 @@ impl ClickHouseSink {
     /// Looks for what the last owner inserted and did not count.
     async fn find_uncounted(&mut self, claims: &[Claim]) -> Result<(), SinkError> {
         let claimed: Vec<Partition> = owner::taken(claims).map(|claim| claim.partition.clone()).collect();
-        self.uncounted.forget(&claimed);
         let open = {
             let client = self.owner.database().get().await?;
             self.owner.ledger().not_rolled_up(&**client, &claimed).await?
@@ -318,6 +317,7 @@ fn minutes(events: &[&Located], others: &[&Located<OtherEvent>]) -> BTreeSet<i64
 #[async_trait]
 impl Sink for ClickHouseSink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
+        self.uncounted.forget(partitions);
         self.make_ready().await?;
         let claims = self.owner.claim(partitions).await?;
         self.refuse_emptied(&claims).await?;

@@ -14,11 +14,11 @@ use crate::record::{Partition, Record, Span};
 /// When a batch is full (P8, P10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Records, dead ones included.
+    /// Records that the lane applies, dead ones included.
     pub records_max: usize,
-    /// Payload bytes. The last record may exceed it: a batch holds at least one.
+    /// Payload bytes of all records taken in. The last record may exceed it: a batch holds at least one.
     pub bytes_max: usize,
-    /// Age of the oldest record.
+    /// Time since the batch took its first record in.
     pub flush_interval: Duration,
 }
 
@@ -47,9 +47,9 @@ pub struct Reached {
 #[derive(Debug, Clone)]
 struct Piece {
     chunk: Arc<Chunk>,
-    /// Their places, in order.
+    /// Indexes in the chunk of the rows that the lane applies, ascending.
     places: Vec<usize>,
-    /// All that was taken, those among them that the lane does not apply.
+    /// Indexes of all rows that were taken in, also those that the lane does not apply.
     taken: Range<usize>,
 }
 
@@ -58,9 +58,9 @@ struct Piece {
 pub struct Batch {
     spans: BTreeMap<Partition, Stretch>,
     pieces: Vec<Piece>,
-    /// Rows, filtered ones apart.
+    /// Rows that the lane applies, dead ones included; not those that its filter leaves out.
     len: usize,
-    /// Of them, those to keep as dead letters.
+    /// How many of those are to be kept as dead letters.
     dead: usize,
     bytes: usize,
     oldest: Option<Instant>,
@@ -233,12 +233,12 @@ impl Batch {
         self.len
     }
 
-    /// Whatever its limits say, it is to be committed next, if there is anything in it.
+    /// Makes the batch due at once, whatever its limits say, unless it is empty.
     pub fn make_due(&mut self) {
         self.is_wanted_now = !self.is_empty();
     }
 
-    /// Whether others wait for its commit, which then waits for nothing that can be left out.
+    /// Whether [`Self::make_due`] was called: others wait for this commit, so the sink must not delay it (as to spare its server).
     #[must_use]
     pub fn is_wanted_now(&self) -> bool {
         self.is_wanted_now
@@ -278,7 +278,12 @@ impl Batch {
                 chunk.rows().get(*place).is_some_and(|row| !partitions.contains(&row.record().partition))
             });
         }
-        self.pieces.retain(|piece| !piece.places.is_empty() || piece.chunk.has_foreign());
+        let spans = &self.spans;
+        let is_held = |piece: &Piece| {
+            let rows = piece.chunk.rows().get(piece.taken.clone()).unwrap_or_default();
+            rows.iter().any(|row| row.is_foreign() && spans.contains_key(&row.record().partition))
+        };
+        self.pieces.retain(|piece| !piece.places.is_empty() || is_held(piece));
         // Without this an emptied batch would look due for ever, and the lane would never read again.
         self.bytes = self.rows().map(Row::bytes).sum();
         (self.len, self.dead) = (self.rows().count(), self.dead().count());

@@ -128,7 +128,7 @@ impl Row {
         }
     }
 
-    /// Bytes of text.
+    /// Bytes of the record's payload; for an event that the event store holds in columns, of its data's text.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {

@@ -1,4 +1,5 @@
-//! A record's headers, in one piece of memory: most lanes never look at them.
+//! A record's headers in one piece of memory, since most lanes never look at them. Each is its name and its value, one after the
+//! other, and each of those is its length in bytes (32 bits, big-endian) and then its bytes.
 
 use std::fmt;
 

@@ -45,13 +45,13 @@ pub struct Span {
 /// Where a record is, and what it has besides its bytes.
 #[derive(Debug, Clone)]
 pub struct RecordHead {
-    /// Where from.
+    /// The partition that it was read from.
     pub partition: Partition,
-    /// Its place there.
+    /// Its offset in that partition.
     pub offset: i64,
-    /// What orders it: records of one key stay in order. `None` for records without key.
+    /// The key's text, made by [`ordering_key`]: records of one key stay in order. `None` for records without key.
     pub key: Option<Arc<str>>,
-    /// The key's bytes, where `key` only stands for them.
+    /// The key's bytes, where they are not those of `key`.
     pub odd_key: Option<Box<[u8]>>,
     /// The headers.
     pub headers: Headers,
@@ -93,8 +93,8 @@ impl Record {
     }
 }
 
-/// The text that stands for a record's key. A key that is plain text of a usual length stands for itself; in any other (bytes that
-/// are no text, U+0000, a mebibyte of it) what databases and indexes cannot hold is replaced, and a UUID of the whole tells it apart.
+/// The text that stands for a record's key. UTF-8 of at most 255 characters without U+0000 and U+FFFD stands for itself. Any other
+/// key becomes its first 200 characters (U+FFFD for what is no text), `~`, and the version 5 UUID of all its bytes, in hexadecimal.
 #[must_use]
 pub fn ordering_key(key: &[u8]) -> Arc<str> {
     const LENGTH_MAX: usize = 255;

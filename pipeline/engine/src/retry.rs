@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 const DELAY_MIN: Duration = Duration::from_millis(50);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// A backoff that starts over with each trouble.
+/// An exponential backoff with jitter, from 50 ms to 5 s. Each trouble gets a new one, which begins with the shortest delay.
 #[derive(Debug)]
 pub struct Backoff {
     delays: ExponentialBackoff,

@@ -27,7 +27,8 @@ pub trait Sink: Send {
     /// Takes the partitions over: raises their epoch, finishes what the last owner left open, reports where to go on.
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError>;
 
-    /// Keeps where partitions begin that this lane never read: what is removed before its first commit must be missed.
+    /// Stores the start offsets of partitions that this lane never read, so that records which the source removes before the lane's
+    /// first commit are noticed as missing.
     async fn begin(&mut self, _positions: &[(Partition, i64)]) -> Result<(), SinkError> {
         Ok(())
     }

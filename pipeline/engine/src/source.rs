@@ -23,7 +23,7 @@ pub enum SourceEvent {
     Rows(Arc<Chunk>, Range<usize>),
     /// This lane is to let go of what it holds, for want of room or because its partitions go: its batch is to be committed now.
     Full,
-    /// Below these offsets there is nothing left but what was handed over, though the last record may end before.
+    /// Everything below these offsets was handed over; the last offsets may hold no record.
     Passed(Vec<(Partition, i64)>),
     /// One of these has no record at its next offset: they are to be claimed again, which finds out which, and why.
     OutOfRange(Vec<Partition>),

@@ -52,9 +52,9 @@ pub struct LaneStatus {
     pub since: Instant,
     /// Partitions that it reads.
     pub partitions: usize,
-    /// The next offset to apply: everything below is in the sink.
+    /// The next offsets to apply, summed over the partitions: everything below them is in the sink.
     pub next_offset: i64,
-    /// The source's end when last asked.
+    /// The ends of the partitions when last asked, summed.
     pub end_offset: i64,
     /// Records applied since the process began.
     pub applied: u64,
@@ -84,7 +84,7 @@ impl LaneStatus {
         }
     }
 
-    /// Records that wait.
+    /// Offsets from `next_offset` to `end_offset`: the records that wait, and gaps between them.
     #[must_use]
     pub fn lag(&self) -> i64 {
         (self.end_offset - self.next_offset).max(0)

@@ -64,11 +64,11 @@ pub trait Reader: Send + Sync + 'static {
 /// How much a tap holds, and for whom.
 #[derive(Debug, Clone, Copy)]
 pub struct TapLimits {
-    /// Memory of the chunks that lanes have not committed yet; one chunk may exceed it.
+    /// Bytes of memory for the chunks that lanes have not committed yet; one chunk may exceed it.
     pub buffer_bytes: usize,
-    /// How long others may wait for a lane, in thirty times that time, before it is detached.
+    /// How long in all others may wait for one lane, within a window of thirty times this, before that lane is detached.
     pub held_up_max: Duration,
-    /// How long reading of a partition may wait for lanes that have not come to it yet.
+    /// How long the first read of a partition waits for lanes of this process that are not attached to it yet.
     pub gather: Duration,
 }
 
@@ -125,7 +125,7 @@ impl SharedRing {
     }
 }
 
-/// Lanes are not left waiting for a reader that is gone, as after a panic: held by it.
+/// A guard that the reader holds. When it is dropped, after a panic too, lanes are told that nothing more will be read.
 pub struct Reading(pub Arc<SharedRing>);
 
 impl Drop for Reading {

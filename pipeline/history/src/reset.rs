@@ -6,9 +6,9 @@ use weir_engine::Partition;
 use crate::sink::commit;
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, transaction_id};
 
-/// Lets the log agree with a ledger that someone set: the lane goes on at `to` in these partitions. Back only where history holds
-/// nothing of a partition, as when its table was moved aside; whether that is so is given for each. Lanes may run, and commit in
-/// between: then it begins again.
+/// Sets the log's next offsets to `to`, so that it agrees with a ledger that someone set. An offset goes back only where history
+/// holds nothing of the partition, as when its table was moved aside; returns for each partition whether that is so. Lanes may run
+/// meanwhile: after a commit of theirs it tries again.
 pub async fn reset(root: &HistoryRoot, lane: &str, to: &[(Partition, i64)]) -> Result<Vec<bool>, HistoryError> {
     const TRIES: usize = 20;
     let mut tries = 0;

@@ -115,7 +115,7 @@ impl HistorySink {
         if table.is_older().map_err(retry)? {
             self.upgrade().await?;
         }
-        let mut behind = Vec::new();
+        let (mut behind, mut begun) = (Vec::new(), Vec::new());
         for claim in claims.iter_mut().filter(|claim| claim.refused.is_none()) {
             let id = transaction_id(&lane, &claim.partition);
             let log = self.table().await?.transaction(&id).await.map_err(retry)?;
@@ -125,6 +125,10 @@ impl HistorySink {
             if let Some(log) = log {
                 self.check_past(&claim.partition, log).await?;
             }
+            if let (None, Some(log)) = (claim.next_offset, log) {
+                // The last owner began here, and died before the ledger heard of it.
+                begun.push((claim.partition.clone(), log));
+            }
             if let Found::LogAhead { from, to } = found(claim.next_offset, log) {
                 behind.push(Span { partition: claim.partition.clone(), start: from, end: to, position: None });
                 claim.next_offset = Some(to);
@@ -132,6 +136,9 @@ impl HistorySink {
         }
         self.fence(claims).await?;
         failpoint::hit("claim.after_history_fence");
+        if !begun.is_empty() {
+            self.owner.begin(&begun).await?;
+        }
         if !behind.is_empty() {
             self.owner.advance(&behind).await?;
         }

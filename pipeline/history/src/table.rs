@@ -201,7 +201,10 @@ impl HistoryTable {
             .and_then(|metadata| metadata.add_config_key(schema::RECORDS_FROM_PROPERTY.to_owned(), from))
             .map_err(during(ACTION))?;
         let operation = DeltaOperation::AddColumn { fields: new };
-        let properties = CommitProperties::default().with_max_retries(0).with_create_checkpoint(false);
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false));
         let commit = CommitBuilder::from(properties).with_actions(vec![Action::Metadata(metadata)]);
         let committed = commit.build(Some(snapshot), self.delta.log_store(), operation).await;
         let version = committed.map_err(during(ACTION))?.version();

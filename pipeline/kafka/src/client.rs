@@ -27,10 +27,10 @@ pub struct KafkaOptions {
 /// A call to the brokers that takes longer counts as failed.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
+/// KiB that a consumer fetches ahead of its lane; with one request's answer on top, this bounds a lane's memory (P8).
 const FETCHED_AHEAD_KIB: &str = "4096";
 
-/// The same of the consumer that fetches for all of them.
+/// KiB that the consumer shared by all lanes of a process fetches ahead.
 const SHARED_FETCHED_AHEAD_KIB: &str = "16384";
 
 /// Compressed bytes of one partition in a fetch's answer, so that the partitions advance side by side: events of one time come together
@@ -40,8 +40,8 @@ const SHARED_PARTITION_BYTES: &str = "65536";
 /// Bytes of one fetch's answer, compressed: all of it is kept, uncompressed, until its last record was taken. A larger batch comes alone.
 const FETCH_BYTES_MAX: &str = "4194304";
 
-/// The largest record that is sent. A body of 1 MiB became up to 49 MB of text before the door counted numbers as they are spelled
-/// out; what came in then is still to be published.
+/// Bytes of the largest record that is sent. A command of 1 MiB could become 49 MB of text before the contracts counted numbers as
+/// they are spelled out; events that were stored then are still to be published.
 const RECORD_BYTES_MAX: usize = 64 << 20;
 
 impl KafkaOptions {
@@ -163,10 +163,10 @@ pub(crate) fn metadata(consumer: &BaseConsumer<Quiet>) -> Result<Metadata, RdErr
     found
 }
 
-/// Questions about partitions that are under way at once: one after the other, sixty take as many round trips.
+/// Threads that ask for watermarks at the same time: one after the other, sixty partitions would take sixty round trips.
 const QUESTIONS: usize = 16;
 
-/// Low and high watermark of each partition, for those who read committed. Blocks.
+/// The first offset and the last stable offset of each partition, in the order of `places`. Blocks.
 pub(crate) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     places: &[(&str, i32)],

@@ -10,9 +10,9 @@ use crate::topic_partition::TopicPartition;
 /// A partition's ends.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct End {
-    /// The end for those who read committed.
+    /// The last stable offset: where reading ends for a consumer that reads committed records only.
     pub(crate) stable: i64,
-    /// Up to here everything was fetched, when the fetcher last came to the end.
+    /// The offset at which the consumer last came to the partition's end; negative before the first time.
     pub(crate) fetched: i64,
 }
 

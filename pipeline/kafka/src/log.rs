@@ -70,8 +70,8 @@ impl TopicLog {
         &self.ranges
     }
 
-    /// Where the topics hold the event of a position that was appended at a time (milliseconds since 1970): records carry that as
-    /// their own, and positions rise within each partition.
+    /// Partition and offset of the event at a position of the event store. `appended_at` (milliseconds since 1970) is the
+    /// timestamp of its record: reading begins there, and ends at a higher position, since positions rise in each partition.
     pub async fn find(&self, position: i64, appended_at: i64) -> Result<Option<(Partition, i64)>, KafkaError> {
         let log = self.clone();
         let finding = tokio::task::spawn_blocking(move || log.find_blocking(position, appended_at));

@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How often an idle thread looks whether there was something behind the last record that is no record.
+/// How often an idle thread looks for offsets behind the last record that hold no record: commit markers, aborted records.
 const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 
 /// What the thread tells the lane, in order.
@@ -58,12 +58,12 @@ pub(crate) enum PollerEvent {
 
 /// What the lane asks of the thread.
 pub(crate) enum PollerCommand {
-    /// Start, or restart, these at these offsets. Answers with what is still assigned, and so was started, and the generation
-    /// from which on records are meant.
+    /// Start, or restart, reading of these partitions at these offsets. Answers with the new generation (records of earlier ones
+    /// are no longer for the lane), and with the partitions that were started, since they are still assigned.
     Start(Vec<(TopicPartition, Partition, i64)>, oneshot::Sender<Result<(u64, BTreeSet<TopicPartition>), KafkaError>>),
-    /// Read no more of these: others read them for this lane, or it is to claim them again.
+    /// Read no more of these: the tap reads them for this lane, or it is to claim them again.
     Stop(Vec<TopicPartition>),
-    /// For lag displays only.
+    /// Commit these offsets to the consumer group, for lag displays only.
     CommitGroup(Vec<(TopicPartition, i64)>),
 }
 
@@ -209,8 +209,8 @@ impl Poller {
         }
     }
 
-    /// A commit marker may end a partition, and so may records that were aborted: the client's own position is behind them. Where
-    /// a lane goes on must be too, or it would look as if it missed what retention removes.
+    /// Tells the lane the client's position where it is beyond the last record: commit markers and aborted records lie between.
+    /// A lane that went on before them would seem to have missed what retention removes.
     fn pass(&mut self) {
         if !self.shared.waiting().is_empty() {
             return;

@@ -57,10 +57,10 @@ pub struct KafkaSource {
     /// To be said next.
     pending: VecDeque<SourceEvent>,
     owned: HashMap<TopicPartition, Owned>,
-    /// The polling thread is to stop reading these, and then to start those.
+    /// Partitions that the polling thread is to stop reading, before it starts those of `to_start`.
     to_stop: Vec<TopicPartition>,
     to_start: Vec<TopicPartition>,
-    /// What the polling thread said was handed on last: then it is the tap's turn.
+    /// Whether the last event came from the polling thread: the next one is taken from the tap first, so that they take turns.
     was_said: bool,
 }
 
@@ -165,7 +165,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Takes up what is known now: partitions that waited for it, and topics that are not what they were.
+    /// Assigns the partitions that waited for these ids, and revokes those of a topic that was deleted and made again.
     fn take_ids(&mut self, ids: &Ids) {
         let source = |topic: &str| ids.topics.get(topic).map(|id| Arc::from(format!("{}/{id}", ids.cluster)));
         let mut gone = Vec::new();

@@ -36,7 +36,7 @@ const GATHERED_BYTES: usize = 2 << 20;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How often the thread looks whether there was something behind the last record that is no record.
+/// How often the thread looks for offsets behind the last record that hold no record: commit markers, aborted records.
 const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 
 /// The reader of a process.
@@ -266,8 +266,8 @@ impl Fetcher {
         self.is_paused = pause;
     }
 
-    /// A commit marker may end a partition, and so may records that were aborted: the client's own position is behind them. Where
-    /// a lane goes on must be too, or it would look as if it missed what retention removes.
+    /// Tells the ring the client's position where it is beyond the last record: commit markers and aborted records lie between.
+    /// A lane that went on before them would seem to have missed what retention removes.
     fn pass(&mut self) {
         let Ok(positions) = self.consumer.position() else { return };
         let mut is_news = false;

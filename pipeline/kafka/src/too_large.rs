@@ -12,7 +12,7 @@ use crate::client::KafkaOptions;
 use crate::error::KafkaError;
 use crate::topics;
 
-/// What a record has besides key, value and headers, and what a batch has besides records; generous.
+/// Bytes that are added to the largest payload for the record's key and headers and for the batch around it; generous.
 const OVERHEAD: usize = 64 << 10;
 
 /// Raises the limits of the topics that these records need; what is left of the error is a reason to wait.

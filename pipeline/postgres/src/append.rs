@@ -59,11 +59,11 @@ pub struct NewStoredEvent {
 /// One command's events: stored together or not at all.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// Whose.
+    /// The tenant whose events they are.
     pub tenant: TenantId,
-    /// Where to.
+    /// The stream that they are appended to.
     pub stream: StreamId,
-    /// On what condition.
+    /// What the stream must be like, or nothing is appended.
     pub expected: Expected,
     /// Event n gets the id uuidv5(command id, n): a repeat of the command makes the same ids.
     pub command_id: Uuid,

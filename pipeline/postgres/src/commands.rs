@@ -131,7 +131,7 @@ pub enum CommandError {
     TooManyValues {
         /// Which event of an append, from 0; `None` for a command.
         index: Option<usize>,
-        /// So many.
+        /// Values in the data, those of nested arrays and objects included.
         values: usize,
     },
     /// The id is none, or not that of the stream.

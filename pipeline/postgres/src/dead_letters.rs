@@ -222,25 +222,25 @@ pub struct DeadLetter {
     pub id: i64,
     /// Which lane could not apply it.
     pub lane: String,
-    /// Where from.
+    /// The topic that the record was read from; `events` for the event store.
     pub topic: String,
-    /// Where from.
+    /// The number of the topic's partition; 0 for the event store.
     pub partition: i32,
-    /// Where from.
+    /// The record's offset in that partition; its position for the event store.
     pub offset: i64,
-    /// Its key.
+    /// The record's key, as text.
     pub key: Option<String>,
-    /// parked, dead or redrive.
+    /// `parked`, `dead` or `redrive`.
     pub state: String,
     /// Its type, if it is an event.
     pub event_type: Option<String>,
-    /// Whose event it is.
+    /// The event's tenant.
     pub tenant: Option<String>,
-    /// What it is about.
+    /// The type of the aggregate that the event belongs to.
     pub aggregate_type: Option<String>,
-    /// Which one.
+    /// The id of that aggregate.
     pub aggregate_id: Option<String>,
-    /// Why.
+    /// Why the lane could not apply the record.
     pub reason: String,
     /// Tries so far.
     pub attempts: i32,
@@ -396,7 +396,7 @@ pub async fn unmirrored(client: &impl GenericClient, topics: &[&str], limit: i64
     rows.iter().map(letter).collect()
 }
 
-/// They have one now.
+/// Notes that these dead letters were copied to the topics of dead letters.
 pub async fn note_mirrored(client: &impl GenericClient, letters: &[DeadLetter]) -> Result<(), DbError> {
     const SQL: &str = "UPDATE dead_letters SET mirrored_at = now() WHERE id = ANY($1)";
     let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
@@ -404,13 +404,13 @@ pub async fn note_mirrored(client: &impl GenericClient, letters: &[DeadLetter]) 
     Ok(())
 }
 
-/// It was applied, so it is no dead letter any more.
+/// Removes a dead letter, since its record was applied or turned out to need nothing.
 pub async fn resolve(client: &impl GenericClient, id: i64) -> Result<(), DbError> {
     client.execute("DELETE FROM dead_letters WHERE id = $1", &[&id]).await.during("resolving a dead letter")?;
     Ok(())
 }
 
-/// It failed again.
+/// Notes another failed try: a parked record waits for the next of [`RecordPolicy::delays`], and is dead when none is left.
 pub async fn fail_again(
     client: &impl GenericClient,
     letter: &DeadLetter,

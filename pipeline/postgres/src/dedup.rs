@@ -20,10 +20,11 @@ mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, MutexGuard};
 use weir_engine::retry::chain;
-use weir_engine::{Batch, Record, failpoint};
+use weir_engine::{Batch, Partition, Record, failpoint};
 
 use candidate::Candidate;
 pub(crate) use exceptions::LaneView;
@@ -70,21 +71,29 @@ impl DedupIndex {
         batch: &Batch,
     ) -> Result<Places, DbError> {
         let parts = parts(batch);
-        if parts.is_empty() {
-            return Ok(Places::new());
-        }
         let mut state = self.state().await;
-        if parts.iter().any(|part| !part.candidates.is_empty() && !state.known.covers(part)) {
-            self.index(database, &mut state, &parts).await?;
-        }
+        let repeats = match parts.iter().all(|part| state.known.covers(part)) {
+            true => state.known.repeats(&parts),
+            false => self.index(database, &mut state, &parts).await?,
+        };
         // What was read and holds no candidate needs no place in the index.
         parts.iter().for_each(|part| state.known.extend(part));
-        let repeats = state.known.repeats(&parts);
         drop(state);
-        lane.of(database, self.window, &parts, repeats).await
+        match parts.iter().all(|part| part.candidates.is_empty()) {
+            true => Ok(Places::new()),
+            false => lane.of(database, self.window, &parts, repeats).await,
+        }
     }
 
-    async fn index(&self, database: &Database, state: &mut State, parts: &[Part<'_>]) -> Result<(), DbError> {
+    /// Nothing is known any more: Postgres may have failed over to an older copy.
+    pub(crate) async fn forget(&self) {
+        let mut state = self.state().await;
+        state.known = Known::default();
+        state.runs.look_again();
+    }
+
+    /// Puts what is missing of these parts into the index; gives the repeats in them.
+    async fn index(&self, database: &Database, state: &mut State, parts: &[Part<'_>]) -> Result<Places, DbError> {
         let mut client = database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         let head = store::lock(&transaction).await?;
@@ -97,7 +106,8 @@ impl DedupIndex {
             let of_part = covered.get(&part.partition).unwrap_or(&none);
             for (start, end) in gaps(begin, part.end, of_part) {
                 if part.candidates.range(start..end).next().is_some() {
-                    stretches.push(Stretch { number, partition: part.partition.clone(), start, end });
+                    let partition = part.partition.clone();
+                    stretches.push(Stretch { number, partition, start, end, covers: true });
                     number += end - start;
                 }
             }
@@ -126,7 +136,7 @@ impl DedupIndex {
             }
         }
         store::insert_stretches(&transaction, &stretches).await?;
-        store::insert_repeats(&transaction, &repeats).await?;
+        store::insert_repeats(&transaction, "", &repeats).await?;
         let change = state.runs.write(&transaction, entries, &head, number).await?;
         store::advance(&transaction, number, change.generation).await?;
         let verdicts = store::repeats_in(&transaction, parts).await?;
@@ -134,8 +144,12 @@ impl DedupIndex {
         transaction.commit().await.during(ACTION)?;
         failpoint::hit("dedup.after_commit");
         state.runs.apply(change);
+        let of_partition = |(partition, offsets): (&Partition, &Vec<i64>)| {
+            offsets.iter().map(|offset| (partition.clone(), *offset)).collect::<Vec<_>>()
+        };
+        let repeats = verdicts.iter().flat_map(of_partition).collect();
         state.known.learn(parts, verdicts);
-        Ok(())
+        Ok(repeats)
     }
 
     /// Whether a record that is tried again, long after the records around it, is a repeat: of whatever was counted within the window.
@@ -161,21 +175,20 @@ impl DedupIndex {
             None => None,
         };
         let (partition, offset) = (&record.partition, record.offset);
-        let is_itself = place.as_ref().is_some_and(|(of, at)| of == partition && *at == offset);
-        let is_skipped = place.as_ref().is_some_and(|(of, at)| lane.skipped(of, *at));
-        if first.is_some() {
-            let is_repeat = !is_itself && !is_skipped;
-            if is_repeat {
-                let first = first.unwrap_or_default();
-                store::insert_repeats(&transaction, &[(&candidate, head.next_number, first)]).await?;
-                transaction.commit().await.during(ACTION)?;
-                state.known.forget(partition);
+        if let Some(first) = first {
+            let is_itself = place.as_ref().is_some_and(|(of, at)| of == partition && *at == offset);
+            let is_skipped = place.as_ref().is_some_and(|(of, at)| lane.skipped(of, *at));
+            if is_itself || (is_skipped && !lane.counts_another(&*transaction, &candidate).await?) {
+                return Ok(false);
             }
-            return Ok(is_repeat);
+            // Its own verdict: other lanes may have decoded it when they came to it.
+            store::insert_repeats(&transaction, lane.name(), &[(&candidate, head.next_number, first)]).await?;
+            transaction.commit().await.during(ACTION)?;
+            return Ok(true);
         }
         let number = head.next_number;
-        let stretch = Stretch { number, partition: partition.clone(), start: offset, end: offset + 1 };
-        store::insert_stretches(&transaction, &[stretch]).await?;
+        let redriven = Stretch { number, partition: partition.clone(), start: offset, end: offset + 1, covers: false };
+        store::insert_stretches(&transaction, &[redriven]).await?;
         let entries = vec![Entry { fingerprint, number }];
         let change = state.runs.write(&transaction, entries, &head, number + 1).await?;
         store::advance(&transaction, number + 1, change.generation).await?;
@@ -184,15 +197,30 @@ impl DedupIndex {
         Ok(false)
     }
 
+    /// What merging left, for the next question whether it is due.
+    async fn look_at_runs(&self, database: &Database) -> Result<(), DbError> {
+        let mut state = self.state().await;
+        let mut client = database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        let head = store::lock(&transaction).await?;
+        state.runs.follow(&transaction, &head, self.window).await?;
+        state.runs.maintained(Instant::now());
+        transaction.commit().await.during(ACTION)
+    }
+
     /// Merges runs and lets go of what the window has passed, in the background, when that is due and no one else is at it.
     pub(crate) async fn maintain(self: &Arc<Self>, database: &Database) {
-        let is_due = self.state().await.runs.wants_merging();
+        let is_due = self.state().await.runs.wants_merging(Instant::now());
         if !is_due || self.is_merging.swap(true, Ordering::AcqRel) {
             return;
         }
         let (index, database) = (self.clone(), database.clone());
         tokio::spawn(async move {
-            if let Err(error) = merge::run(&database, index.window).await {
+            let merged = async {
+                merge::run(&database, index.window).await?;
+                index.look_at_runs(&database).await
+            };
+            if let Err(error) = merged.await {
                 tracing::warn!(error = chain(&error), "runs of the index of repeats are not merged yet");
             }
             index.is_merging.store(false, Ordering::Release);

@@ -24,17 +24,17 @@ pub struct RecordedEvent {
     pub position: Position,
     /// Its own id.
     pub event_id: Uuid,
-    /// Whose.
+    /// The event's tenant.
     pub tenant: String,
     /// `AggregateType-aggregateId`.
     pub stream: String,
-    /// Its number in the stream.
+    /// Its number in the stream, from 1.
     pub version: i64,
-    /// What happened.
+    /// The event's type.
     pub event_type: String,
-    /// The contract it fulfils.
+    /// The version of the contract that its data fulfils.
     pub schema_version: String,
-    /// The service that said so.
+    /// The service that sent it.
     pub source: String,
     /// The payload.
     pub data: Box<RawValue>,

@@ -317,17 +317,25 @@ impl Ledger {
         partitions: &[Partition],
     ) -> Result<Vec<Span>, DbError> {
         const ACTION: &str = "asking how far rollups go";
-        const SQL: &str = "UPDATE ledger l SET rolled_up = coalesce(l.rolled_up, l.next_offset, 0) \
+        const OURS: &str = "UPDATE ledger l SET rolled_up = coalesce(l.rolled_up, l.next_offset) \
              FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[]) AS s(source, topic, partition, epoch) \
              WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition AND l.epoch = s.epoch \
-             RETURNING l.source, l.topic, l.partition, l.rolled_up, coalesce(l.next_offset, 0)";
+             RETURNING l.source, l.topic, l.partition, l.rolled_up, l.next_offset";
+        // What a crash left in a partition that nothing is read of any more is for any owner.
+        const RETIRED: &str = "SELECT source, topic, partition, rolled_up, next_offset FROM ledger \
+             WHERE lane = $1 AND retired_at IS NOT NULL AND rolled_up < next_offset";
         let (sources, topics, numbers) = columns(partitions.iter());
         let epochs: Vec<i64> = partitions.iter().map(|partition| self.epoch(partition).unwrap_or(0)).collect();
         let values: [&(dyn ToSql + Sync); 5] = [&self.lane, &sources, &topics, &numbers, &epochs];
+        let mut rows = client.query(OURS, &values).await.during(ACTION)?;
+        rows.extend(client.query(RETIRED, &[&self.lane]).await.during(ACTION)?);
         let mut open = Vec::new();
-        for row in client.query(SQL, &values).await.during(ACTION)? {
-            let (start, end): (i64, i64) = (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
-            if start < end {
+        for row in rows {
+            let (start, end): (Option<i64>, Option<i64>) =
+                (row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?);
+            if let (Some(start), Some(end)) = (start, end)
+                && start < end
+            {
                 open.push(Span { partition: partition_of(&row)?, start, end, position: None });
             }
         }
@@ -336,9 +344,10 @@ impl Ledger {
 
     /// Says how far rollups go, in partitions that are ours still.
     pub async fn roll_up(&self, client: &impl GenericClient, ends: &BTreeMap<Partition, i64>) -> Result<(), DbError> {
-        const SQL: &str = "UPDATE ledger l SET rolled_up = s.stop \
+        const SQL: &str = "UPDATE ledger l SET rolled_up = least(s.stop, l.next_offset) \
              FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[]) AS s(source, topic, partition, epoch, stop) \
-             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition AND l.epoch = s.epoch";
+             WHERE l.lane = $1 AND l.source = s.source AND l.topic = s.topic AND l.partition = s.partition \
+               AND (l.epoch = s.epoch OR l.retired_at IS NOT NULL)";
         let (sources, topics, numbers) = columns(ends.keys());
         let epochs: Vec<i64> = ends.keys().map(|partition| self.epoch(partition).unwrap_or(0)).collect();
         let stops: Vec<i64> = ends.values().copied().collect();
@@ -363,7 +372,7 @@ impl Ledger {
              WHERE lane = $1 AND topic = $3 AND partition = $4 AND source <> $2 AND retired_at IS NULL";
         const MOVE: &str = "INSERT INTO ledger (lane, source, topic, partition, next_offset, epoch, owner) \
              VALUES ($1, $2, $3, $4, $5, 1, 'reset') ON CONFLICT (lane, source, topic, partition) DO UPDATE \
-             SET next_offset = excluded.next_offset, rolled_up = least(ledger.rolled_up, excluded.next_offset), position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
+             SET next_offset = excluded.next_offset, rolled_up = CASE WHEN ledger.rolled_up IS NOT NULL THEN least(ledger.rolled_up, excluded.next_offset) END, position = NULL, epoch = ledger.epoch + 1, owner = 'reset', advanced_at = now() \
              WHERE ledger.retired_at IS NULL AND ($6 OR coalesce(ledger.next_offset, excluded.next_offset) <= excluded.next_offset)";
         // What the lane passes over is no copy for it of what comes later (`dedup.rs`); what it comes to again is one.
         const SKIP: &str = "INSERT INTO lane_skips AS k (lane, source, topic, partition, from_offset, to_offset) \
@@ -374,12 +383,17 @@ impl Ledger {
                AND from_offset >= $5) \
              UPDATE lane_skips SET to_offset = $5 WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 \
                AND from_offset < $5 AND to_offset > $5";
+        // What an earlier self of the topic had left.
+        const SKIP_REST: &str = "INSERT INTO lane_skips (lane, source, topic, partition, from_offset, to_offset) \
+             SELECT lane, source, topic, partition, coalesce(next_offset, 0), 9223372036854775807 FROM ledger \
+             WHERE lane = $1 AND topic = $3 AND partition = $4 AND source <> $2 AND retired_at IS NULL ON CONFLICT DO NOTHING";
         let mut client = database.get().await?;
         let transaction = client.transaction().await.during(ACTION)?;
         let (source, topic): (&str, &str) = (&partition.source, &partition.topic);
         for sql in [SKIP, UNSKIP] {
             transaction.execute(sql, &[&lane, &source, &topic, &partition.number, &to]).await.during(ACTION)?;
         }
+        transaction.execute(SKIP_REST, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
         transaction.execute(RETIRE, &[&lane, &source, &topic, &partition.number]).await.during(ACTION)?;
         let values: [&(dyn ToSql + Sync); 6] = [&lane, &source, &topic, &partition.number, &to, &idempotent];
         if transaction.execute(MOVE, &values).await.during(ACTION)? == 0 {

@@ -77,6 +77,7 @@ impl PartitionOwner {
     /// [`Self::take`].
     pub async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         let claims = self.ledger.claim(&self.database, partitions).await?;
+        self.policy.repeats.forget().await;
         self.view = LaneView::load(&**self.database.get().await?, self.ledger.lane()).await?;
         failpoint::hit("claim.after_ledger");
         Ok(claims)
@@ -110,7 +111,7 @@ impl PartitionOwner {
         self.partitions.retain(|partition| !partitions.contains(partition));
     }
 
-    /// Everything owned, as another's.
+    /// [`SinkError::Fenced`] for all partitions that are owned.
     #[must_use]
     pub fn fenced(&self) -> SinkError {
         SinkError::Fenced { partitions: self.partitions.clone() }
@@ -185,7 +186,8 @@ impl PartitionOwner {
                 continue;
             }
             let (partition, offset) = (record.partition.clone(), record.offset);
-            if self.is_repeat(&record).await? {
+            // One that decoded when the lane came to it has its verdict.
+            if letter.event_type.is_none() && self.is_repeat(&record).await? {
                 self.resolve(&letter).await?;
                 continue;
             }
@@ -208,12 +210,12 @@ impl PartitionOwner {
         Ok(transaction.commit().await.during(ACTION)?)
     }
 
-    /// The sink holds it now.
+    /// Removes a dead letter: the sink holds its record now, or it is a repeat.
     pub async fn resolve(&self, letter: &DeadLetter) -> Result<(), SinkError> {
         Ok(dead_letters::resolve(&**self.database.get().await?, letter.id).await?)
     }
 
-    /// What is due from time to time.
+    /// Starts merging the index of repeats, if that is due. To be called from time to time.
     pub async fn maintain(&mut self) -> Result<(), SinkError> {
         self.policy.repeats.maintain(&self.database).await;
         Ok(())

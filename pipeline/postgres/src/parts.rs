@@ -31,11 +31,11 @@ pub struct Process {
     pub command: &'static str,
     /// The machine's name.
     pub host: String,
-    /// Its number there.
+    /// Its process id on that machine.
     pub pid: i32,
-    /// The version.
+    /// The version of weir.
     pub build: String,
-    /// Of its health and metrics.
+    /// The URL that its health and metrics are served at.
     pub address: String,
 }
 
@@ -51,11 +51,11 @@ pub struct Part {
     pub command: String,
     /// The machine's name.
     pub host: String,
-    /// Its number there.
+    /// Its process id on that machine.
     pub pid: i32,
-    /// The version.
+    /// The version of weir.
     pub build: String,
-    /// Of its health and metrics.
+    /// The URL that its health and metrics are served at.
     pub address: String,
     /// See [`weir_engine::LanePhase::as_str`].
     pub phase: String,

@@ -21,7 +21,8 @@ pub struct Publishing {
     event_store: Uuid,
 }
 
-/// The right to publish, until someone else takes it. Kafka's own fencing is what makes it safe; this makes it quiet.
+/// The right to publish, until another process takes it. It only keeps publishers from fencing each other in turn: that nothing
+/// is published twice rests on Kafka's fencing of the transactional id.
 pub struct Lead {
     database: Database,
     event_store: Uuid,
@@ -87,7 +88,8 @@ impl Publishing {
         row.map(|row| row.try_get(0)).transpose().during(ACTION)
     }
 
-    /// Everything up to this position was published; and whether that is where the topics begin.
+    /// The position up to which everything was published (0 for none), and whether `weir source switch kafka` set it and nothing was
+    /// published since.
     pub async fn lower_bound(&self) -> Result<(i64, bool), DbError> {
         const ACTION: &str = "reading the publisher's lower bound";
         const SQL: &str = "SELECT position, switched FROM publisher WHERE source = $1";

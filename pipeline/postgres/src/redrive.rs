@@ -75,7 +75,8 @@ async fn try_again<P: Projection>(
             return Ok(false);
         }
     };
-    if owner.is_repeat(&record).await? {
+    // One that decoded when the lane came to it has its verdict.
+    if letter.event_type.is_none() && owner.is_repeat(&record).await? {
         resolve(&**transaction, letter.id).await?;
         return Ok(true);
     }

@@ -48,9 +48,9 @@ pub async fn counts(client: &impl GenericClient) -> Result<HashMap<String, i64>,
 /// How far back repeats are recognised.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reach {
-    /// Records of the log that are numbered, those of other services and what lies between them.
+    /// Offsets of the log that the index of repeats has numbered: records of other services, and what lies between them.
     pub records: i64,
-    /// Of them in the last hour.
+    /// How many of those it numbered in the last hour.
     pub last_hour: i64,
 }
 

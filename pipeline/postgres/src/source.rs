@@ -70,7 +70,7 @@ impl EventStoreSource {
     }
 }
 
-/// The same as records.
+/// At most `limit` events from a position on, as records without headers; fewer where [`BYTES_MAX`] cuts the page.
 pub(crate) async fn records_from(
     database: &Database,
     partition: &Partition,

@@ -13,7 +13,7 @@ const ACTION: &str = "switching the source";
 /// Retires the lanes' rows of the event store, all of which must stand behind its last event. Gives the last position that
 /// was read from the event store; everything after it comes through Kafka. A second call changes nothing.
 pub async fn to_kafka(database: &Database, lanes: &[&str], head: Position) -> Result<i64, DbError> {
-    const OPEN: &str = "SELECT lane, coalesce(next_offset, 1) - 1 FROM ledger WHERE topic = $1 AND source = $2 AND retired_at IS NULL \
+    const OPEN: &str = "SELECT lane, coalesce(least(next_offset, rolled_up), 1) - 1 FROM ledger WHERE topic = $1 AND source = $2 AND retired_at IS NULL \
          ORDER BY lane FOR UPDATE";
     const RETIRE: &str = "UPDATE ledger SET retired_at = now(), epoch = epoch + 1, owner = 'switched' \
          WHERE topic = $1 AND source = $2 AND retired_at IS NULL";

@@ -17,11 +17,11 @@ use crate::fold::partition_of;
 use crate::lost::Lost;
 use crate::{CLICKHOUSE, Comparison, Cuts, Report, Sources, VerifyError, compare_columnar};
 
-/// Looked at again, so often, before a difference counts.
+/// How many times at most a rollup is compared, [`AGAIN_AFTER`] apart, before a difference is reported.
 const ATTEMPTS_MAX: usize = 5;
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// What of each partition is not in the rollups yet.
+/// For each partition the offsets whose rows may not be in the rollups yet: from the ledger's `done_below` on.
 async fn counted_below(database: &Database) -> Result<Vec<Span>, VerifyError> {
     let rows = Ledger::rows(&**database.get().await?).await?;
     let of_lane = rows.into_iter().filter(|row| row.lane == CLICKHOUSE);
@@ -60,12 +60,12 @@ pub(crate) async fn compare(
     compare_rollups(report, database, server, &open).await
 }
 
-/// The view holds what was inserted a moment ago too, which no ledger speaks of yet.
+/// Compares only rows below the ledger's offset: the view also holds rows that were inserted a moment ago.
 struct BelowTheLedger<'a> {
     cuts: &'a Cuts,
     within: Places<'a>,
     kept: Option<Timestamp>,
-    /// Minutes of rows that were passed over, and of those that are gone.
+    /// Minutes since 1970 of events whose rows were skipped, or may be gone by the TTL: their rollups are not compared.
     open: Mutex<BTreeSet<i64>>,
 }
 
@@ -91,8 +91,8 @@ impl Relocate for BelowTheLedger<'_> {
     }
 }
 
-/// Minutes that hold rows which the ledger does not call counted are left out: what a recount sees and a rollup does not is of such a row, if
-/// the ledger was asked before the recount, and the table after it.
+/// Compares each rollup with a recount, without the minutes (since 1970) in `open` and those of rows that the ledger does not call
+/// counted. The ledger is asked before the recount and the table after it, so a row that only the recount sees is in such a minute.
 async fn compare_rollups(
     report: &mut Report,
     database: &Database,

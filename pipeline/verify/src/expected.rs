@@ -25,8 +25,8 @@ use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Source
 
 const PAGE: i64 = 2000;
 
-/// Where a key's records come from, one place after the other: first the event store (lanes read it themselves, or it stands
-/// in for what topics hold no longer), then what history alone has of those, then the topics.
+/// Ranks that order one key's records when they come from several places: first the event store (lanes read it themselves, or it
+/// stands in for what topics hold no longer), then records that history alone still has, then the topics.
 const EVENT_STORE_RANK: u8 = 0;
 const HISTORY_RANK: u8 = 1;
 const TOPICS_RANK: u8 = 2;
@@ -63,7 +63,7 @@ impl Presence {
     }
 }
 
-/// Where a record is, for one place in the order of its key.
+/// A record's coordinates, and its rank among the places that its key's records come from.
 struct At<'a> {
     coordinates: Coordinates,
     rank: u8,
@@ -74,30 +74,30 @@ struct At<'a> {
 /// What every sink should hold below its cut.
 #[derive(Default)]
 pub(crate) struct Expected {
-    /// By lane and event type, for lanes that keep every record.
+    /// Counts and hashes by lane and event type, for lanes that keep every record.
     columnar: BTreeMap<&'static str, BTreeMap<String, SetHash>>,
     pub(crate) metrics: MetricTotals,
     pub(crate) read_models: BTreeMap<&'static str, SetHash>,
     /// Of which records history keeps key and headers.
     heads: Kept,
-    /// What was recorded before is [`Presence::Expired`].
+    /// In ClickHouse, records that were recorded before this time are [`Presence::Expired`]; `None` where it has no TTL.
     kept: Option<Timestamp>,
     pub(crate) expired: u64,
-    /// Minutes in which some of that happened.
+    /// Minutes since 1970 of the expired events' own times.
     pub(crate) expired_minutes: BTreeSet<i64>,
-    /// By lane and subject.
+    /// Numbers of records that a lane does not hold, by lane and subject (event type or table).
     absent: HashMap<(&'static str, String), Absent>,
     /// What the event store says was published, by event type.
     pub(crate) published: BTreeMap<String, SetHash>,
-    /// These positions were published, as far as the publisher knows.
+    /// Positions in the event store that the topics should hold: from where lanes stopped reading it to the publisher's progress.
     publishing: Range<i64>,
-    /// What the topics hold of it.
+    /// What the topics hold of those positions, by event type.
     pub(crate) in_topics: BTreeMap<String, SetHash>,
     retained: RoaringTreemap,
     /// Records that are in history and nowhere else.
     pub(crate) history_alone: u64,
     pub(crate) differences: Vec<String>,
-    /// Ids of events that some lane left out as repeats, and whether it holds one of them.
+    /// By lane and event id, for events that the lane left out as repeats: whether another record of the event was found.
     repeated: HashMap<(&'static str, String), bool>,
 }
 
@@ -356,11 +356,12 @@ impl Expected {
     /// Only lanes that keep everything have a place for it.
     fn take_other(&mut self, event: &OtherEvent, at: &At<'_>, standing: impl Fn(&'static str) -> Presence) {
         let is_expired = is_expired(self.kept, event.recorded_at);
+        // Verdicts on repeats are every lane's.
+        for lane in LaneKind::NAMES.into_iter().filter(|lane| standing(lane) != Presence::Repeat) {
+            self.note_first(lane, event.event_id.as_str());
+        }
         for lane in columnar() {
             let standing = standing(lane).within_ttl(lane, is_expired);
-            if standing != Presence::Repeat {
-                self.note_first(lane, event.event_id.as_str());
-            }
             match standing {
                 Presence::Holds => self.hold(lane, OTHER_EVENT, at, &event.document),
                 Presence::Expired => self.note_expired(event.timestamp),
@@ -439,7 +440,7 @@ impl Expected {
         Ok(())
     }
 
-    /// Lanes had this one from the event store itself, before they were moved over.
+    /// Reports a record in a topic whose event lanes had read from the event store itself, before they were moved to Kafka.
     fn note_published_again(&mut self, record: &Record) {
         const WORDS_MAX: usize = 10;
         if self.differences.len() < WORDS_MAX {
@@ -462,7 +463,7 @@ pub(crate) fn is_expired(kept: Option<Timestamp>, recorded_at: Option<Timestamp>
     kept.zip(recorded_at).is_some_and(|(kept, recorded_at)| recorded_at < kept)
 }
 
-/// Where rows of history are compared.
+/// Under which coordinates a row is compared: its own, or its position in the event store where topics hold the record no longer.
 pub(crate) struct Places<'a> {
     pub(crate) lost: &'a Lost,
     pub(crate) event_store: &'a Partition,
@@ -485,7 +486,7 @@ impl Relocate for Places<'_> {
     }
 }
 
-/// Adds a record as it is before anyone lifts it: what was published must be what is stored.
+/// Adds a record's bytes as they are, not raised to a newer contract version: what was published must be what is stored.
 fn count(hashes: &mut BTreeMap<String, SetHash>, record: &Record) {
     hashes.entry(claimed_type(record)).or_default().add(&[&record.payload]);
 }

@@ -120,9 +120,9 @@ pub struct Report {
     pub differences: Vec<String>,
     /// What to know, though it is no difference.
     pub notes: Vec<String>,
-    /// How far each lane was compared.
+    /// By lane: the next offsets below which it was compared, summed over its partitions.
     pub cuts: BTreeMap<&'static str, i64>,
-    /// What is not as far as it should be, stands, or never ran: what is equal is less than everything.
+    /// Lanes, and the publisher, that are behind, are stopped or never ran: what they have not applied was not compared.
     pub unreached: Vec<Unreached>,
 }
 
@@ -140,14 +140,14 @@ impl Report {
     }
 }
 
-/// How far a lane goes, and what it left out.
+/// How far a lane is in one partition (its next offset), and the offsets of records that are not in its sink.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cut {
     pub(crate) below: i64,
     pub(crate) dead: HashSet<i64>,
     /// Of those, the ones that someone asked to try again: they may be in the sink already, for a moment.
     pub(crate) redriven: HashSet<i64>,
-    /// What came before, by offset, with its event id.
+    /// Event ids of the records left out as repeats, by offset.
     pub(crate) repeats: HashMap<i64, String>,
 }
 
@@ -202,7 +202,7 @@ pub struct Asked<'a> {
     pub units: Units,
     /// The lanes that should run.
     pub lanes: &'a [&'static str],
-    /// So long, at most, lanes that are at work get to pass what is there now.
+    /// How long at most to wait until running lanes have applied what their sources hold now.
     pub wait: Duration,
     /// Takes the sort's temporary files.
     pub spill: &'a Path,

@@ -12,7 +12,7 @@ use crate::Cuts;
 /// Stretches of partitions that are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    /// Everything below is gone; all of it where the partition itself is.
+    /// Records below this offset are gone; [`i64::MAX`] where the partition itself is gone.
     below: BTreeMap<Partition, i64>,
     /// Lanes that read topics.
     pub(crate) lanes: HashSet<&'static str>,

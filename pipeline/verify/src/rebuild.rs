@@ -131,7 +131,8 @@ impl Rebuild<'_> {
         Ok(self.scratch.add(&expected.metrics).await?)
     }
 
-    /// What the lane did while it was read, which stands still now. `false`: what was read is no longer so.
+    /// Adds to the second copy what the lane did between `before` and `after`, while the lane is held. `false` where what was read is no
+    /// longer so (a dead letter was resolved, the ledger was set back, records are gone): all is to be read again.
     async fn follow(&self, before: &Stand, after: &Stand) -> Result<bool, RebuildError> {
         let (starts, ends) = (self.cuts(before), self.cuts(after));
         for (key, start) in &starts {

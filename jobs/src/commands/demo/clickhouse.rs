@@ -11,13 +11,13 @@ use weir_engine::BoxError;
 use crate::attached::Target;
 use crate::output::complain;
 
-/// Building and fetching it included.
+/// How long the server may take to say its address, building and fetching it included.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Once it has said its address.
+/// How long the server may take to answer once it has said its address.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 
-/// Ends with the demo.
+/// The running server; it is killed when this is dropped.
 pub(super) struct ClickHouseServer {
     _child: Child,
 }

@@ -20,10 +20,10 @@ use lane::{Lane, Reach};
 /// How many offsets ahead of the tap a lane may begin in a partition, and wait for it: a second or two of reading.
 const AHEAD_MAX: i64 = 100_000;
 
-/// How long waiting for a lane is added up, in [`TapLimits::held_up_max`].
+/// The window in which the time that others wait for a lane is added up, as a multiple of [`TapLimits::held_up_max`].
 const ACCOUNT: u32 = 30;
 
-/// After how many [`TapLimits::held_up_max`] of standing still a lane is detached, however busy the processors are.
+/// How long a lane may commit nothing before it is detached, however busy the processors are: a multiple of [`TapLimits::held_up_max`].
 const STANDSTILL: u32 = 5;
 
 /// A lane of a ring.
@@ -108,11 +108,11 @@ pub enum Offer {
 pub enum Taken {
     /// Rows of one partition.
     Rows(Arc<Chunk>, Range<usize>),
-    /// Below these offsets there is nothing left but what was handed over.
+    /// Everything below these offsets was handed over; the last of them may hold no record.
     Passed(Vec<(Partition, i64)>),
     /// Nothing for now.
     Nothing,
-    /// It holds the rows that there is no room because of; said once.
+    /// The ring is full and this lane has not committed the oldest chunk: it is to commit. Said once after each hand-over.
     Full,
     /// The reader cannot read.
     Trouble(SourceError),
@@ -222,7 +222,7 @@ impl Ring {
         self.has_ended = true;
     }
 
-    /// A partition has no record at its next offset, and which is not known: every lane is to claim all of its own again.
+    /// Some partition has no record at its next offset, and it is not known which one: every lane is to claim all of its partitions again.
     pub fn out_of_range(&mut self, now: Instant) {
         self.add_up(now);
         for lane in self.lanes.values_mut() {
@@ -450,8 +450,8 @@ impl Ring {
         self.lanes.values().any(|lane| lane.is_waiting && !lane.attached.is_empty() && has_all(lane))
     }
 
-    /// Adds the time that passed to the accounts of the lanes that there is no room because of, if anyone waited. Before each change of
-    /// who that is.
+    /// Adds the time since the last call to `waited_for` of each lane that has not committed the oldest chunk, if another lane waited for
+    /// room. To be called before each change to which lanes those are.
     fn add_up(&mut self, now: Instant) {
         if let (Some(since), Some(oldest)) = (self.waiting_since, self.held.front()) {
             for lane in self.lanes.values_mut().filter(|lane| !lane.has_released(&oldest.partition, oldest.end)) {

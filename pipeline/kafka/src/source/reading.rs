@@ -29,7 +29,7 @@ impl KafkaSource {
         (!records.is_empty()).then_some(SourceEvent::Records(records))
     }
 
-    /// What it has read for itself it goes on with in the tap, where the tap is there.
+    /// Attaches this lane to the tap in those of the partitions in which its own consumer has come to where the tap is.
     pub(super) fn join(&mut self, partitions: Vec<Partition>) {
         let mut joined = Vec::new();
         for partition in partitions {

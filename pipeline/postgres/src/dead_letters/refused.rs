@@ -12,15 +12,15 @@ use super::{NewDeadLetter, RecordPolicy, check_cap, insert};
 pub struct Refused {
     /// Where it is, and its bytes.
     pub record: Record,
-    /// Its type's name.
+    /// The name of the event's type.
     pub event_type: String,
-    /// What it is about.
+    /// The type of the aggregate that the event belongs to.
     pub aggregate_type: String,
-    /// Which one.
+    /// The id of that aggregate.
     pub aggregate_id: String,
-    /// The rest of its envelope.
+    /// The rest of the event's envelope.
     pub envelope: Envelope,
-    /// The sink's words.
+    /// The sink's error message.
     pub reason: String,
     /// How often it was tried.
     pub attempts: i32,

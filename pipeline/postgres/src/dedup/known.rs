@@ -74,10 +74,6 @@ impl Known {
         }
     }
 
-    pub(super) fn forget(&mut self, partition: &Partition) {
-        self.partitions.remove(partition);
-    }
-
     /// Repeats in these parts.
     pub(super) fn repeats(&self, parts: &[Part<'_>]) -> Places {
         let mut places = Places::new();

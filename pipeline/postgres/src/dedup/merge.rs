@@ -49,18 +49,22 @@ async fn work(client: &mut Object, window: i64) -> Result<(), DbError> {
     done
 }
 
-/// Runs and spans behind the window. That a stretch was in the index is never forgotten: neighbours become one span.
+/// Runs and spans behind the window. That a stretch was in the index is never forgotten: neighbours become one span, which keeps the number
+/// of the first alone.
 async fn let_go(client: &mut Object, window: i64) -> Result<(), DbError> {
-    const JOIN: &str = "WITH old AS (SELECT * FROM dedup_spans WHERE number < $1 ORDER BY number LIMIT $2), \
-         runs AS (SELECT *, sum(is_new) OVER (PARTITION BY source, topic, partition ORDER BY start_offset) AS run FROM ( \
-           SELECT *, (start_offset > coalesce(max(end_offset) OVER (PARTITION BY source, topic, partition ORDER BY start_offset \
-             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1))::int AS is_new FROM old) o), \
-         joined AS (SELECT min(number) AS number, source, topic, partition, min(start_offset) AS start_offset, \
-           max(end_offset) AS end_offset, max(indexed_at) AS indexed_at FROM runs GROUP BY source, topic, partition, run HAVING count(*) > 1), \
-         kept AS (UPDATE dedup_spans s SET start_offset = j.start_offset, end_offset = j.end_offset, indexed_at = j.indexed_at \
-           FROM joined j WHERE s.number = j.number) \
-         DELETE FROM dedup_spans s USING runs r JOIN joined j USING (source, topic, partition) \
-           WHERE s.number = r.number AND s.number <> j.number AND r.start_offset >= j.start_offset AND r.end_offset <= j.end_offset";
+    const REDRIVEN: &str = "DELETE FROM dedup_spans WHERE NOT covers AND number < $1";
+    const JOIN: &str = "WITH old AS (SELECT b.number, b.source, b.topic, b.partition, b.start_offset, b.end_offset, b.indexed_at \
+           FROM dedup_spans b WHERE b.covers AND b.number + b.end_offset - b.start_offset <= $1 \
+             AND EXISTS (SELECT FROM dedup_spans a WHERE a.covers AND a.source = b.source AND a.topic = b.topic \
+               AND a.partition = b.partition AND a.end_offset = b.start_offset AND a.number + a.end_offset - a.start_offset <= $1) \
+           ORDER BY b.source, b.topic, b.partition, b.start_offset LIMIT $2), \
+         runs AS (SELECT *, start_offset - sum(end_offset - start_offset) OVER (PARTITION BY source, topic, partition \
+             ORDER BY start_offset ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) + end_offset - start_offset AS run FROM old), \
+         joined AS (SELECT source, topic, partition, min(start_offset) AS start_offset, max(end_offset) AS end_offset, \
+             max(indexed_at) AS indexed_at FROM runs GROUP BY source, topic, partition, run), \
+         gone AS (DELETE FROM dedup_spans s USING old WHERE s.number = old.number) \
+         UPDATE dedup_spans s SET end_offset = j.end_offset, indexed_at = j.indexed_at FROM joined j \
+         WHERE s.covers AND s.source = j.source AND s.topic = j.topic AND s.partition = j.partition AND s.end_offset = j.start_offset";
     let transaction = client.transaction().await.during(ACTION)?;
     let head = store::lock(&transaction).await?;
     let oldest = head.next_number - window;
@@ -68,10 +72,20 @@ async fn let_go(client: &mut Object, window: i64) -> Result<(), DbError> {
     let passed: Vec<i64> = rows.iter().filter(|row| row.newest < oldest).map(|row| row.run).collect();
     if !passed.is_empty() {
         store::delete_runs(&*transaction, &passed).await?;
-        store::advance(&transaction, head.next_number, head.generation + 1).await?;
+        store::advance(&transaction, head.next_number, store::draw()).await?;
     }
-    transaction.execute(JOIN, &[&oldest, &SPANS_MAX]).await.during(ACTION)?;
-    transaction.commit().await.during(ACTION)
+    transaction.execute(REDRIVEN, &[&oldest]).await.during(ACTION)?;
+    transaction.commit().await.during(ACTION)?;
+    // In portions, so that lanes wait for none of it for long.
+    loop {
+        let transaction = client.transaction().await.during(ACTION)?;
+        store::lock(&transaction).await?;
+        let joined = transaction.execute(JOIN, &[&oldest, &SPANS_MAX]).await.during(ACTION)?;
+        transaction.commit().await.during(ACTION)?;
+        if joined == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// A run that is read block by block.
@@ -101,7 +115,7 @@ impl Reader {
 
 async fn merge(client: &mut Object, chosen: &[&RunRow], window: i64) -> Result<(), DbError> {
     let entries: i64 = chosen.iter().map(|row| row.entries).sum();
-    let run = store::next_run(&***client).await?;
+    let run = store::draw();
     let oldest: i64 =
         client.query_one("SELECT next_number FROM dedup", &[]).await.during(ACTION)?.try_get(0).during(ACTION)?;
     let oldest = oldest - window;
@@ -138,14 +152,15 @@ async fn merge(client: &mut Object, chosen: &[&RunRow], window: i64) -> Result<(
     }
     failpoint::hit("dedup.merge_written");
     let transaction = client.transaction().await.during(ACTION)?;
-    let head = store::lock(&transaction).await?;
     let (level, newest) = (chosen.iter().map(|row| row.level).max(), chosen.iter().map(|row| row.newest).max());
     let row = RunRow { run, level: level.unwrap_or(0) + 1, entries: written, newest: newest.unwrap_or(0) };
     store::insert_run(&*transaction, &row).await?;
     store::keep_filter(&*transaction, run, &bytes_of(&fences), &filter.to_bytes()).await?;
+    // Lanes wait from here on.
+    let head = store::lock(&transaction).await?;
     let merged: Vec<i64> = chosen.iter().map(|row| row.run).collect();
     store::delete_runs(&*transaction, &merged).await?;
-    store::advance(&transaction, head.next_number, head.generation + 1).await?;
+    store::advance(&transaction, head.next_number, store::draw()).await?;
     transaction.commit().await.during(ACTION)?;
     tracing::debug!(runs = chosen.len(), entries = written, level = row.level, "merged runs of the index of repeats");
     Ok(())

@@ -21,7 +21,6 @@ pub(super) struct Part<'a> {
 /// The parts of a batch, with everything in them that may be a repeat, whatever the lane itself applies.
 pub(super) fn parts(batch: &Batch) -> Vec<Part<'_>> {
     let mut parts: HashMap<Partition, Part<'_>> = HashMap::new();
-    let mut has_candidates = false;
     for span in batch.spans() {
         let part =
             Part { partition: span.partition.clone(), start: span.start, end: span.end, candidates: BTreeMap::new() };
@@ -30,12 +29,8 @@ pub(super) fn parts(batch: &Batch) -> Vec<Part<'_>> {
     for row in batch.foreign() {
         let Some(candidate) = Candidate::of(row) else { continue };
         if let Some(part) = parts.get_mut(&candidate.record.partition) {
-            has_candidates = true;
             part.candidates.insert(candidate.record.offset, candidate);
         }
-    }
-    if !has_candidates {
-        return Vec::new();
     }
     let mut parts: Vec<Part<'_>> = parts.into_values().collect();
     parts.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -4,6 +4,7 @@
 //! and [`super::merge`] makes eight of a level one of the next.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Transaction;
 
@@ -20,6 +21,9 @@ const SMALL_MAX: usize = 256;
 /// Runs of one level that are merged.
 pub(super) const FAN: usize = 8;
 
+/// Spans are joined and let go so often, if runs give no reason to look before.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+
 /// Blocks read or written at once.
 pub(super) const BLOCKS_AT_ONCE: usize = 512;
 
@@ -34,6 +38,7 @@ pub(super) struct Runs {
     recent: HashMap<u128, i64>,
     small: Vec<i64>,
     large: Vec<LargeRun>,
+    maintained_at: Option<Instant>,
 }
 
 /// Where the blocks of a run begin, and the filter before them.
@@ -193,8 +198,8 @@ impl Runs {
         if entries.is_empty() {
             return Ok(change);
         }
-        change.generation += 1;
-        let run = store::next_run(&**transaction).await?;
+        change.generation = store::draw();
+        let run = store::draw();
         if self.recent.len() + entries.len() < RECENT_MAX && self.small.len() < SMALL_MAX {
             entries.sort_unstable();
             write_blocks(transaction, run, &entries, |_| ()).await?;
@@ -243,8 +248,21 @@ impl Runs {
         }
     }
 
-    /// Whether runs are to be merged, or hold nothing within the window.
-    pub(super) fn wants_merging(&self) -> bool {
+    /// The set of runs may be another one than it was.
+    pub(super) fn look_again(&mut self) {
+        self.generation = None;
+    }
+
+    /// Merging was done.
+    pub(super) fn maintained(&mut self, now: Instant) {
+        self.maintained_at = Some(now);
+    }
+
+    /// Whether runs are to be merged, or hold nothing within the window, or it is time to look.
+    pub(super) fn wants_merging(&mut self, now: Instant) -> bool {
+        if now.duration_since(*self.maintained_at.get_or_insert(now)) >= MAINTAIN_EVERY {
+            return true;
+        }
         let rows: Vec<&RunRow> = self.large.iter().map(|run| &run.row).collect();
         to_merge(&rows).is_some() || rows.iter().any(|row| row.newest < self.next_number - self.window)
     }

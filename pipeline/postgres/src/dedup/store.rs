@@ -33,6 +33,8 @@ pub(super) struct Stretch {
     pub(super) partition: Partition,
     pub(super) start: i64,
     pub(super) end: i64,
+    /// `false` for a single record that was redriven: what lies around it was in the index before.
+    pub(super) covers: bool,
 }
 
 /// The row that everyone who indexes locks.
@@ -80,10 +82,15 @@ pub(super) async fn covered(
     parts: &[Part<'_>],
     begins: &[i64],
 ) -> Result<HashMap<Partition, Vec<(i64, i64)>>, DbError> {
-    const SQL: &str = "SELECT s.source, s.topic, s.partition, s.start_offset, s.end_offset FROM \
+    // Stretches do not overlap, so of those that begin before a part only the last may reach into it.
+    const SQL: &str = "SELECT p.source, p.topic, p.partition, s.start_offset, s.end_offset FROM \
          unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS p(source, topic, partition, start, stop) \
-         JOIN dedup_spans s ON s.source = p.source AND s.topic = p.topic AND s.partition = p.partition \
-           AND s.end_offset > p.start AND s.start_offset < p.stop ORDER BY s.start_offset";
+         CROSS JOIN LATERAL ( \
+           (SELECT start_offset, end_offset FROM dedup_spans d WHERE covers AND d.source = p.source AND d.topic = p.topic \
+              AND d.partition = p.partition AND d.start_offset <= p.start ORDER BY d.start_offset DESC LIMIT 1) \
+           UNION ALL SELECT start_offset, end_offset FROM dedup_spans d WHERE covers AND d.source = p.source AND d.topic = p.topic \
+              AND d.partition = p.partition AND d.start_offset > p.start AND d.start_offset < p.stop) s \
+         WHERE s.end_offset > p.start ORDER BY s.start_offset";
     let (sources, topics, numbers) = columns(parts.iter().map(|part| &part.partition));
     let ends: Vec<i64> = parts.iter().map(|part| part.end).collect();
     let values: [&(dyn ToSql + Sync); 5] = [&sources, &topics, &numbers, &begins, &ends];
@@ -97,8 +104,8 @@ pub(super) async fn covered(
 }
 
 pub(super) async fn insert_stretches(transaction: &Transaction<'_>, stretches: &[Stretch]) -> Result<(), DbError> {
-    const SQL: &str = "INSERT INTO dedup_spans (number, source, topic, partition, start_offset, end_offset) \
-         SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[])";
+    const SQL: &str = "INSERT INTO dedup_spans (number, source, topic, partition, start_offset, end_offset, covers) \
+         SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::boolean[])";
     if stretches.is_empty() {
         return Ok(());
     }
@@ -106,13 +113,14 @@ pub(super) async fn insert_stretches(transaction: &Transaction<'_>, stretches: &
     let numbers: Vec<i64> = stretches.iter().map(|stretch| stretch.number).collect();
     let starts: Vec<i64> = stretches.iter().map(|stretch| stretch.start).collect();
     let ends: Vec<i64> = stretches.iter().map(|stretch| stretch.end).collect();
-    let values: [&(dyn ToSql + Sync); 6] = [&numbers, &sources, &topics, &partitions, &starts, &ends];
+    let covers: Vec<bool> = stretches.iter().map(|stretch| stretch.covers).collect();
+    let values: [&(dyn ToSql + Sync); 7] = [&numbers, &sources, &topics, &partitions, &starts, &ends, &covers];
     let statement = transaction.prepare_cached(SQL).await.during(ACTION)?;
     transaction.execute(&statement, &values).await.during(ACTION)?;
     Ok(())
 }
 
-/// Where a numbered record is; `None` when that is forgotten.
+/// Where a record is that was numbered within the window; `None` when that is forgotten.
 pub(super) async fn place_of(client: &impl GenericClient, number: i64) -> Result<Option<(Partition, i64)>, DbError> {
     const SQL: &str = "SELECT source, topic, partition, start_offset + $1 - number FROM dedup_spans \
          WHERE number = (SELECT max(number) FROM dedup_spans WHERE number <= $1) AND start_offset + $1 - number < end_offset";
@@ -120,13 +128,20 @@ pub(super) async fn place_of(client: &impl GenericClient, number: i64) -> Result
     Ok(Some((partition_of(&row)?, row.try_get(3).during(ACTION)?)))
 }
 
-/// Keeps verdicts: the record, its number, and the number of the one that was counted.
+/// Keeps verdicts of a lane, or of all of them by the name '': the record, its number, and the number of the one that was counted, whose
+/// place is kept too. To be called once the stretches are there.
 pub(super) async fn insert_repeats(
     transaction: &Transaction<'_>,
+    lane: &str,
     repeats: &[(&Candidate<'_>, i64, i64)],
 ) -> Result<(), DbError> {
-    const SQL: &str = "INSERT INTO repeats (lane, source, topic, partition, \"offset\", tenant, event_id, number, first_number) \
-         SELECT '', * FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]) \
+    const SQL: &str = "INSERT INTO repeats (lane, source, topic, partition, \"offset\", tenant, event_id, number, first_number, \
+           first_source, first_topic, first_partition, first_offset) \
+         SELECT $9, r.source, r.topic, r.partition, r.place, r.tenant, r.event_id, r.number, r.first, \
+           s.source, s.topic, s.partition, s.start_offset + r.first - s.number \
+         FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]) \
+           AS r(source, topic, partition, place, tenant, event_id, number, first) \
+         LEFT JOIN LATERAL (SELECT * FROM dedup_spans d WHERE d.number <= r.first ORDER BY d.number DESC LIMIT 1) s ON true \
          ON CONFLICT (lane, source, topic, partition, \"offset\") DO NOTHING";
     if repeats.is_empty() {
         return Ok(());
@@ -137,8 +152,8 @@ pub(super) async fn insert_repeats(
     let ids: Vec<&str> = repeats.iter().map(|(candidate, ..)| candidate.event_id).collect();
     let numbers: Vec<i64> = repeats.iter().map(|(_, number, _)| *number).collect();
     let firsts: Vec<i64> = repeats.iter().map(|(.., first)| *first).collect();
-    let values: [&(dyn ToSql + Sync); 8] =
-        [&sources, &topics, &partitions, &offsets, &tenants, &ids, &numbers, &firsts];
+    let values: [&(dyn ToSql + Sync); 9] =
+        [&sources, &topics, &partitions, &offsets, &tenants, &ids, &numbers, &firsts, &lane];
     let statement = transaction.prepare_cached(SQL).await.during(ACTION)?;
     transaction.execute(&statement, &values).await.during(ACTION)?;
     Ok(())
@@ -198,10 +213,10 @@ pub(super) async fn keep_filter(
     Ok(())
 }
 
-/// Names a run that is to be written.
-pub(super) async fn next_run(client: &impl GenericClient) -> Result<i64, DbError> {
-    let row = client.query_one("SELECT nextval('dedup_run')", &[]).await.during(ACTION)?;
-    row.try_get(0).during(ACTION)
+/// The number of a run that is to be written, or of a new set of runs. Drawn, so that none comes twice where Postgres fails over to an older
+/// copy, which a process with the newer one in memory would not see.
+pub(super) fn draw() -> i64 {
+    rand::random::<i64>() & i64::MAX
 }
 
 /// Writes blocks of a run, from a number on, out of entries in order.

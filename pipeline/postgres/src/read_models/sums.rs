@@ -11,7 +11,7 @@ use crate::error::{DbError, During};
 /// Tenant and user.
 pub(super) type Learner = (String, String);
 
-/// Assessments that a learner takes for the first time, and that the learner passes for the first time.
+/// By learner: how many assessments were taken for the first time, and how many were passed for the first time.
 pub(super) type Counted = BTreeMap<Learner, (i64, i64)>;
 
 /// Adds to results, and gives which of them are new. What a row was before is what it is now without what was added: of two

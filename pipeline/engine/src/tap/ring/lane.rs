@@ -20,21 +20,22 @@ pub(super) struct Lane {
     pub(super) name: String,
     /// The partitions that it is attached to.
     pub(super) attached: BTreeMap<Partition, Reach>,
-    /// It is attached to these no more, and has not heard so.
+    /// It was detached from these, and has not been told.
     pub(super) detached: Vec<Partition>,
-    /// One of these has no record at its next offset, and it has not heard so.
+    /// One of these partitions has no record at its next offset, and the lane has not been told.
     pub(super) out_of_range: Vec<Partition>,
-    /// There is nothing for it in chunks of lower numbers.
+    /// The number of the chunk to look at next: there is nothing for this lane in chunks of lower numbers.
     pub(super) seen: u64,
     /// How often it was handed rows.
     pub(super) handed: u64,
     pub(super) released_at: Instant,
-    /// How long others waited for it since the processors were last looked at, and while one of them had time to spare.
+    /// How long others waited for this lane since the processors were last looked at.
     pub(super) waited_for: Duration,
+    /// How long they did so in the current window while a processor had time to spare.
     pub(super) held_up: Duration,
     /// It came for rows, and there were none.
     pub(super) is_waiting: bool,
-    /// It was told that it is in the way when it had been handed rows so often.
+    /// The value of `handed` when this lane was last told that it is in the way.
     pub(super) told_full: Option<u64>,
 }
 
