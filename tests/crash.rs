@@ -219,9 +219,11 @@ fn each_failpoint_has_its_test() {
         include_str!("crash.rs"),
         include_str!("clickhouse/faults.rs"),
         include_str!("dead_letters.rs"),
+        include_str!("formats.rs"),
         include_str!("jobs.rs"),
         include_str!("kafka.rs"),
         include_str!("kafka/faults.rs"),
+        include_str!("kafka/records.rs"),
         include_str!("tap.rs")
     );
     for name in &declared {
@@ -230,6 +232,7 @@ fn each_failpoint_has_its_test() {
     let mut hit = BTreeSet::new();
     let files = [
         "engine/src/tap.rs",
+        "postgres/src/dedup.rs",
         "postgres/src/group_commit.rs",
         "postgres/src/owner.rs",
         "postgres/src/projection_sink.rs",

@@ -63,7 +63,9 @@ async fn remember(url: &str, remembered: i64) {
         client.execute(sql, &[&run, &level, &(blocks * BLOCK), &(number - 1)]).await.unwrap();
     }
     client.execute("UPDATE dedup SET next_number = $1, generation = 1", &[&number]).await.unwrap();
-    client.batch_execute("VACUUM ANALYZE dedup_blocks; CHECKPOINT").await.unwrap();
+    for statement in ["VACUUM ANALYZE dedup_blocks", "CHECKPOINT"] {
+        client.batch_execute(statement).await.unwrap();
+    }
 }
 
 /// Decoded beforehand: that is no cost of the index.

@@ -10,7 +10,6 @@ use super::store::{self, BLOCK_ENTRIES, Entry, RunRow};
 use crate::database::Database;
 use crate::error::{DbError, During};
 use crate::locks;
-use weir_engine::failpoint;
 
 /// Spans joined or let go in one statement.
 const SPANS_MAX: i64 = 10_000;
@@ -150,7 +149,6 @@ async fn merge(client: &mut Object, chosen: &[&RunRow], window: i64) -> Result<(
             break;
         }
     }
-    failpoint::hit("dedup.merge_written");
     let transaction = client.transaction().await.during(ACTION)?;
     let (level, newest) = (chosen.iter().map(|row| row.level).max(), chosen.iter().map(|row| row.newest).max());
     let row = RunRow { run, level: level.unwrap_or(0) + 1, entries: written, newest: newest.unwrap_or(0) };
