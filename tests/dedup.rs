@@ -158,20 +158,24 @@ async fn every_lane_leaves_out_the_same_by_the_rule() {
         reader.owner.maintain().await.unwrap();
     }
     assert!(model.repeats.len() > RECORDS / 10, "{} repeats", model.repeats.len());
+    until_merged(&database, &readers[0].owner, WINDOW).await;
+}
+
+/// What a merge writes, what the window has passed and what a dead merge left: done in the background.
+async fn until_merged(database: &Database, owner: &PartitionOwner, window: i64) {
     let client = database.get().await.unwrap();
     let sql =
         "SELECT max(level), count(*) FILTER (WHERE newest < (SELECT next_number FROM dedup) - $1) FROM dedup_runs";
     let started = Instant::now();
     loop {
-        // What a merge writes and what the window has passed: done in the background.
-        let row = client.query_one(sql, &[&WINDOW]).await.unwrap();
+        let row = client.query_one(sql, &[&window]).await.unwrap();
         let (level, passed): (i32, i64) = (row.get(0), row.get(1));
         let left = client.query_one("SELECT count(*) FROM dedup_blocks WHERE run = 77", &[]).await.unwrap();
         if level >= 2 && passed == 0 && left.get::<_, i64>(0) == 0 {
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(30), "level {level}, {passed} runs behind the window");
-        readers[0].owner.maintain().await.unwrap();
+        owner.maintain().await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -216,7 +216,7 @@ impl PartitionOwner {
     }
 
     /// Starts merging the index of repeats, if that is due. To be called from time to time.
-    pub async fn maintain(&mut self) -> Result<(), SinkError> {
+    pub async fn maintain(&self) -> Result<(), SinkError> {
         self.policy.repeats.maintain(&self.database).await;
         Ok(())
     }
