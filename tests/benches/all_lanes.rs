@@ -97,7 +97,11 @@ impl Stage {
         for setting in self.clickhouse.settings().iter().filter(|set| !of_tests.iter().any(|name| set.contains(name))) {
             command.args(["--set", setting]);
         }
-        command.env_remove("WEIR_BENCH_SHORT").env_remove("WEIR_BENCH_EVENTS").env_remove("WEIR_BENCH_BINARY");
+        command
+            .env_remove("WEIR_OLDER")
+            .env_remove("WEIR_BENCH_SHORT")
+            .env_remove("WEIR_BENCH_EVENTS")
+            .env_remove("WEIR_BENCH_BINARY");
         command.stdout(Stdio::null());
         command
     }
