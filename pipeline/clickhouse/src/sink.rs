@@ -6,7 +6,9 @@
 //! 4. advance the ledger by compare-and-set.
 //!
 //! Large blocks, as a lane makes in a backlog, leave 3 for later (`uncounted.rs`); the ledger says how far the rollups go, and after a crash
-//! the next claim finds in the table which minutes are left. A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
+//! the next claim finds in the table which minutes are left.
+//!
+//! A crash or a lost answer anywhere repeats the batch from 1. Its rows have the same coordinates, which end the table's sort
 //! key, and everybody reads the view, which shows each key once. An owner that wakes up too late inserts rows that are there
 //! already, or that the next owner inserts again; its ledger refuses it. So nothing has to be fenced in ClickHouse itself.
 
@@ -31,6 +33,9 @@ use crate::uncounted::Uncounted;
 
 /// Rows of a block that is inserted at once, whenever the last one was.
 const LARGE_BLOCK: usize = 10_000;
+
+/// Minutes whose rollups are computed later.
+const WAITING: &str = "weir_clickhouse_rollup_minutes_waiting";
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {
@@ -119,7 +124,6 @@ impl ClickHouseSink {
     async fn count(&mut self) -> Result<(), SinkError> {
         let began = Instant::now();
         let minutes = self.uncounted.minutes().clone();
-        metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(double(minutes.len()));
         self.compute(&minutes).await?;
         self.say_counted(began).await
     }
@@ -131,7 +135,7 @@ impl ClickHouseSink {
             self.owner.ledger().roll_up(&**client, self.uncounted.ends()).await?;
         }
         self.uncounted.counted(began, Instant::now());
-        metrics::gauge!("weir_clickhouse_rollup_minutes_waiting").set(0.0);
+        metrics::gauge!(WAITING).set(0.0);
         Ok(())
     }
 
@@ -359,6 +363,7 @@ impl Sink for ClickHouseSink {
         self.owner.advance_counting(&spans, !is_large).await?;
         failpoint::hit("clickhouse.after_ledger");
         self.uncounted.add(minutes, &spans);
+        metrics::gauge!(WAITING).set(double(self.uncounted.minutes().len()));
         if !is_large {
             // Of partitions that are not in this batch the ledger does not know it yet.
             self.uncounted.forget(&spans.into_iter().map(|span| span.partition).collect::<Vec<_>>());

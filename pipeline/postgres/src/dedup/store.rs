@@ -43,7 +43,7 @@ pub(super) struct Head {
     pub(super) key: Vec<u8>,
     /// The number of the next record.
     pub(super) next_number: i64,
-    /// Raised when the set of runs changes.
+    /// Another one when the set of runs changes.
     pub(super) generation: i64,
 }
 
