@@ -64,7 +64,7 @@ impl Upgrade {
     async fn until(&self, sql: &str, wanted: i64) {
         let (client, started) = (connect(&self.url).await, Instant::now());
         loop {
-            let found = client.query_one(sql, &[]).await.map_or(0, |row| row.get::<_, i64>(0));
+            let found: i64 = client.query_one(sql, &[]).await.unwrap().get(0);
             if found >= wanted {
                 return;
             }
@@ -87,7 +87,7 @@ impl Upgrade {
     /// Until every lane has every session of the other service once.
     async fn arrive(&self, program: &Path, foreign: usize) {
         let mut lanes = self.start(program, &LANES);
-        let sql = "SELECT count(*) FROM learning_session_read_model WHERE session_id LIKE 'foreign-%'";
+        let sql = "SELECT count(*) FROM learning_session_read_model WHERE id LIKE 'foreign-%'";
         self.until(sql, i64::try_from(foreign).unwrap()).await;
         self.ok(program, &["verify", "--wait", "120"]);
         stop(&mut lanes);
