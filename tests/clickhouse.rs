@@ -1,5 +1,6 @@
 //! Does ClickHouse hold what the other sinks hold, also after everything that can go wrong between it and weir?
 
+mod carried;
 mod faults;
 mod refusals;
 
@@ -87,7 +88,7 @@ async fn it_holds_what_the_others_hold_and_other_clients_read_it() {
     // A reader within limits only reads.
     let password = weir_tests::clickhouse::DASHBOARDS_PASSWORD;
     for forbidden in [
-        "DROP TABLE weir.events_raw",
+        "DROP TABLE weir.events_stored",
         "INSERT INTO weir.sessions_per_minute VALUES ('x', 0, 1, 1)",
         "SET max_result_rows = 0",
     ] {
@@ -165,7 +166,7 @@ async fn one_changed_score_and_one_missing_row_are_noticed() {
     weir.ok(&["up", "--until-caught-up"]);
     weir.verify();
     let one = "event_id = (SELECT min(event_id) FROM weir.analytics_events WHERE event_type = 'AssessmentCompleted')";
-    let change = |what: &str| format!("ALTER TABLE weir.events_raw {what} WHERE {one} SETTINGS mutations_sync = 1");
+    let change = |what: &str| format!("ALTER TABLE weir.events_stored {what} WHERE {one} SETTINGS mutations_sync = 1");
     server.sql(&change("UPDATE score = score + 1")).await;
     let different = weir.verify_fails();
     assert!(!different.is_empty() && different.iter().all(|row| row["lane"] == "clickhouse"), "{different:?}");
@@ -215,14 +216,16 @@ async fn what_its_ttl_drops_is_no_difference() {
     weir.verify();
     let short = weir.with("clickhouse.ttl_days=30");
     short.ok(&["clickhouse", "migrate"]);
-    server.sql("OPTIMIZE TABLE weir.events_raw FINAL").await;
+    server.sql("OPTIMIZE TABLE weir.events_stored FINAL").await;
     let kept = facts.total() - facts.total() / 3;
     assert_eq!(server.sql("SELECT count() FROM weir.analytics_events").await, kept.to_string());
     short.verify();
     let output = short.run(&["verify"]);
     let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(words.contains(&format!("{} records are not compared in clickhouse", facts.total() / 3)), "{words}");
-    server.sql("DELETE FROM weir.events_raw WHERE event_id = (SELECT min(event_id) FROM weir.analytics_events)").await;
+    server
+        .sql("DELETE FROM weir.events_stored WHERE event_id = (SELECT min(event_id) FROM weir.analytics_events)")
+        .await;
     let different = short.verify_fails();
     assert!(!different.is_empty() && different.iter().all(|row| row["lane"] == "clickhouse"), "{different:?}");
 }

@@ -9,7 +9,7 @@ use crate::readers;
 
 /// Waits until so many rows are in ClickHouse.
 pub(crate) async fn rows(server: &ClickHouse, at_least: u64) {
-    let sql = "SELECT sum(rows) FROM system.parts WHERE database = 'weir' AND table = 'events_raw' AND active";
+    let sql = "SELECT sum(rows) FROM system.parts WHERE database = 'weir' AND table = 'events_stored' AND active";
     let started = Instant::now();
     while server.sql(sql).await.parse::<u64>().unwrap() < at_least {
         assert!(started.elapsed() < Duration::from_secs(240), "no {at_least} rows");

@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 use weir_clickhouse::{Block, ClickHouseOptions, ClickHouseSink};
 use weir_engine::{BatchLimits, Lane, Located};
 use weir_model::cells::{Cell, split};
+use weir_model::columns::ColumnType;
+use weir_model::data::FieldValue;
 use weir_postgres::{Ledger, RecordPolicy};
 use weir_tests::ClickHouse;
 
@@ -37,7 +39,7 @@ impl Serialize for Millis {
     }
 }
 
-/// The columns of `events_raw`.
+/// The columns of `events_stored`.
 #[derive(Row, Serialize)]
 struct EventRow {
     event_type: String,
@@ -61,11 +63,7 @@ struct EventRow {
     user_id: Option<String>,
     email: Option<String>,
     username: Option<String>,
-    profile: Option<String>,
     registration_source: Option<String>,
-    changed_fields: Option<String>,
-    previous_values: Option<String>,
-    new_values: Option<String>,
     reason: Option<String>,
     content_id: Option<String>,
     content_type: Option<String>,
@@ -73,38 +71,46 @@ struct EventRow {
     file_size: Option<i64>,
     mime_type: Option<String>,
     file_url: Option<String>,
-    content_metadata: Option<String>,
-    processing_options: Option<String>,
     processing_type: Option<String>,
     status: Option<String>,
-    results: Option<String>,
     processing_duration: Option<f64>,
     session_id: Option<String>,
     learning_path_id: Option<String>,
     module_id: Option<String>,
-    device_info: Option<String>,
     assessment_id: Option<String>,
     score: Option<f64>,
     max_score: Option<f64>,
     passed: Option<bool>,
     time_spent: Option<f64>,
-    answers: Option<String>,
-    analytics: Option<String>,
     task_id: Option<String>,
     agent_id: Option<String>,
     agent_type: Option<String>,
     task_type: Option<String>,
     priority: Option<String>,
-    task_payload: Option<String>,
     expected_duration: Option<f64>,
     deadline: Option<Millis>,
-    result: Option<String>,
     execution_time: Option<f64>,
-    resource_usage: Option<String>,
-    quality_metrics: Option<String>,
     data_timestamp: Option<Millis>,
     extra: String,
     data: String,
+    nested: u32,
+    nested_places: Vec<u32>,
+}
+
+/// Where the nested values of an event are in its canonical text: a bit for each, place and length.
+fn nested(event: &weir_model::Event) -> (u32, Vec<u32>) {
+    let columns = weir_model::columns::COLUMNS.iter().enumerate().filter(|(_, c)| c.column_type == ColumnType::Json);
+    let bits: Vec<usize> = columns.map(|(index, _)| index).collect();
+    let mut found: Vec<(usize, u32, u32)> = Vec::new();
+    for (_, column, value) in event.data.iter_canonical() {
+        let (Some((index, _)), FieldValue::Nested(text)) = (column, value) else { continue };
+        let Some(bit) = bits.iter().position(|of_bit| *of_bit == index) else { continue };
+        let place = event.data.place_in_canonical(text).unwrap();
+        found.push((bit, place.start as u32 + 1, place.len() as u32));
+    }
+    found.sort_unstable();
+    let bits = found.iter().map(|(bit, ..)| 1 << bit).sum();
+    (bits, found.into_iter().flat_map(|(_, start, length)| [start, length]).collect())
 }
 
 /// The next cell, if it is there.
@@ -146,7 +152,9 @@ fn millis(cells: &mut impl Iterator<Item = Option<Cell>>) -> Option<Millis> {
 impl EventRow {
     fn of(Located { record, event, .. }: &Located) -> Self {
         let (cells, rest) = split(&event.data);
-        let mut cells = cells.into_iter();
+        let of_column = cells.into_iter().zip(weir_model::columns::COLUMNS);
+        let mut cells = of_column.filter(|(_, column)| column.column_type != ColumnType::Json).map(|(cell, _)| cell);
+        let (bits, nested_places) = nested(event);
         let id = |id: &Option<_>| id.as_ref().map(ToString::to_string);
         Self {
             event_type: event.event_type.as_str().to_owned(),
@@ -170,11 +178,7 @@ impl EventRow {
             user_id: text(&mut cells),
             email: text(&mut cells),
             username: text(&mut cells),
-            profile: text(&mut cells),
             registration_source: text(&mut cells),
-            changed_fields: text(&mut cells),
-            previous_values: text(&mut cells),
-            new_values: text(&mut cells),
             reason: text(&mut cells),
             content_id: text(&mut cells),
             content_type: text(&mut cells),
@@ -182,38 +186,30 @@ impl EventRow {
             file_size: integer(&mut cells),
             mime_type: text(&mut cells),
             file_url: text(&mut cells),
-            content_metadata: text(&mut cells),
-            processing_options: text(&mut cells),
             processing_type: text(&mut cells),
             status: text(&mut cells),
-            results: text(&mut cells),
             processing_duration: double(&mut cells),
             session_id: text(&mut cells),
             learning_path_id: text(&mut cells),
             module_id: text(&mut cells),
-            device_info: text(&mut cells),
             assessment_id: text(&mut cells),
             score: double(&mut cells),
             max_score: double(&mut cells),
             passed: boolean(&mut cells),
             time_spent: double(&mut cells),
-            answers: text(&mut cells),
-            analytics: text(&mut cells),
             task_id: text(&mut cells),
             agent_id: text(&mut cells),
             agent_type: text(&mut cells),
             task_type: text(&mut cells),
             priority: text(&mut cells),
-            task_payload: text(&mut cells),
             expected_duration: double(&mut cells),
             deadline: millis(&mut cells),
-            result: text(&mut cells),
             execution_time: double(&mut cells),
-            resource_usage: text(&mut cells),
-            quality_metrics: text(&mut cells),
             data_timestamp: millis(&mut cells),
             extra: weir_model::canonical::object_text(&rest),
             data: event.canonical_data().to_owned(),
+            nested: bits,
+            nested_places,
         }
     }
 }
@@ -252,7 +248,7 @@ fn client(server: &ClickHouse) -> clickhouse::Client {
 
 /// Rows by CPU second of this process and the server.
 async fn per_cpu(server: &ClickHouse, rows: usize, work: impl AsyncFnOnce()) -> f64 {
-    server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+    server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
     let before = cpu(std::process::id()) + cpu(server.pid());
     work().await;
     let used = cpu(std::process::id()) + cpu(server.pid()) - before;
@@ -265,7 +261,7 @@ pub(crate) fn insert() {
     let ours = weir_clickhouse::ClickHouse::new(options(&server));
     runtime.block_on(ours.migrate(&database)).unwrap();
     // Merges belong to no single insert.
-    runtime.block_on(server.sql("SYSTEM STOP MERGES weir.events_raw"));
+    runtime.block_on(server.sql("SYSTEM STOP MERGES weir.events_stored"));
     let events = runtime.block_on(decoded(&database, EVENTS));
     let events: Vec<&Located> = events.iter().collect();
     // The stricter floor: conversion into rows is not counted for it, as it is for ours.
@@ -276,7 +272,7 @@ pub(crate) fn insert() {
         let figures = runtime.block_on(async {
             let native = per_cpu(&server, events.len(), async || {
                 for block in events.chunks(BLOCK) {
-                    ours.insert(Block::of(block, &[]).pieces()).await.unwrap();
+                    ours.insert(Block::of(block, &[], |_| 1).pieces()).await.unwrap();
                 }
             });
             let native = native.await;
@@ -316,7 +312,7 @@ async fn insert_binary<R: std::borrow::Borrow<EventRow>>(
     blocks: impl Iterator<Item = impl Iterator<Item = R>>,
 ) {
     for block in blocks {
-        let mut insert = client.insert::<EventRow>("events_raw").await.unwrap();
+        let mut insert = client.insert::<EventRow>("events_stored").await.unwrap();
         for row in block {
             insert.write(row.borrow()).await.unwrap();
         }
@@ -330,7 +326,7 @@ async fn insert_json<R: std::borrow::Borrow<EventRow>>(
     blocks: impl Iterator<Item = impl Iterator<Item = R>>,
 ) {
     for block in blocks {
-        let sql = "INSERT INTO events_raw FORMAT JSONEachRow";
+        let sql = "INSERT INTO events_stored FORMAT JSONEachRow";
         let mut insert = client.insert_formatted_with(sql).buffered_with_capacity(1 << 20);
         for row in block {
             insert.write_buffered(&serde_json::to_vec(row.borrow()).unwrap());
@@ -355,13 +351,14 @@ pub(crate) fn whole_lane() {
     runtime.block_on(ours.migrate(&database)).unwrap();
     let events = runtime.block_on(decoded(&database, LANE_EVENTS));
     let events: Vec<&Located> = events.iter().collect();
-    let blocks: Vec<Vec<_>> = events.chunks(BLOCK).map(|block| Block::of(block, &[]).pieces().collect()).collect();
+    let blocks: Vec<Vec<_>> =
+        events.chunks(BLOCK).map(|block| Block::of(block, &[], |_| 1).pieces().collect()).collect();
     let mut turn = 0;
     let lane_rate = || {
         turn += 1;
         let name = format!("clickhouse-{turn}");
         runtime.block_on(async {
-            server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+            server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
             let ledger = Ledger::new(name.clone(), "bench");
             let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());
             drive(&database, lane_by_default(&name), sink, LANE_EVENTS).await
@@ -369,7 +366,7 @@ pub(crate) fn whole_lane() {
     };
     let floor = || {
         runtime.block_on(async {
-            server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+            server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
             let started = Instant::now();
             for block in &blocks {
                 ours.insert(block.iter().cloned()).await.unwrap();
@@ -389,7 +386,7 @@ pub(crate) fn reading() {
     runtime.block_on(async {
         let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());
         drive(&database, lane_by_default("clickhouse"), sink, READ).await;
-        server.sql("OPTIMIZE TABLE weir.events_raw FINAL").await;
+        server.sql("OPTIMIZE TABLE weir.events_stored FINAL").await;
     });
     let rate = |from: &str| {
         let sql = format!("SELECT event_type, count(), sum(score), uniqExact(user_id) FROM {from} GROUP BY event_type");
@@ -397,7 +394,7 @@ pub(crate) fn reading() {
         runtime.block_on(server.sql(&sql));
         READ as f64 / started.elapsed().as_secs_f64()
     };
-    let pairs = pairs(4 * TURNS, || rate("weir.analytics_events"), || rate("weir.events_raw"));
+    let pairs = pairs(4 * TURNS, || rate("weir.analytics_events"), || rate("weir.events_stored"));
     pairs.row(
         "a question to the view, merged data",
         "events/s",

@@ -126,6 +126,7 @@ async fn upgrade(older: &Path) {
     lanes.wait().unwrap();
     produce(&brokers, FOREIGN_AFTER);
     upgrade.publish(&newer, EVENTS[2]).await;
+    upgrade.ok(&newer, &["clickhouse", "migrate"]);
     upgrade.arrive(&newer, FOREIGN_AFTER.end).await;
     row("upgrade of a data directory of an older build", "every sink equal", "", "", "");
 }

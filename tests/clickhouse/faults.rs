@@ -22,7 +22,7 @@ async fn dies_at(failpoint: &str) {
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     // A block has events of several months, which the server takes apart.
-    let months = "SELECT uniqExact(_partition_id) >= 3 FROM weir.events_raw";
+    let months = "SELECT uniqExact(_partition_id) >= 3 FROM weir.events_stored";
     assert_eq!(server.sql(months).await, "1");
     up.terminate();
 }
@@ -127,7 +127,7 @@ async fn clickhouse_is_killed_and_comes_back() {
             proxy.hold_after(60_000);
         }
         server.start_again();
-        server.sql("OPTIMIZE TABLE weir.events_raw").await;
+        server.sql("OPTIMIZE TABLE weir.events_stored").await;
     }
     patiently("the ledger goes on", async || next_offset(&weir).await > before).await;
     server.kill();

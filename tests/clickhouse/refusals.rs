@@ -68,16 +68,17 @@ async fn a_schema_that_was_altered_by_hand() {
     assert!(words.contains("migration 999 (later) is not known here") && words.contains("newer weir"), "{words}");
     server.sql("ALTER TABLE weir.weir_migrations DELETE WHERE number = 999 SETTINGS mutations_sync = 2").await;
     weir.ok(&["import", "oulad", fixture.arg()]);
-    server.sql("ALTER TABLE weir.events_raw MODIFY COLUMN score Nullable(Float32)").await;
+    server.sql("ALTER TABLE weir.events_stored MODIFY COLUMN score Nullable(Float32)").await;
     let refused = weir.run(&["clickhouse", "migrate"]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(words.contains("score") && words.contains("MODIFY COLUMN `score` Nullable(Float64)"), "{words}");
     let up = weir.up();
     says(&weir, &["was altered", "`score` is Nullable(Float32)"]).await;
-    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_raw MODIFY COLUMN `score` Nullable(Float64)").await;
+    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_stored MODIFY COLUMN `score` Nullable(Float64)")
+        .await;
     // Dropped while everything runs, behind weir's back.
     up.terminate();
-    server.sql("TRUNCATE TABLE weir.events_raw SYNC").await;
+    server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
     let up = weir.up();
     says(&weir, &["its table is empty", "weir ledger reset clickhouse --topic events --to earliest --yes"]).await;
     weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
@@ -96,7 +97,7 @@ async fn records_that_a_constraint_forbids() {
     weir.ok(&["import", "oulad", fixture.arg()]);
     let users: Vec<String> = facts.progress.keys().take(2).map(|user| format!("'{user}'")).collect();
     let theirs = format!("event_type != 'UserRegistered' OR user_id NOT IN ({})", users.join(", "));
-    server.sql(&format!("ALTER TABLE weir.events_raw ADD CONSTRAINT theirs CHECK assumeNotNull({theirs})")).await;
+    server.sql(&format!("ALTER TABLE weir.events_stored ADD CONSTRAINT theirs CHECK assumeNotNull({theirs})")).await;
     let up = weir.up();
     caught_up(&up).await;
     let letters = weir.json(&["dead-letters", "list"]);
@@ -108,7 +109,7 @@ async fn records_that_a_constraint_forbids() {
     // Tried again while nothing has changed, and after it has.
     weir.ok(&["dead-letters", "redrive"]);
     weir.until("SELECT count(*) = 2 FROM dead_letters WHERE state = 'dead' AND attempts > 3").await;
-    server.sql("ALTER TABLE weir.events_raw DROP CONSTRAINT theirs").await;
+    server.sql("ALTER TABLE weir.events_stored DROP CONSTRAINT theirs").await;
     weir.ok(&["dead-letters", "redrive"]);
     weir.until("SELECT count(*) = 0 FROM dead_letters").await;
     holds(&server, &weir, &facts).await;
@@ -124,18 +125,18 @@ async fn a_table_that_is_dropped_while_the_lane_runs() {
     let weir = weir(server.settings()).with("clickhouse.ttl_days=3650");
     let up = weir.up();
     says(&weir, &["claimed", "clickhouse"]).await;
-    server.sql("DROP TABLE weir.events_raw SYNC").await;
+    server.sql("DROP TABLE weir.events_stored SYNC").await;
     server.sql("DROP TABLE weir.sessions_per_minute SYNC").await;
     weir.ok(&["import", "oulad", fixture.arg()]);
     caught_up(&up).await;
     holds(&server, &weir, &facts).await;
     // And made again by someone else before the lane comes to it, so that no insert of its fails.
-    server.sql("DROP TABLE weir.events_raw SYNC").await;
+    server.sql("DROP TABLE weir.events_stored SYNC").await;
     weir.ok(&["clickhouse", "migrate"]);
     let (more, _) = super::fixture("clickhouse_dropped_again", 100);
     weir.ok(&["import", "oulad", more.arg()]);
     says(&weir, &["its table is empty", "weir ledger reset clickhouse --topic events --to earliest --yes"]).await;
-    assert_eq!(server.sql("SELECT count() FROM weir.events_raw").await, "0");
+    assert_eq!(server.sql("SELECT count() FROM weir.events_stored").await, "0");
     weir.ok(&["ledger", "reset", "clickhouse", "--topic", "events", "--to", "earliest", "--yes"]);
     caught_up(&up).await;
     up.terminate();
@@ -150,7 +151,7 @@ async fn a_clickhouse_that_was_restored_to_an_older_copy() {
     let weir = weir(server.settings());
     weir.ok(&["import", "oulad", fixture.arg()]);
     weir.ok(&["up", "--until-caught-up"]);
-    server.sql(&format!("DELETE FROM weir.events_raw WHERE offset > {}", facts.total() - 50)).await;
+    server.sql(&format!("DELETE FROM weir.events_stored WHERE offset > {}", facts.total() - 50)).await;
     let up = weir.up();
     says(&weir, &["its table ends with offset", "weir ledger reset clickhouse --topic events --to earliest --yes"])
         .await;
@@ -208,10 +209,10 @@ async fn a_ttl_that_is_not_configured_and_one_that_is_too_short() {
     let weir = weir(server.settings());
     weir.ok(&["clickhouse", "migrate"]);
     weir.ok(&["import", "oulad", fixture.arg()]);
-    server.sql("ALTER TABLE weir.events_raw MODIFY TTL `timestamp` + toIntervalYear(80)").await;
+    server.sql("ALTER TABLE weir.events_stored MODIFY TTL `timestamp` + toIntervalYear(80)").await;
     let up = weir.up();
     says(&weir, &["a TTL that is not in the configuration", "REMOVE TTL"]).await;
-    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_raw REMOVE TTL").await;
+    goes_on(&server, &weir, &up, &facts, "ALTER TABLE weir.events_stored REMOVE TTL").await;
     // Events recorded long ago, as after years of use.
     weir.owner().await.batch_execute("UPDATE events SET recorded_at = recorded_at - interval '40 days'").await.unwrap();
     up.terminate();

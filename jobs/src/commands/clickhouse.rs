@@ -9,7 +9,8 @@ use crate::output::{complain, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ClickHouseCommand {
-    /// Bring the schema up to date, and check it; the lane does the same when it starts
+    /// Bring the schema up to date, and check it; the lane does the same when it starts, but leaves the table of an older weir to this
+    /// command, which copies and compares it
     Migrate {
         /// Print the statements that would run, and run none
         #[arg(long)]
@@ -29,11 +30,11 @@ pub(crate) async fn run(target: &Target, command: ClickHouseCommand) -> Result<E
     }
     // Postgres says whose turn it is.
     let attached = target.attach().await?;
-    let migrated = server.migrate(&attached.database).await;
+    let migrated = server.migrate_and_carry_over(&attached.database).await;
     attached.detach().await?;
     let applied = migrated?;
     for name in &applied {
-        complain(&format!("applied {name}"));
+        complain(&format!("done: {name}"));
     }
     if applied.is_empty() {
         complain("the schema is up to date");

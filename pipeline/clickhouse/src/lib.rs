@@ -1,6 +1,7 @@
 //! The lane `clickhouse`: every record once in ClickHouse, by its coordinates in the sort key of a ReplacingMergeTree. See
 //! [`sink`] for the protocol; `sql/clickhouse` has the schema.
 
+mod carry;
 mod error;
 mod migrate;
 mod rollups;

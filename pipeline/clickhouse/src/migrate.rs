@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use weir_engine::BoxError;
 use weir_postgres::{Database, locks};
 
+use crate::carry::OldTable;
 use crate::error::ClickHouseError;
-use crate::schema::{StoredColumn, columns};
+use crate::schema::{StoredColumn, TABLE, columns};
 use crate::server::{ClickHouse, literal, quoted};
 
 const ACTION: &str = "bringing the schema of ClickHouse up to date";
@@ -16,19 +17,33 @@ const ACTION: &str = "bringing the schema of ClickHouse up to date";
 type Migration = (u32, &'static str, &'static str);
 
 /// What is applied is never changed: a later number mends it.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     (1, "events", include_str!("../../../sql/clickhouse/V1__events.sql")),
     (2, "rollups", include_str!("../../../sql/clickhouse/V2__rollups.sql")),
     (3, "views", include_str!("../../../sql/clickhouse/V3__views.sql")),
     (4, "durable_rollups", include_str!("../../../sql/clickhouse/V4__durable_rollups.sql")),
     (5, "user_and_payload", include_str!("../../../sql/clickhouse/V5__user_and_payload.sql")),
+    (NARROWER, "narrower_events", include_str!("../../../sql/clickhouse/V6__narrower_events.sql")),
 ];
+
+/// The migration that makes the table of events as it is today. The others stand on it, so it runs first.
+const NARROWER: u32 = 6;
+
+/// Migrations whose tables and views it makes otherwise: they are recorded, and not run.
+const REPLACED: [u32; 2] = [1, 5];
 
 /// Where applied migrations are remembered.
 const RECORDS: &str = "weir_migrations";
 
-/// Postgres is the arbiter of who migrates.
-const PATIENCE: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL lock_timeout = '60s'";
+/// Postgres is the arbiter of who migrates. A table may be carried over for hours.
+const PATIENCE: &str = "SET LOCAL idle_in_transaction_session_timeout = '24h'; SET LOCAL lock_timeout = '60s'";
+
+/// A part of a schema that is not there yet.
+struct Due {
+    statements: Vec<String>,
+    /// To be recorded afterwards, in this order.
+    migrations: Vec<Migration>,
+}
 
 impl ClickHouse {
     /// What [`Self::migrate`] would run.
@@ -36,20 +51,33 @@ impl ClickHouse {
         self.check_version().await?;
         let present = self.present().await?;
         let mut statements = self.preparing(&present);
-        for (_, due) in self.due(&present).await? {
-            statements.extend(due);
+        let due = self.due(&present).await?;
+        if let Some(old) = self.old_table_if(&due).await? {
+            statements.push(self.create_table());
+            statements.extend(self.carrying(&old).await?);
         }
+        statements.extend(due.statements);
         statements.extend(self.ttl_change(&present).await?);
         Ok(statements)
     }
 
-    /// Applies what is not there yet, and checks what is. Gives the names of what was applied.
+    /// Applies what is not there yet, and checks what is. Gives what was done, for people. The table of an older weir is left to
+    /// [`Self::migrate_and_carry_over`] unless it is empty.
     pub async fn migrate(&self, database: &Database) -> Result<Vec<String>, BoxError> {
+        self.migrate_with(database, false).await
+    }
+
+    /// [`Self::migrate`], and what the table of an older weir holds is copied to today's, however long that takes.
+    pub async fn migrate_and_carry_over(&self, database: &Database) -> Result<Vec<String>, BoxError> {
+        self.migrate_with(database, true).await
+    }
+
+    async fn migrate_with(&self, database: &Database, carries_rows: bool) -> Result<Vec<String>, BoxError> {
         self.check_version().await?;
         let mut client = database.get().await?;
         let lock = client.transaction().await?;
         lock.batch_execute(&format!("{PATIENCE}; {}", locks::until_end(locks::CLICKHOUSE_SCHEMA))).await?;
-        let applied = self.apply().await;
+        let applied = self.apply(database, carries_rows).await;
         // Nothing was written: this only lets the next one in.
         drop(lock.rollback().await);
         let applied = applied?;
@@ -57,26 +85,32 @@ impl ClickHouse {
         Ok(applied)
     }
 
-    async fn apply(&self) -> Result<Vec<String>, ClickHouseError> {
+    async fn apply(&self, database: &Database, carries_rows: bool) -> Result<Vec<String>, BoxError> {
         let present = self.present().await?;
         for statement in self.preparing(&present) {
             self.execute(ACTION, &statement).await?;
         }
+        let due = self.due(&present).await?;
         let mut applied = Vec::new();
-        for (record, statements) in self.due(&present).await? {
-            for statement in statements {
-                self.execute(ACTION, &statement).await?;
+        if let Some(old) = self.old_table_if(&due).await? {
+            if old.rows > 0 && !carries_rows {
+                return Err(self.refuse_to_carry(&old).into());
             }
-            if let Some((number, name, sql)) = record {
-                let record = format!(
-                    "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
-                    self.database(),
-                    literal(name),
-                    literal(&checksum(sql))
-                );
-                self.execute(ACTION, &record).await?;
-                applied.push(format!("V{number}__{name}"));
-            }
+            self.execute(ACTION, &self.create_table()).await?;
+            applied.push(self.carry_over(&old, database).await?);
+        }
+        for statement in &due.statements {
+            self.execute(ACTION, statement).await?;
+        }
+        for (number, name, sql) in due.migrations {
+            let record = format!(
+                "INSERT INTO {}.weir_migrations (number, name, checksum) SETTINGS async_insert = 0 VALUES ({number}, {}, {})",
+                self.database(),
+                literal(name),
+                literal(&checksum(sql))
+            );
+            self.execute(ACTION, &record).await?;
+            applied.push(format!("V{number}__{name}"));
         }
         if let Some(change) = self.ttl_change(&self.present().await?).await? {
             self.execute(ACTION, &change).await?;
@@ -85,18 +119,29 @@ impl ClickHouse {
         Ok(applied)
     }
 
-    /// Of each migration the statements that are to run, and the migration itself where it is not recorded. Of those that are,
-    /// only what makes a table or a view that someone dropped: it comes back, empty.
-    async fn due(&self, present: &BTreeSet<String>) -> Result<Vec<(Option<Migration>, Vec<String>)>, ClickHouseError> {
+    /// What is not recorded yet; of what is, only the statements that make a table or a view that someone dropped: it comes back, empty.
+    async fn due(&self, present: &BTreeSet<String>) -> Result<Due, ClickHouseError> {
         let known = if present.contains(RECORDS) { self.applied().await?.len() } else { 0 };
-        let of = |(place, migration): (usize, &Migration)| {
-            let mut statements = self.statements(migration.0, migration.2);
-            if place < known {
-                statements.retain(|statement| !present.contains(made_by(statement)));
-            }
-            ((place >= known).then_some(*migration), statements)
-        };
-        Ok(MIGRATIONS.iter().enumerate().map(of).collect())
+        let (known, new) = MIGRATIONS.split_at(known.min(MIGRATIONS.len()));
+        let of = |(number, _, sql): &Migration| self.statements(*number, sql);
+        let are_dropped = |statement: &String| !present.contains(made_by(statement));
+        let again = run_order(known).flat_map(of).filter(are_dropped);
+        let statements = again.chain(run_order(new).flat_map(of)).collect();
+        Ok(Due { statements, migrations: new.to_vec() })
+    }
+
+    /// The table of an older weir, if what is due would take its place.
+    async fn old_table_if(&self, due: &Due) -> Result<Option<OldTable>, ClickHouseError> {
+        match due.migrations.iter().any(|(number, ..)| *number == NARROWER) {
+            true => self.old_table().await,
+            false => Ok(None),
+        }
+    }
+
+    /// The statement that makes today's table of events.
+    fn create_table(&self) -> String {
+        let narrower = MIGRATIONS.iter().filter(|(number, ..)| *number == NARROWER);
+        narrower.flat_map(|(number, _, sql)| self.statements(*number, sql)).next().unwrap_or_default()
     }
 
     /// The tables and views that are there.
@@ -160,14 +205,13 @@ impl ClickHouse {
     fn statements(&self, number: u32, sql: &str) -> Vec<String> {
         let (database, on_cluster) = (self.database(), self.on_cluster());
         let is_cluster = self.options.cluster.is_some();
-        let (local_table, engine, rollup_engine) = match is_cluster {
+        let (engine, rollup_engine) = match is_cluster {
             true => (
-                "events_local",
-                "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')",
+                "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', epoch)",
                 // Every replica of every shard holds all of it.
                 "ReplicatedReplacingMergeTree",
             ),
-            false => ("events_raw", "ReplacingMergeTree", "ReplacingMergeTree"),
+            false => ("ReplacingMergeTree(epoch)", "ReplacingMergeTree"),
         };
         let text: String = sql
             .lines()
@@ -181,16 +225,17 @@ impl ClickHouse {
                     .trim_end_matches(';')
                     .replace("{database}", &database)
                     .replace("{on_cluster}", &on_cluster)
-                    .replace("{local_table}", local_table)
-                    .replace("{engine}", engine)
+                    .replace("{local_table}", self.local_table())
+                    .replace("{versioned_engine}(epoch)", engine)
                     .replace("{rollup_engine}(", &rollup_head(rollup_engine, is_cluster))
             })
             .filter(|statement| !statement.is_empty())
             .collect();
-        if let (1, Some(cluster)) = (number, &self.options.cluster) {
+        if let (NARROWER, Some(cluster)) = (number, &self.options.cluster) {
+            let local_table = self.local_table();
             let distributed = format!(
-                "CREATE TABLE IF NOT EXISTS {database}.events_raw {on_cluster} AS {database}.events_local ENGINE = \
-                 Distributed({}, {}, events_local, cityHash64(source, topic, `partition`, `offset`))",
+                "CREATE TABLE IF NOT EXISTS {database}.{TABLE} {on_cluster} AS {database}.{local_table} ENGINE = \
+                 Distributed({}, {}, {local_table}, cityHash64(source, topic, `partition`, `offset`))",
                 quoted(cluster),
                 literal(&self.options.database)
             );
@@ -214,7 +259,7 @@ impl ClickHouse {
     }
 
     fn local_table(&self) -> &'static str {
-        if self.options.cluster.is_some() { "events_local" } else { "events_raw" }
+        if self.options.cluster.is_some() { "events_stored_local" } else { TABLE }
     }
 
     /// The TTL expression of `clickhouse.ttl_days`; `None` for 0 days. A record without `recorded_at` is kept.
@@ -251,15 +296,16 @@ impl ClickHouse {
         let found = self
             .rows(
                 ACTION,
-                &format!("SELECT name, type FROM system.columns WHERE database = {database} AND table = {table}"),
+                &format!("SELECT name, type, default_kind FROM system.columns WHERE database = {database} AND table = {table}"),
             )
             .await?;
         let name = format!("{}.{}", self.database(), self.local_table());
-        for StoredColumn { name: column, data_type } in columns() {
-            let is = found.iter().find(|row| row[0] == column).map(|row| row[1].as_str());
-            if is == Some(data_type.as_str()) {
+        for StoredColumn { name: column, data_type, nested } in columns() {
+            let row = found.iter().find(|row| row[0] == column);
+            if row.is_some_and(|row| row[1] == data_type && (row[2] == "ALIAS") == nested.is_some()) {
                 continue;
             }
+            let is = row.map(|row| row[1].as_str());
             let column = quoted(column);
             return Err(match is {
                 Some(is) => ClickHouseError::new(
@@ -283,19 +329,22 @@ impl ClickHouse {
         const ACTION: &str = "checking the schema of ClickHouse";
         const SORTING: &str = "event_type, tenant, timestamp, source, topic, partition, offset";
         let sql = format!(
-            "SELECT engine, replaceAll(sorting_key, '`', ''), replaceAll(partition_key, '`', '') FROM system.tables \
-             WHERE database = {database} AND name = {table}"
+            "SELECT engine, replaceAll(sorting_key, '`', ''), replaceAll(partition_key, '`', ''), engine_full LIKE '%epoch)%' \
+             FROM system.tables WHERE database = {database} AND name = {table}"
         );
         let row = self.rows(ACTION, &sql).await?.pop().unwrap_or_default();
-        let [engine, sorting, partitioning] = &row[..] else {
+        let [engine, sorting, partitioning, is_versioned] = &row[..] else {
             return Err(ClickHouseError::new(
                 ACTION,
                 format!("{name} is not there"),
                 "`weir clickhouse migrate` makes it",
             ));
         };
-        if !engine.ends_with("ReplacingMergeTree") || sorting != SORTING || partitioning != "toYYYYMM(timestamp)" {
-            let words = format!("{name} is {engine}, sorted by {sorting}, in partitions by {partitioning}");
+        let is_ours = engine.ends_with("ReplacingMergeTree") && is_versioned == "1";
+        if !is_ours || sorting != SORTING || partitioning != "toYYYYMM(timestamp)" {
+            let words = format!(
+                "{name} is {engine}, sorted by {sorting}, in partitions by {partitioning}, versions by epoch: {is_versioned}"
+            );
             let cure = "repeats are recognised by the sort key: move the table aside, `weir clickhouse migrate`, then \
                         `weir ledger reset clickhouse --topic TOPIC --to earliest --yes`";
             return Err(ClickHouseError::new(ACTION, words, cure));
@@ -308,6 +357,12 @@ impl ClickHouse {
         }
         Ok(())
     }
+}
+
+/// Migrations in the order in which they run: what others stand on first, and not what it replaces.
+fn run_order(migrations: &[Migration]) -> impl Iterator<Item = &Migration> {
+    let first = migrations.iter().filter(|(number, ..)| *number == NARROWER);
+    first.chain(migrations.iter().filter(|(number, ..)| *number != NARROWER && !REPLACED.contains(number)))
 }
 
 /// The table or view that a statement makes.
@@ -355,7 +410,8 @@ mod tests {
 
     #[test]
     fn a_cluster_makes_replicated_tables_behind_a_distributed_one() {
-        let alone: Vec<String> = MIGRATIONS.iter().flat_map(|(n, _, sql)| server(None).statements(*n, sql)).collect();
+        let alone: Vec<String> =
+            run_order(&MIGRATIONS).flat_map(|(n, _, sql)| server(None).statements(*n, sql)).collect();
         assert!(
             // An empty object in JSON is no placeholder.
             alone
@@ -363,27 +419,45 @@ mod tests {
                 .all(|s| !s.contains("CLUSTER") && !s.contains("Replicated") && !s.replace("'{}'", "").contains('{')),
             "{alone:#?}"
         );
-        assert!(alone[0].starts_with("CREATE TABLE IF NOT EXISTS `o\\`dd`.events_raw"), "{}", alone[0]);
+        assert!(alone[0].starts_with("CREATE TABLE IF NOT EXISTS `o\\`dd`.events_stored"), "{}", alone[0]);
         let made: Vec<&str> = alone.iter().map(|statement| made_by(statement)).collect();
-        assert_eq!(made[..3], ["events_raw", "analytics_events", "events_per_minute"]);
+        assert_eq!(made[..4], ["events_stored", "events_raw", "analytics_events", "events_per_minute"]);
         assert!(made.contains(&"task_completed") && !made.contains(&""), "{made:?}");
         let of_cluster: Vec<String> =
-            MIGRATIONS.iter().flat_map(|(n, _, sql)| server(Some("main")).statements(*n, sql)).collect();
+            run_order(&MIGRATIONS).flat_map(|(n, _, sql)| server(Some("main")).statements(*n, sql)).collect();
         assert_eq!(of_cluster.len(), alone.len() + 1);
         assert!(of_cluster.iter().all(|s| s.contains("ON CLUSTER `main`")), "{of_cluster:#?}");
-        assert!(of_cluster[1].contains("Distributed(`main`, 'o`dd', events_local, cityHash64("), "{}", of_cluster[1]);
-        assert!(of_cluster[3].contains("'{replica}', events)"), "{}", of_cluster[3]);
+        assert!(
+            of_cluster[0].contains("events_stored_local") && of_cluster[0].contains("'{replica}', epoch)"),
+            "{}",
+            of_cluster[0]
+        );
+        let distributed = "Distributed(`main`, 'o`dd', events_stored_local, cityHash64(";
+        assert!(of_cluster[1].contains(distributed), "{}", of_cluster[1]);
+        assert!(of_cluster[4].contains("'{replica}', events)"), "{}", of_cluster[4]);
     }
 
     #[test]
-    fn every_column_is_in_the_first_migration_in_its_type() {
-        for StoredColumn { name, data_type } in columns() {
-            let found = MIGRATIONS[0].2.lines().any(|line| {
-                let line = line.trim().replace('`', "");
-                line.strip_prefix(&format!("{name} {data_type}"))
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with([',', ' ']))
+    fn every_column_is_in_the_migration_in_its_type() {
+        let sql = MIGRATIONS.iter().find(|(number, ..)| *number == NARROWER).map_or("", |(_, _, sql)| *sql);
+        let mut shown = Vec::new();
+        for StoredColumn { name, data_type, nested } in columns() {
+            let rest = sql.lines().find_map(|line| {
+                let line = line.trim().trim_end_matches(',').replace('`', "");
+                let rest = line.strip_prefix(&format!("{name} {data_type}"))?;
+                (rest.is_empty() || rest.starts_with(' ')).then(|| rest.trim().to_owned())
             });
-            assert!(found, "{name} {data_type}");
+            let rest = rest.unwrap_or_else(|| panic!("{name} {data_type}"));
+            // The bits below its own say how many values stand before it.
+            let expected = nested.map(|bit| {
+                let at = |n| format!("nested_places[2 * bitCount(bitAnd(nested, {})) + {n}]", (1_u64 << bit) - 1);
+                format!("ALIAS if(bitTest(nested, {bit}), substring(data, {}, {}), NULL)", at(1), at(2))
+            });
+            assert!(expected.as_ref().map_or(!rest.contains("ALIAS"), |expected| rest == *expected), "{name} {rest}");
+            shown.extend(expected.map(|_| name));
         }
+        assert!(shown.len() <= 32, "a bit each");
+        // `*` leaves them out.
+        assert!(sql.contains(&format!("    {}\nFROM", shown.join(", "))), "{shown:?}");
     }
 }

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use weir_engine::Span;
 
 use crate::error::ClickHouseError;
+use crate::schema::TABLE;
 use crate::server::{ClickHouse, literal};
 
 /// Runs of minutes in one statement.
@@ -105,7 +106,7 @@ impl ClickHouse {
         };
         let conditions: Vec<String> = spans.iter().map(of_span).collect();
         let sql = format!(
-            "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(`timestamp`) - if(toUnixTimestamp64Milli(`timestamp`) < 0, 59999, 0), 60000)          FROM {}.events_raw WHERE {}",
+            "SELECT DISTINCT intDiv(toUnixTimestamp64Milli(`timestamp`) - if(toUnixTimestamp64Milli(`timestamp`) < 0, 59999, 0), 60000)          FROM {}.{TABLE} WHERE {}",
             self.database(),
             conditions.join(" OR ")
         );

@@ -10,15 +10,15 @@ use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use integer_encoding::VarInt;
-use weir_engine::{Located, RecordHead};
+use weir_engine::{Located, Partition, RecordHead};
 use weir_model::canonical;
 use weir_model::cells::{Cell, cell};
 use weir_model::columns::{COLUMNS, ColumnType};
 use weir_model::data::FieldValue;
 use weir_model::envelope::{self, EnvelopeColumn, EnvelopeValue, Enveloped};
-use weir_model::{Object, OtherEvent};
+use weir_model::{Event, Object, OtherEvent};
 
-use crate::schema::plain_type;
+use crate::schema::{nested_columns, plain_type};
 
 /// Bytes that are sent at once; a block is never in memory as a whole.
 const PIECE: usize = 256 << 10;
@@ -30,22 +30,17 @@ struct RowHead<'a> {
     record: &'a RecordHead,
     enveloped: Enveloped<'a>,
     is_other: bool,
+    /// Of the owner who writes it.
+    epoch: i64,
     extra: Cow<'a, str>,
-}
-
-impl<'a> RowHead<'a> {
-    fn of(Located { record, event, .. }: &'a Located, extra: Cow<'a, str>) -> Self {
-        Self { record, enveloped: event.enveloped(), is_other: false, extra }
-    }
-
-    fn of_other(Located { record, event, .. }: &'a Located<OtherEvent>) -> Self {
-        Self { record, enveloped: event.enveloped(), is_other: true, extra: Cow::Borrowed("{}") }
-    }
+    /// A bit for each nested value that has a column.
+    nested: u32,
+    /// The end of the row's part of [`Block::places`].
+    places_end: usize,
 }
 
 /// What a typed column holds.
 enum CellValue<'a> {
-    /// Text, or JSON in its canonical form.
     Text(&'a str),
     Double(f64),
     /// An integer, or a time in milliseconds since 1970.
@@ -83,6 +78,8 @@ enum Source {
     /// The one of [`COLUMNS`] with this index.
     Typed(usize),
     Payload,
+    Nested,
+    NestedPlaces,
 }
 
 impl Source {
@@ -93,6 +90,8 @@ impl Source {
             Self::Flag(_) => plain_type(ColumnType::Boolean, false),
             Self::Integer(_) => plain_type(ColumnType::Integer, false),
             Self::Typed(index) => plain_type(COLUMNS[*index].column_type, true),
+            Self::Nested => "UInt32".to_owned(),
+            Self::NestedPlaces => "Array(UInt32)".to_owned(),
         }
     }
 }
@@ -106,11 +105,25 @@ static LAYOUT: LazyLock<Vec<Column>> = LazyLock::new(|| {
         ("topic", Source::Text(|row| &row.record.partition.topic)),
         ("partition", Source::Integer(|row| row.record.partition.number.into())),
         ("offset", Source::Integer(|row| row.record.offset)),
+        ("epoch", Source::Integer(|row| row.epoch)),
     ];
-    let typed = COLUMNS.iter().enumerate().map(|(index, column)| (column.name, Source::Typed(index)));
-    let tail = [("extra", Source::Text(|row| &row.extra)), ("data", Source::Payload)];
+    let typed = COLUMNS.iter().enumerate().filter(|(_, column)| column.column_type != ColumnType::Json);
+    let typed = typed.map(|(index, column)| (column.name, Source::Typed(index)));
+    let tail = [
+        ("extra", Source::Text(|row| &row.extra)),
+        ("data", Source::Payload),
+        ("nested", Source::Nested),
+        ("nested_places", Source::NestedPlaces),
+    ];
     let column = |(name, source): (&'static str, Source)| Column { name, data_type: source.data_type(), source };
     envelope.chain(own).chain(typed).chain(tail).map(column).collect()
+});
+
+/// The bit in `nested` of each of [`COLUMNS`] that has one.
+static BITS: LazyLock<Vec<Option<u32>>> = LazyLock::new(|| {
+    let mut bits = vec![None; COLUMNS.len()];
+    nested_columns().for_each(|(index, _, bit)| bits[index] = Some(bit));
+    bits
 });
 
 /// One block.
@@ -120,30 +133,67 @@ pub struct Block<'a> {
     envelopes: Vec<RowHead<'a>>,
     /// In the order of [`COLUMNS`].
     typed: Vec<Sparse<'a>>,
+    /// Of each row, in the order of its bits, where nested values begin in its canonical text, from 1, and how many bytes they take.
+    places: Vec<u32>,
 }
 
 impl<'a> Block<'a> {
-    /// All of it; a block has at least one row.
+    /// All of it; a block has at least one row. `epoch` is that of the owner who writes a partition's rows.
     #[must_use]
-    pub fn of(events: &'a [&'a Located], others: &'a [&'a Located<OtherEvent>]) -> Self {
-        let mut typed: Vec<Sparse<'a>> = COLUMNS.iter().map(|_| Vec::new()).collect();
-        let mut envelopes = Vec::with_capacity(events.len() + others.len());
+    pub fn of(
+        events: &'a [&'a Located],
+        others: &'a [&'a Located<OtherEvent>],
+        epoch: impl Fn(&Partition) -> i64,
+    ) -> Self {
+        let mut block = Self {
+            events,
+            others,
+            envelopes: Vec::with_capacity(events.len() + others.len()),
+            typed: COLUMNS.iter().map(|_| Vec::new()).collect(),
+            places: Vec::new(),
+        };
         for (row, located) in events.iter().enumerate() {
-            let mut rest = Object::new();
-            for (name, column, value) in located.event.data.iter_canonical() {
-                match column.and_then(|(index, column)| Some((index, held(column.column_type, value)?))) {
-                    Some((index, value)) => typed[index].push((row, value)),
-                    None => drop(rest.insert(name.to_owned(), value.to_value())),
-                }
-            }
-            let extra = match rest.is_empty() {
-                true => Cow::Borrowed("{}"),
-                false => Cow::Owned(canonical::object_text(&rest)),
-            };
-            envelopes.push(RowHead::of(located, extra));
+            block.push(row, located, epoch(&located.record.partition));
         }
-        envelopes.extend(others.iter().map(|located| RowHead::of_other(located)));
-        Self { events, others, envelopes, typed }
+        let places_end = block.places.len();
+        block.envelopes.extend(others.iter().map(|Located { record, event, .. }| RowHead {
+            record,
+            enveloped: event.enveloped(),
+            is_other: true,
+            epoch: epoch(&record.partition),
+            extra: Cow::Borrowed("{}"),
+            nested: 0,
+            places_end,
+        }));
+        block
+    }
+
+    fn push(&mut self, row: usize, Located { record, event, .. }: &'a Located, epoch: i64) {
+        let mut rest = Object::new();
+        let mut nested: [Option<(u32, u32)>; 32] = [None; 32];
+        let mut bits = 0;
+        for (name, column, value) in event.data.iter_canonical() {
+            let held = column.and_then(|(index, column)| {
+                if let (Some(bit), FieldValue::Nested(text)) = (BITS[index], value) {
+                    nested[usize::try_from(bit).ok()?] = Some(place(event, text)?);
+                    bits |= 1 << bit;
+                    return Some(());
+                }
+                self.typed[index].push((row, held(column.column_type, value)?));
+                Some(())
+            });
+            if held.is_none() {
+                rest.insert(name.to_owned(), value.to_value());
+            }
+        }
+        let extra = match rest.is_empty() {
+            true => Cow::Borrowed("{}"),
+            false => Cow::Owned(canonical::object_text(&rest)),
+        };
+        self.places.extend(nested.into_iter().flatten().flat_map(|(start, length)| [start, length]));
+        let places_end = self.places.len();
+        let enveloped = event.enveloped();
+        self.envelopes.push(RowHead { record, enveloped, is_other: false, epoch, extra, nested: bits, places_end });
     }
 
     /// The block's bytes, in pieces that are made when they are asked for.
@@ -169,7 +219,7 @@ impl<'a> Block<'a> {
         if range.start == 0 {
             text(out, column.name);
             text(out, &column.data_type);
-            self.write_nulls(&column.source, out);
+            self.write_prefix(&column.source, out);
         }
         let rows = &self.envelopes[range.clone()];
         match column.source {
@@ -186,11 +236,17 @@ impl<'a> Block<'a> {
             Source::Integer(of) => rows.iter().for_each(|row| out.put_i64_le(of(row))),
             Source::Typed(index) => self.write_typed(index, range, out),
             Source::Payload => self.write_payloads(range, out),
+            Source::Nested => rows.iter().for_each(|row| out.put_u32_le(row.nested)),
+            Source::NestedPlaces => {
+                let start = range.start.checked_sub(1).map_or(0, |before| self.envelopes[before].places_end);
+                let end = rows.last().map_or(start, |row| row.places_end);
+                self.places[start..end].iter().for_each(|place| out.put_u32_le(*place));
+            }
         }
     }
 
-    /// A byte for each row of the block, where the column can be null.
-    fn write_nulls(&self, source: &Source, out: &mut BytesMut) {
+    /// What stands before a column's values: a byte for each row of the block, where it can be null; of lists the ends.
+    fn write_prefix(&self, source: &Source, out: &mut BytesMut) {
         let rows = self.envelopes.iter();
         match source {
             Source::Envelope(column) if column.is_optional => {
@@ -201,7 +257,9 @@ impl<'a> Block<'a> {
                 out.put_bytes(1, rows.len());
                 self.typed[*index].iter().for_each(|(row, _)| out[start + row] = 0);
             }
-            Source::Envelope(_) | Source::Text(_) | Source::Flag(_) | Source::Integer(_) | Source::Payload => {}
+            Source::NestedPlaces => rows.for_each(|row| out.put_u64_le(row.places_end.try_into().unwrap_or(u64::MAX))),
+            Source::Envelope(_) | Source::Text(_) | Source::Flag(_) | Source::Integer(_) => {}
+            Source::Payload | Source::Nested => {}
         }
     }
 
@@ -233,11 +291,16 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Where a nested value stands in the canonical text of the event's data: from 1, and how many bytes.
+fn place(event: &Event, nested: &str) -> Option<(u32, u32)> {
+    let place = event.data.place_in_canonical(nested)?;
+    Some((u32::try_from(place.start + 1).ok()?, u32::try_from(place.len()).ok()?))
+}
+
 /// A value as its column holds it, if it can: as `cells::cell` decides, without copies of texts.
 fn held(column_type: ColumnType, value: FieldValue<'_>) -> Option<CellValue<'_>> {
     match (column_type, value) {
         (ColumnType::Text, FieldValue::Text(value)) => Some(CellValue::Text(value)),
-        (ColumnType::Json, FieldValue::Nested(value)) => Some(CellValue::Text(value)),
         (ColumnType::Text | ColumnType::Json, _) => None,
         (_, value) => match cell(column_type, value)? {
             Cell::Double(value) => Some(CellValue::Double(value)),
@@ -282,7 +345,8 @@ mod tests {
             names.sort_unstable();
             names
         };
-        let stored = crate::schema::columns().iter().map(|column| column.name).collect();
+        let columns = crate::schema::columns();
+        let stored = columns.iter().filter(|column| column.nested.is_none()).map(|column| column.name).collect();
         assert_eq!(names(LAYOUT.iter().map(|column| column.name).collect()), names(stored));
     }
 }

@@ -9,6 +9,7 @@ use clickhouse::Client;
 use weir_model::{Clock, SystemClock, Timestamp};
 
 use crate::error::{ClickHouseError, During};
+use crate::schema::TABLE;
 
 /// The oldest version with the JSON type and the settings that this lane stands on.
 const OLDEST: (u32, u32) = (25, 3);
@@ -128,13 +129,25 @@ impl ClickHouse {
         in_time(action, async { self.configured().query_raw(sql).execute().await.during(action) }).await
     }
 
+    /// Runs a statement that takes its time.
+    pub(crate) async fn execute_long(&self, action: &'static str, sql: &str) -> Result<(), ClickHouseError> {
+        let client = self.configured().with_setting("max_execution_time", "0");
+        client.query_raw(sql).execute().await.during(action)
+    }
+
+    /// [`Self::rows`] of a query that takes its time.
+    pub(crate) async fn rows_long(&self, action: &'static str, sql: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
+        let client = self.configured().with_setting("max_execution_time", "0");
+        let mut answer = client.query_raw(sql).fetch_bytes("TSVRaw").during(action)?;
+        Ok(cells(&answer.collect().await.during(action)?))
+    }
+
     /// The rows of a query as tab-separated text, a `Vec` of cells each. For small answers.
     pub async fn rows(&self, action: &'static str, sql: &str) -> Result<Vec<Vec<String>>, ClickHouseError> {
         // Without a database, which may not be there yet.
         let mut answer = self.configured().query_raw(sql).fetch_bytes("TSVRaw").during(action)?;
         let bytes = in_time(action, async { answer.collect().await.during(action) }).await?;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+        Ok(cells(&bytes))
     }
 
     /// Where the view shows an event: once, or something is wrong. `tenant` and `event_type` let most of the table be left out.
@@ -169,7 +182,7 @@ impl ClickHouse {
     /// part that it stands for is there, so a crash in between would have it refuse what it does not hold; the sort key does it.
     pub async fn insert(&self, pieces: impl Iterator<Item = Bytes>) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
-        let sql = format!("INSERT INTO {}.events_raw FORMAT Native", self.database());
+        let sql = format!("INSERT INTO {}.{TABLE} FORMAT Native", self.database());
         let mut insert = self
             .configured()
             .insert_formatted_with(sql)
@@ -190,6 +203,11 @@ impl ClickHouse {
         }
         insert.end().await.during(ACTION)
     }
+}
+
+fn cells(tsv: &[u8]) -> Vec<Vec<String>> {
+    let text = String::from_utf8_lossy(tsv);
+    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
 /// What a server that stands still would hold up for ever.

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use weir_engine::{Located, Record, RecordHead};
+use weir_engine::{Located, Partition, Record, RecordHead};
 use weir_model::OtherEvent;
 use weir_model::envelope::Enveloped;
 use weir_postgres::dead_letters::Refused;
 
 use crate::error::ClickHouseError;
 use crate::rows::Block;
+use crate::schema::TABLE;
 use crate::server::{ClickHouse, literal};
 
 /// An event of a known type, or of another.
@@ -50,16 +51,17 @@ pub(crate) async fn insert(
     events: &[&Located],
     others: &[&Located<OtherEvent>],
     delays: &[Duration],
+    epoch: &(dyn Fn(&Partition) -> i64 + Sync),
 ) -> Result<Vec<Refused>, ClickHouseError> {
     let events = events.iter().map(|located| Item::Event(located));
     let items: Vec<Item<'_>> = events.chain(others.iter().map(|located| Item::Other(located))).collect();
     let (mut open, mut refused) = (vec![&items[..]], Vec::new());
     while let Some(some) = open.pop() {
-        match insert_items(server, some).await {
+        match insert_items(server, some, epoch).await {
             Ok(()) => {}
             Err(error) if !error.is_about_data() => return Err(error),
             Err(error) => match some {
-                [one] => refused.extend(alone(server, *one, error, delays).await?),
+                [one] => refused.extend(alone(server, *one, error, delays, epoch).await?),
                 some => {
                     let (left, right) = some.split_at(some.len() / 2);
                     open.extend([right, left]);
@@ -70,7 +72,11 @@ pub(crate) async fn insert(
     Ok(refused)
 }
 
-async fn insert_items(server: &ClickHouse, items: &[Item<'_>]) -> Result<(), ClickHouseError> {
+async fn insert_items(
+    server: &ClickHouse,
+    items: &[Item<'_>],
+    epoch: &(dyn Fn(&Partition) -> i64 + Sync),
+) -> Result<(), ClickHouseError> {
     let (mut events, mut others) = (Vec::new(), Vec::new());
     for item in items {
         match item {
@@ -78,7 +84,7 @@ async fn insert_items(server: &ClickHouse, items: &[Item<'_>]) -> Result<(), Cli
             Item::Other(located) => others.push(*located),
         }
     }
-    server.insert(Block::of(&events, &others).pieces()).await
+    server.insert(Block::of(&events, &others, epoch).pieces()).await
 }
 
 /// One that was refused, after it was tried again: the person who altered the table may be about to mend it.
@@ -87,10 +93,11 @@ async fn alone(
     item: Item<'_>,
     mut error: ClickHouseError,
     delays: &[Duration],
+    epoch: &(dyn Fn(&Partition) -> i64 + Sync),
 ) -> Result<Option<Refused>, ClickHouseError> {
     for delay in delays {
         tokio::time::sleep(*delay).await;
-        match insert_items(server, &[item]).await {
+        match insert_items(server, &[item], epoch).await {
             Ok(()) => return Ok(None),
             Err(again) if !again.is_about_data() => return Err(again),
             Err(again) => error = again,
@@ -115,7 +122,7 @@ async fn alone(
 async fn holds(server: &ClickHouse, record: &RecordHead) -> Result<bool, ClickHouseError> {
     let partition = &record.partition;
     let sql = format!(
-        "SELECT 1 FROM {}.events_raw WHERE source = {} AND topic = {} AND `partition` = {} AND `offset` = {} LIMIT 1",
+        "SELECT 1 FROM {}.{TABLE} WHERE source = {} AND topic = {} AND `partition` = {} AND `offset` = {} LIMIT 1",
         server.database(),
         literal(&partition.source),
         literal(&partition.topic),

@@ -27,6 +27,7 @@ use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, 
 use crate::error::ClickHouseError;
 use crate::rollups;
 use crate::rows::Block;
+use crate::schema::TABLE;
 use crate::server::{ClickHouse, literal};
 use crate::sift;
 use crate::uncounted::Uncounted;
@@ -89,7 +90,8 @@ impl ClickHouseSink {
             return Ok(Vec::new());
         }
         self.refuse_expired(events)?;
-        let rows = Block::of(events, others);
+        let epoch = |partition: &Partition| self.owner.ledger().epoch(partition).unwrap_or(0);
+        let rows = Block::of(events, others, epoch);
         failpoint::hit("clickhouse.before_insert");
         if !is_wanted_now {
             self.throttle(events.len() + others.len()).await;
@@ -101,7 +103,7 @@ impl ClickHouseSink {
             Ok(()) => Ok(Vec::new()),
             Err(error) if error.is_about_data() => {
                 tracing::warn!(error = chain(&error), "the records that ClickHouse refuses are looked for");
-                Box::pin(sift::insert(&self.server, events, others, &self.owner.policy().delays)).await
+                Box::pin(sift::insert(&self.server, events, others, &self.owner.policy().delays, &epoch)).await
             }
             Err(error) => Err(error),
         };
@@ -249,7 +251,7 @@ impl ClickHouseSink {
         let of_event_store = |claim: &&Claim| claim.refused.is_none() && *claim.partition.topic == *EVENT_STORE_TOPIC;
         let Some(claim) = claims.iter().find(of_event_store) else { return Ok(()) };
         let sql = format!(
-            "SELECT `offset`, event_id FROM {}.events_raw WHERE source = {} AND topic = {} ORDER BY `offset` DESC LIMIT 1",
+            "SELECT `offset`, event_id FROM {}.{TABLE} WHERE source = {} AND topic = {} ORDER BY `offset` DESC LIMIT 1",
             self.server.database(),
             literal(&claim.partition.source),
             literal(&claim.partition.topic)
@@ -283,7 +285,7 @@ impl ClickHouseSink {
     }
 
     async fn table_is_empty(&self) -> Result<bool, SinkError> {
-        let sql = format!("SELECT 1 FROM {}.events_raw LIMIT 1", self.server.database());
+        let sql = format!("SELECT 1 FROM {}.{TABLE} LIMIT 1", self.server.database());
         Ok(self.server.rows("looking into ClickHouse", &sql).await?.is_empty())
     }
 

@@ -15,7 +15,7 @@ use weir_history::verify::{HistoryHashes, LeftOut, Relocate};
 use weir_model::OTHER_EVENT;
 
 use crate::error::{ClickHouseError, During};
-use crate::schema::columns;
+use crate::schema::event_columns;
 use crate::server::{ClickHouse, in_time, quoted};
 
 impl ClickHouse {
@@ -27,12 +27,11 @@ impl ClickHouse {
     ) -> Result<HistoryHashes, ClickHouseError> {
         const ACTION: &str = "reading ClickHouse for verification";
         // As history names them.
-        let list: Vec<String> =
-            columns().iter().filter(|column| column.name != "is_other").map(|column| quoted(column.name)).collect();
+        let list: Vec<String> = event_columns().iter().map(|column| quoted(column.name)).collect();
         let sql = format!(
             "SELECT {}, formatDateTime(`timestamp`, '%Y-%m') AS event_month \
-             FROM (SELECT * REPLACE (if(is_other, '{OTHER_EVENT}', event_type) AS event_type) FROM {}.events_raw FINAL) \
-             SETTINGS max_block_size = 8192, do_not_merge_across_partitions_select_final = 1",
+             FROM (SELECT * REPLACE (if(is_other, '{OTHER_EVENT}', event_type) AS event_type) FROM {}.events_raw) \
+             SETTINGS max_block_size = 8192",
             list.join(", "),
             self.database()
         );

@@ -264,6 +264,15 @@ impl Data {
         }
     }
 
+    /// Where a nested value of [`Self::iter_canonical`] stands in [`Self::canonical`], in bytes; `None` for any other text.
+    #[must_use]
+    pub fn place_in_canonical(&self, nested: &str) -> Option<Range<usize>> {
+        let whole = self.canonical();
+        let start = nested.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+        let place = start..start + nested.len();
+        (place.end <= whole.len()).then_some(place)
+    }
+
     fn canonical_form(&self) -> &CanonicalForm {
         self.canonical.get_or_init(|| {
             let found = self.canonical_as_it_came().map(CanonicalForm::AsItCame);

@@ -404,6 +404,14 @@ impl Ledger {
         transaction.commit().await.during(ACTION)
     }
 
+    /// Raises the epochs of all of a lane's partitions: what its owners have under way is refused, and they claim again.
+    pub async fn fence(database: &Database, lane: &str) -> Result<(), DbError> {
+        const SQL: &str =
+            "UPDATE ledger SET epoch = epoch + 1, owner = 'fenced' WHERE lane = $1 AND retired_at IS NULL";
+        database.get().await?.execute(SQL, &[&lane]).await.during("fencing a lane")?;
+        Ok(())
+    }
+
     /// Every row there is, by lane.
     pub async fn rows(client: &impl GenericClient) -> Result<Vec<LedgerRow>, DbError> {
         const SQL: &str = "SELECT * FROM ledger ORDER BY lane, topic, partition, source";
