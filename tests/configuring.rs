@@ -81,7 +81,7 @@ async fn settings_of_sessions_and_options_of_the_object_store_are_passed_on() {
     let wrong = Weir::new().with("postgres.session.no_such_thing=1").run(&["status"]);
     let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(wrong.status.code() == Some(1) && words.contains("no_such_thing"), "{words}");
-    let wrong = Weir::new().with("jobs.verify.cron=\"every day\"").run(&["config", "validate"]);
+    let wrong = Weir::new().with("jobs.verify.schedule=\"every day\"").run(&["config", "validate"]);
     let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
-    assert!(wrong.status.code() == Some(1) && words.contains("jobs.verify.cron"), "{words}");
+    assert!(wrong.status.code() == Some(1) && words.contains("jobs.verify.schedule"), "{words}");
 }

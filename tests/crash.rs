@@ -217,7 +217,10 @@ fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
     let tests = concat!(
         include_str!("crash.rs"),
+        include_str!("backfill.rs"),
+        include_str!("clickhouse/carried.rs"),
         include_str!("clickhouse/faults.rs"),
+        include_str!("compaction.rs"),
         include_str!("dead_letters.rs"),
         include_str!("formats.rs"),
         include_str!("jobs.rs"),
@@ -237,13 +240,17 @@ fn each_failpoint_has_its_test() {
         "postgres/src/owner.rs",
         "postgres/src/projection_sink.rs",
         "postgres/src/rebuild.rs",
+        "history/src/compact.rs",
         "history/src/sink.rs",
+        "clickhouse/src/carry.rs",
         "clickhouse/src/sink.rs",
         "kafka/src/poll.rs",
         "kafka/src/publisher.rs",
     ];
+    let files =
+        files.map(|file| format!("pipeline/{file}")).into_iter().chain(["jobs/src/work/backfill.rs".to_owned()]);
     for file in files {
-        let text = std::fs::read_to_string(root().join("pipeline").join(file)).unwrap();
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
         for part in text.split("failpoint::hit(").skip(1) {
             let argument = part.split(')').next().unwrap();
             match argument.strip_prefix("&format!(\"{lane}") {

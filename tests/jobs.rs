@@ -146,11 +146,11 @@ async fn run_of(up: &Up<'_>, weir: &Weir, outcome: &str) -> Value {
 #[tokio::test]
 async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
     let (fixture, _) = fixture("schedule");
-    let weir = Weir::new().with("jobs.verify.cron=\"* * * * *\"");
+    let weir = Weir::new().with("jobs.verify.schedule=\"* * * * *\"");
     imported(&weir, &fixture).await;
     let up = weir.up();
     let listed = weir.json(&["jobs", "list"]);
-    assert_eq!((&listed[0]["job"], &listed[0]["cron"]), (&json!("verify"), &json!("* * * * *")), "{listed}");
+    assert_eq!((&listed[0]["job"], &listed[0]["schedule"]), (&json!("verify"), &json!("* * * * *")), "{listed}");
     assert!(listed[0]["due_at"].is_string() && listed[1]["due_at"].is_null(), "{listed}");
     let run = run_of(&up, &weir, "ok").await;
     assert!(
@@ -169,4 +169,88 @@ async fn verify_runs_by_its_schedule_and_a_difference_is_a_metric() {
     );
     assert!(metrics().await.contains("weir_job_last_outcome{name=\"verify\",outcome=\"different\"} 1"));
     up.terminate();
+}
+
+/// Runs of `cleanup`, each with its moment of the schedule.
+async fn moments(weir: &Weir) -> Vec<(String, String)> {
+    let sql = "SELECT due_at::text, coalesce(outcome, '') FROM job_runs WHERE job = 'cleanup' AND due_at IS NOT NULL ORDER BY due_at";
+    let rows = weir.owner().await.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// What passed while no process was there, of three processes that all see it: each moment once, or none, as the settings say.
+#[tokio::test]
+async fn missed_moments_are_made_up_for_once_each_whoever_is_there() {
+    let postgres = weir_tests::Postgres::start();
+    let weir = Weir::new().on(&postgres.url()).with("jobs.cleanup.schedule=\"0 * * * *\"");
+    weir.ok(&["jobs", "list"]);
+    let missed = "INSERT INTO jobs (job, scheduled_to) VALUES ('cleanup', date_trunc('hour', now()) - interval '3 hours') \
+         ON CONFLICT (job) DO UPDATE SET scheduled_to = excluded.scheduled_to";
+    for (catchup, expected) in [("skip", 0), ("once", 1), ("all", 3)] {
+        let owner = weir.owner().await;
+        owner.batch_execute("DELETE FROM job_runs").await.unwrap();
+        owner.execute(missed, &[]).await.unwrap();
+        let catchup = format!("jobs.cleanup.catchup={catchup}");
+        let args = [
+            "schedule",
+            "--set",
+            &catchup,
+            "--set",
+            "jobs.cleanup.overlap=queue",
+            "--set",
+            "jobs.cleanup.time_zone=UTC",
+        ];
+        let before = weir.log().matches("the schedule runs").count();
+        let processes: Vec<_> = (0..3).map(|_| weir.start(&args)).collect();
+        while weir.log().matches("the schedule runs").count() < before + processes.len() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        weir.until("SELECT scheduled_to = date_trunc('hour', now()) FROM jobs WHERE job = 'cleanup'").await;
+        for mut process in processes {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            assert!(process.wait().unwrap().success(), "{}", weir.log());
+        }
+        let runs = moments(&weir).await;
+        let on_the_hour = runs.iter().all(|(due, outcome)| due.contains(":00:00") && outcome == "ok");
+        assert!(runs.len() == expected && on_the_hour, "{catchup}: {runs:?}\n{}", weir.log());
+    }
+    let old = "UPDATE job_runs SET ended_at = now() - interval '31 days'";
+    let old = weir.owner().await.execute(old, &[]).await.unwrap();
+    let said = weir.ok(&["jobs", "run", "cleanup", "--set", "maintenance.keep_runs_days=30"]);
+    assert!(old == 3 && said.contains("dropped 3 runs older than 30 days"), "{said}");
+}
+
+/// A job that fails is tried again, then paused, and says so; by hand it runs all the same.
+#[tokio::test]
+async fn a_job_that_fails_is_tried_again_and_then_paused() {
+    let postgres = weir_tests::Postgres::start();
+    let weir = Weir::new()
+        .on(&postgres.url())
+        .with("clickhouse.url=http://127.0.0.1:1")
+        .with("jobs.backfill-clickhouse.schedule=\"0 * * * *\"")
+        .with("jobs.backfill-clickhouse.catchup=once")
+        .with("jobs.backfill-clickhouse.retries=1")
+        .with("jobs.backfill-clickhouse.pause_on_failure=true");
+    weir.ok(&["jobs", "list"]);
+    let missed = "INSERT INTO jobs (job, scheduled_to) VALUES ('backfill-clickhouse', now() - interval '2 hours')";
+    weir.owner().await.execute(missed, &[]).await.unwrap();
+    let mut schedule = weir.start(&["schedule"]);
+    weir.until("SELECT count(*) = 1 FROM jobs WHERE job = 'backfill-clickhouse' AND paused_at IS NOT NULL").await;
+    let runs = weir.json(&["jobs", "history", "--job", "backfill-clickhouse"]);
+    let failed: Vec<&Value> = runs.as_array().unwrap().iter().map(|run| &run["outcome"]).collect();
+    assert_eq!(failed, [&json!("failed"), &json!("failed")], "{runs}");
+    let listed = weir.json(&["jobs", "list"]);
+    let row = listed.as_array().unwrap().iter().find(|row| row["job"] == "backfill-clickhouse").unwrap();
+    assert!(row["paused"].as_str().unwrap().contains("weir jobs resume backfill-clickhouse"), "{row}");
+    weir.ok(&["jobs", "resume", "backfill-clickhouse"]);
+    weir.ok(&["jobs", "pause", "backfill-clickhouse", "--why", "until Monday"]);
+    let by_hand = weir.run(&["jobs", "run", "backfill-clickhouse"]);
+    let words = String::from_utf8_lossy(&by_hand.stdout).into_owned();
+    assert!(
+        by_hand.status.code() == Some(1) && words.contains("there is no history to fill ClickHouse from"),
+        "{words}"
+    );
+    schedule.kill().unwrap();
+    schedule.wait().unwrap();
 }

@@ -6,8 +6,10 @@
 
 mod acknowledged;
 mod api;
+mod backfill;
 mod clickhouse;
 mod closed;
+mod compaction;
 mod configuring;
 mod crash;
 mod dashboards;

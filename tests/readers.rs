@@ -23,7 +23,11 @@ print(json.dumps(rows))
 /// Rows of a query in which `HISTORY` stands for the Delta table.
 pub(crate) fn duckdb(up: &Up<'_>, sql: &str) -> Value {
     let status = up.status();
-    let history = status["addresses"]["history"].as_str().unwrap();
+    rows(status["addresses"]["history"].as_str().unwrap(), sql)
+}
+
+/// [`duckdb`] of a history at a path or an address.
+pub(crate) fn rows(history: &str, sql: &str) -> Value {
     let output = Command::new(python()).args(["-c", SCRIPT, history, sql]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

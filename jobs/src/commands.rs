@@ -1,7 +1,9 @@
 //! The command line: a thin file per subcommand.
 
 mod ask;
+mod backfill;
 mod clickhouse;
+mod compact;
 mod config;
 mod dead_letters;
 mod demo;
@@ -9,7 +11,9 @@ mod import;
 mod jobs;
 mod ledger;
 mod publish;
+mod rebuild;
 mod run;
+mod schedule;
 mod source;
 mod sql;
 mod status;
@@ -110,9 +114,18 @@ pub(crate) enum Command {
     /// Records that a lane could not apply
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-    /// Scheduled jobs, to list and to run now: verify, rebuild-read-models, rebuild-metrics
+    /// Jobs and their runs: what runs by itself and when, how far it is, how it went
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// The schedule of jobs alone; `up`, `run` and `publish` run it too, and of all processes one runs a job
+    Schedule,
+    /// Fill a sink with what it lacks, beside its live lane
+    Backfill(backfill::Args),
+    /// Make a lane's tables again from everything that it has read, while they serve
+    Rebuild(rebuild::Args),
+    /// Make small files large
+    #[command(subcommand)]
+    Compact(compact::Compact),
     /// The settings: what they are, where they come from, whether they are right
     #[command(subcommand)]
     Config(config::Config),
@@ -131,7 +144,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether log lines of everyday events would only disturb.
     pub(crate) fn is_quiet(&self) -> bool {
-        !matches!(self, Self::Up(_) | Self::Run(_) | Self::Publish(_))
+        !matches!(self, Self::Up(_) | Self::Run(_) | Self::Publish(_) | Self::Schedule)
     }
 }
 
@@ -162,6 +175,10 @@ pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
         Command::Ledger(command) => Box::pin(ledger::run(&target, command, format)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&target, command, format)).await,
         Command::Jobs(command) => Box::pin(jobs::run(&target, command, format)).await,
+        Command::Schedule => Box::pin(schedule::run(&target)).await,
+        Command::Backfill(args) => Box::pin(backfill::run(&target, args, format)).await,
+        Command::Rebuild(args) => Box::pin(rebuild::run(&target, args)).await,
+        Command::Compact(command) => Box::pin(compact::run(&target, command, format)).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

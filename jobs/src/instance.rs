@@ -15,7 +15,7 @@ use weir_postgres::{CommandService, EventStore};
 use crate::attached::{Attached, Patience, Target};
 use crate::data_dir::Running;
 use crate::lanes::{start_lanes, start_publisher};
-use crate::schedule::Scheduler;
+use crate::schedule;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::telling::{self, Telling};
@@ -32,6 +32,8 @@ pub(crate) struct Instance {
     pub(crate) watch: Watch,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     telling: Telling,
+    /// The schedule.
+    jobs: JoinSet<()>,
     stop: CancellationToken,
     stop_appending: CancellationToken,
     _lock: std::fs::File,
@@ -78,18 +80,20 @@ impl Instance {
         let http = tokio::spawn(listening.serve(handlers, stop.clone()));
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
-        Scheduler::start(&attached, stop.clone());
+        let jobs = schedule::start(&attached, &stop);
         let watch = Watch { server: attached.server.take(), lanes, stopped: Vec::new() };
         let view = View { attached, commands, board, api };
-        Ok(Self { view, watch, http, telling, stop, stop_appending, _lock: lock })
+        Ok(Self { view, watch, http, telling, jobs, stop, stop_appending, _lock: lock })
     }
 
     /// Drains: no new commands, then each lane commits what it holds, then the server goes. Gives the first lane's trouble
     /// beside what is still attached.
     pub(crate) async fn stop(self) -> Result<(Attached, Option<BoxError>), BoxError> {
         tracing::info!("draining");
-        let Self { view: View { mut attached, .. }, watch, mut http, telling, stop, stop_appending, _lock } = self;
+        let Self { view: View { mut attached, .. }, watch, mut http, telling, mut jobs, stop, stop_appending, _lock } =
+            self;
         stop.cancel();
+        while jobs.join_next().await.is_some() {}
         // A client that never ends its request does not hold the end up.
         match tokio::time::timeout(OPEN_REQUESTS_WAIT, &mut http).await {
             Ok(served) => served??,

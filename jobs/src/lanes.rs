@@ -18,7 +18,7 @@ use weir_postgres::{AppendSignal, EventStoreReader, Ledger, MetricsProjection, P
 
 use crate::attached::Attached;
 use crate::own::OwnLane;
-use crate::schedule::{Carried, Runner};
+use crate::runner::{Carried, Runner};
 use crate::settings::Settings;
 
 /// Whose lane it is.

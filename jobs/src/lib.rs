@@ -17,15 +17,19 @@ mod commands;
 mod cron;
 mod data_dir;
 mod instance;
+mod job;
 mod lanes;
 mod logging;
 mod oulad;
 mod output;
 mod own;
+mod runner;
 mod schedule;
 mod server;
 mod settings;
+mod show;
 mod telling;
+mod work;
 
 use std::process::ExitCode;
 

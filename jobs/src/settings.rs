@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) engine: Engine,
     lanes: BTreeMap<String, Lane>,
     pub(crate) jobs: BTreeMap<String, Job>,
+    pub(crate) maintenance: Maintenance,
     pub(crate) sql: Sql,
     pub(crate) demo: Demo,
     /// Lanes of the program's own.
@@ -251,10 +252,50 @@ struct Lane {
     poll_records_max: usize,
 }
 
+/// A job's schedule: see `default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Job {
-    pub(crate) cron: String,
+    pub(crate) schedule: String,
+    pub(crate) time_zone: String,
+    pub(crate) overlap: Overlap,
+    pub(crate) catchup: Catchup,
+    pub(crate) timeout_s: u64,
+    pub(crate) retries: u32,
+    pub(crate) pause_on_failure: bool,
+}
+
+/// What becomes of a moment that comes while the job still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Overlap {
+    Refuse,
+    Queue,
+}
+
+/// What becomes of moments that passed while no process was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Catchup {
+    Skip,
+    Once,
+    All,
+}
+
+/// What the jobs that keep things tidy go by.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Maintenance {
+    pub(crate) compaction_target_bytes: u64,
+    pub(crate) compaction_memory_bytes: usize,
+    vacuum_retention_s: u64,
+    pub(crate) keep_runs_days: u32,
+}
+
+impl Maintenance {
+    pub(crate) fn vacuum_retention(&self) -> Duration {
+        Duration::from_secs(self.vacuum_retention_s)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -10,6 +10,7 @@ use super::{end_at_second_signal, told_to_stop};
 use crate::attached::{Attached, Target};
 use crate::instance::{handlers, listen};
 use crate::output::complain;
+use crate::schedule;
 use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]
@@ -54,9 +55,11 @@ async fn publish(attached: &Attached, stop: CancellationToken) -> Result<(), Box
     let telling = Telling::start(&attached.database, telling::process("publish", &address), &board).await?;
     let http = tokio::spawn(listening.serve(handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("{address}/metrics"), "publisher");
+    let mut jobs = schedule::start(attached, &stop);
     let signal = AppendSignal::start(attached.database.clone(), stop.clone());
     let published = weir_kafka::publish(&options, &attached.database, &signal, &board, &stop).await;
     stop.cancel();
+    while jobs.join_next().await.is_some() {}
     telling.end().await;
     http.await??;
     Ok(published?)

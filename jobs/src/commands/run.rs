@@ -10,6 +10,7 @@ use super::{end_at_second_signal, told_to_stop};
 use crate::attached::{Attached, Target};
 use crate::instance::{handlers, listen};
 use crate::lanes::start_lanes;
+use crate::schedule;
 use crate::telling::{self, Telling};
 
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,7 @@ async fn run_lanes(
     let telling = Telling::start(&attached.database, process, &board).await?;
     let http = tokio::spawn(listening.serve(handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("{address}/metrics"), lanes = names.join(" "), "running");
+    let mut jobs = schedule::start(attached, &stop);
     let mut failure: Option<BoxError> = None;
     loop {
         tokio::select! {
@@ -63,6 +65,7 @@ async fn run_lanes(
     }
     end_at_second_signal();
     stop.cancel();
+    while jobs.join_next().await.is_some() {}
     while let Some(ended) = lanes.join_next().await {
         if let Err(error) = ended? {
             failure.get_or_insert(error.into());

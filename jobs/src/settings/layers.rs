@@ -8,6 +8,7 @@ use figment::value::{Dict, Value};
 
 use super::error::SettingsError;
 use super::{DEFAULTS, Settings, references};
+use crate::job::Job;
 use crate::own::OwnLanes;
 use crate::{access, cron};
 
@@ -15,10 +16,18 @@ use crate::{access, cron};
 const NOT_SETTINGS: &[&str] = &["failpoint", "log", "crash_rounds", "seed", "data_dir", "oulad"];
 
 /// Settings that there were once, and what stands in their place.
-const RENAMED: [(&str, &str); 1] = [(
-    "dead_letters.repeats_window_s",
-    "how long repeats are recognised is counted in records now, `dedup.window_records`; `weir status` shows how many hours that is",
-)];
+const RENAMED: [(&str, &str); 4] = [
+    (
+        "dead_letters.repeats_window_s",
+        "how long repeats are recognised is counted in records now, `dedup.window_records`; `weir status` shows how many hours that is",
+    ),
+    ("jobs.verify.cron", "it is `jobs.verify.schedule` now, beside `time_zone`"),
+    ("jobs.rebuild-read-models.cron", "it is `jobs.rebuild-read-models.schedule` now, beside `time_zone`"),
+    ("jobs.rebuild-metrics.cron", "it is `jobs.rebuild-metrics.schedule` now, beside `time_zone`"),
+];
+
+/// Bytes of a compacted file: with less every read opens too many, with more none can be read beside others.
+const COMPACTED_BYTES: std::ops::RangeInclusive<u64> = 100_000..=536_870_912;
 
 /// Prefixes of keys that are passed on to Postgres, the object store, ClickHouse or librdkafka: any name may follow.
 const PASSED: [&str; 6] = [
@@ -87,7 +96,8 @@ impl Layers {
         }
         if environment {
             // A shell's variables have no hyphens.
-            let words = ["rebuild-read-models", "rebuild-metrics", "read-models"].into_iter().chain(own.names());
+            let jobs = Job::ALL.into_iter().map(Job::name).filter(|name| name.contains('-'));
+            let words = jobs.chain(["read-models"]).chain(own.names());
             let words: Vec<(String, &str)> = words.map(|word| (word.replace('-', "_"), word)).collect();
             let env = Env::prefixed("WEIR_").ignore(NOT_SETTINGS).map(move |key| {
                 let key = key.as_str().to_ascii_lowercase().replace("__", ".");
@@ -128,10 +138,15 @@ impl Layers {
             }
         }
         for (name, job) in &settings.jobs {
-            if let Some(error) =
-                Some(&job.cron).filter(|cron| !cron.is_empty()).and_then(|cron| cron::parse(cron).err())
-            {
-                let reason = format!("jobs.{name}.cron = {:?}: {error}; write minute hour day month weekday", job.cron);
+            let schedule = Some(&job.schedule).filter(|schedule| !schedule.is_empty());
+            if let Some(error) = schedule.and_then(|schedule| cron::parse(schedule).err()) {
+                let reason =
+                    format!("jobs.{name}.schedule = {:?}: {error}; write minute hour day month weekday", job.schedule);
+                return meaningless("jobs", reason);
+            }
+            if let Err(error) = cron::zone(&job.time_zone) {
+                let reason =
+                    format!("jobs.{name}.time_zone = {:?}: {error}; write UTC or Europe/Berlin", job.time_zone);
                 return meaningless("jobs", reason);
             }
         }
@@ -143,6 +158,10 @@ impl Layers {
             if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.') {
                 return meaningless("postgres.session", format!("`{name}` is no name of a Postgres setting"));
             }
+        }
+        if !COMPACTED_BYTES.contains(&settings.maintenance.compaction_target_bytes) {
+            let reason = format!("it must be from {} to {}", COMPACTED_BYTES.start(), COMPACTED_BYTES.end());
+            return meaningless("maintenance.compaction_target_bytes", reason);
         }
         if settings.dedup.window_records < 1 {
             return meaningless("dedup.window_records", "it must be more than 0".to_owned());

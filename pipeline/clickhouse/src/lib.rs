@@ -1,6 +1,7 @@
 //! The lane `clickhouse`: every record once in ClickHouse, by its coordinates in the sort key of a ReplacingMergeTree. See
 //! [`sink`] for the protocol; `sql/clickhouse` has the schema.
 
+mod backfill;
 mod carry;
 mod error;
 mod migrate;
@@ -13,6 +14,7 @@ mod sink;
 mod uncounted;
 mod verify;
 
+pub use backfill::{Insertion, Place, places};
 pub use error::ClickHouseError;
 pub use rollups::RollupCheck;
 pub use rows::Block;

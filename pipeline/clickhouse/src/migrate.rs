@@ -246,7 +246,7 @@ impl ClickHouse {
 
     /// The id that the server gave to the table of events; `None` where there is none, and in a cluster, whose replicas may each
     /// have their own.
-    pub(crate) async fn table_id(&self) -> Result<Option<String>, ClickHouseError> {
+    pub async fn table_id(&self) -> Result<Option<String>, ClickHouseError> {
         if self.options.cluster.is_some() {
             return Ok(None);
         }

@@ -181,8 +181,17 @@ impl ClickHouse {
     /// Inserts one block and waits until the server has it. Without the server's own deduplication: it notes a token before the
     /// part that it stands for is there, so a crash in between would have it refuse what it does not hold; the sort key does it.
     pub async fn insert(&self, pieces: impl Iterator<Item = Bytes>) -> Result<(), ClickHouseError> {
+        self.insert_as("Native", pieces).await
+    }
+
+    /// [`Self::insert`] in a format of the server's.
+    pub(crate) async fn insert_as(
+        &self,
+        format: &str,
+        pieces: impl Iterator<Item = Bytes>,
+    ) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
-        let sql = format!("INSERT INTO {}.{TABLE} FORMAT Native", self.database());
+        let sql = format!("INSERT INTO {}.{TABLE} FORMAT {format}", self.database());
         let mut insert = self
             .configured()
             .insert_formatted_with(sql)

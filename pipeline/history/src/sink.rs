@@ -15,10 +15,10 @@
 //! commits on, so an older owner is out from then on, whenever it wakes up and whatever it reads again.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use deltalake_core::checkpoints;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use weir_engine::{Batch, Claim, Partition, Sink, SinkError, Span, failpoint};
@@ -34,6 +34,9 @@ use crate::standing::{Facts, Found, Standing, found, standing};
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
 use crate::write::write;
 
+/// Files that no commit names yet are there for so long, whatever the vacuum's setting.
+const UNCOMMITTED_SURE: Duration = Duration::from_secs(60);
+
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 20;
 
@@ -42,8 +45,8 @@ pub struct HistorySink {
     root: HistoryRoot,
     owner: PartitionOwner,
     table: Option<HistoryTable>,
-    /// Files written for a batch whose commit did not succeed yet.
-    written: Option<(Vec<Span>, Vec<Add>)>,
+    /// Files written for a batch whose commit did not succeed yet, and when.
+    written: Option<(Vec<Span>, Vec<Add>, Instant)>,
     checkpointed: u64,
 }
 
@@ -68,16 +71,26 @@ impl HistorySink {
     }
 
     async fn write_files(&mut self, batch: &Batch, spans: &[Span], repeats: &Places) -> Result<Vec<Add>, SinkError> {
-        if let Some((written, adds)) = &self.written
-            && written == spans
-        {
-            return Ok(adds.clone());
+        if let Some((_, adds, _)) = self.written.clone().filter(|(written, ..)| written == spans) {
+            return Ok(adds);
         }
         let (events, others) = owner::shared_without(batch, repeats);
         let adds = write(self.table().await?, &events, &others).await.map_err(retry)?;
-        self.written = Some((spans.to_vec(), adds.clone()));
+        self.written = Some((spans.to_vec(), adds.clone(), Instant::now()));
         failpoint::hit("history.after_data_files");
         Ok(adds)
+    }
+
+    /// A process that stood still for longer than the vacuum keeps files which no commit names must not name them after all.
+    async fn refuse_vacuumed(&mut self) -> Result<(), SinkError> {
+        let Some((_, adds, _)) = self.written.clone().filter(|(.., at)| at.elapsed() > UNCOMMITTED_SURE) else {
+            return Ok(());
+        };
+        if self.table().await?.has_files(&adds).await.map_err(retry)? {
+            return Ok(());
+        }
+        self.written = None;
+        Err(SinkError::Retry("files that this process wrote long ago are gone: they are written again".into()))
     }
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
@@ -271,24 +284,13 @@ pub(crate) async fn commit(
     adds: &[Add],
     transactions: Vec<Transaction>,
 ) -> Result<u64, HistoryError> {
-    const ACTION: &str = "committing to the history table";
     let operation = DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: Some(PARTITION_COLUMNS.map(str::to_owned).to_vec()),
         predicate: None,
     };
-    let snapshot = table.delta().snapshot().map_err(during(ACTION))?;
     let actions = adds.iter().cloned().map(Action::Add).chain(transactions.into_iter().map(Action::Txn)).collect();
-    // Checkpoints and log cleanup are work of their own: see `checkpoint`.
-    let properties = CommitProperties::default()
-        .with_max_retries(0)
-        .with_create_checkpoint(false)
-        .with_cleanup_expired_logs(Some(false));
-    let commit = CommitBuilder::from(properties).with_actions(actions);
-    let committed = commit.build(Some(snapshot), table.delta().log_store(), operation).await;
-    let version = committed.map_err(during(ACTION))?.version();
-    table.refresh().await?;
-    Ok(version)
+    table.commit_actions(actions, operation).await
 }
 
 #[async_trait]
@@ -336,6 +338,7 @@ impl Sink for HistorySink {
             Standing::AtStart => {
                 // 4.
                 failpoint::hit("history.before_delta_commit");
+                self.refuse_vacuumed().await?;
                 let lane = self.owner.lane();
                 let moved = spans.iter().map(|span| Transaction::new(transaction_id(lane, &span.partition), span.end));
                 let moved = moved.collect();

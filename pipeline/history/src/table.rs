@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, MetadataExt, StructField, StructType};
+use deltalake_core::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, path::Path as StorePath};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TableProperty;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
@@ -201,15 +202,41 @@ impl HistoryTable {
             .and_then(|metadata| metadata.add_config_key(schema::RECORDS_FROM_PROPERTY.to_owned(), from))
             .map_err(during(ACTION))?;
         let operation = DeltaOperation::AddColumn { fields: new };
+        let version = self.commit_actions(vec![Action::Metadata(metadata)], operation).await?;
+        self.sync(&[], version).await
+    }
+
+    /// Commits on exactly the snapshot at hand, and reads the log again. After an error the outcome is unknown: read the log again.
+    pub(crate) async fn commit_actions(
+        &mut self,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+    ) -> Result<u64, HistoryError> {
+        const ACTION: &str = "committing to the history table";
+        let snapshot = self.delta.snapshot().map_err(during(ACTION))?;
+        // Checkpoints and log cleanup are work of their own.
         let properties = CommitProperties::default()
             .with_max_retries(0)
             .with_create_checkpoint(false)
             .with_cleanup_expired_logs(Some(false));
-        let commit = CommitBuilder::from(properties).with_actions(vec![Action::Metadata(metadata)]);
+        let commit = CommitBuilder::from(properties).with_actions(actions);
         let committed = commit.build(Some(snapshot), self.delta.log_store(), operation).await;
         let version = committed.map_err(during(ACTION))?.version();
         self.refresh().await?;
-        self.sync(&[], version).await
+        Ok(version)
+    }
+
+    /// Whether these files are there, whoever names them.
+    pub(crate) async fn has_files(&self, adds: &[Add]) -> Result<bool, HistoryError> {
+        let store = self.delta.log_store().object_store(None);
+        for add in adds {
+            match store.head(&StorePath::from(add.path.as_str())).await {
+                Ok(_) => {}
+                Err(ObjectStoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(during("looking for a file of history")(error)),
+            }
+        }
+        Ok(true)
     }
 
     /// Reads what others committed, and what we did.
@@ -254,7 +281,17 @@ impl HistoryTable {
     /// Makes files and the directories that name them durable: the object store behind Delta does not.
     pub(crate) async fn sync(&self, adds: &[Add], version: u64) -> Result<(), HistoryError> {
         let Some(root) = &self.local else { return Ok(()) };
-        let mut paths: Vec<PathBuf> = Vec::new();
+        let log = root.join("_delta_log");
+        self.sync_paths(adds, vec![log.join(format!("{version:020}.json")), log]).await
+    }
+
+    /// Makes files durable that no commit names yet.
+    pub(crate) async fn sync_files(&self, adds: &[Add]) -> Result<(), HistoryError> {
+        self.sync_paths(adds, Vec::new()).await
+    }
+
+    async fn sync_paths(&self, adds: &[Add], mut paths: Vec<PathBuf>) -> Result<(), HistoryError> {
+        let Some(root) = &self.local else { return Ok(()) };
         for add in adds {
             let mut path = root.join(&add.path);
             while path.starts_with(root) {
@@ -264,9 +301,6 @@ impl HistoryTable {
                 }
             }
         }
-        let log = root.join("_delta_log");
-        paths.push(log.join(format!("{version:020}.json")));
-        paths.push(log);
         paths.sort_unstable();
         paths.dedup();
         // Deepest first: a directory entry must not outlive the file it names.

@@ -40,6 +40,14 @@ fn values((event_type, month): PartitionOfTable) -> IndexMap<String, Scalar> {
     PARTITION_COLUMNS.iter().map(ToString::to_string).zip(values.map(Scalar::String)).collect()
 }
 
+/// How Parquet is written.
+pub(crate) fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .build()
+}
+
 pub(crate) async fn write(
     table: &HistoryTable,
     events: &[SharedEvent],
@@ -49,12 +57,8 @@ pub(crate) async fn write(
     if events.is_empty() && others.is_empty() {
         return Ok(Vec::new());
     }
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-        .build();
     let mut writer =
-        RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties);
+        RecordBatchWriter::for_table(table.delta()).map_err(during(ACTION))?.with_writer_properties(properties());
     // The next chunk becomes columns while one is encoded.
     let mut ahead = None;
     for chunk in chunks(events).into_iter().map(Some).chain([None]) {

@@ -302,6 +302,31 @@ pub async fn list(client: &impl GenericClient, lane: Option<&str>, limit: i64) -
     rows.iter().map(letter).collect()
 }
 
+/// Where the records of a lane's dead letters are.
+pub async fn places(client: &impl GenericClient, lane: &str) -> Result<Vec<(Partition, i64)>, DbError> {
+    const ACTION: &str = "reading dead letters";
+    const SQL: &str = "SELECT source, topic, partition, \"offset\" FROM dead_letters WHERE lane = $1";
+    let rows = client.query(SQL, &[&lane]).await.during(ACTION)?;
+    let place = |row: &Row| {
+        let (source, topic): (&str, &str) = (row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?);
+        let number = row.try_get(2).during(ACTION)?;
+        Ok((Partition { source: source.into(), topic: topic.into(), number }, row.try_get(3).during(ACTION)?))
+    };
+    rows.iter().map(place).collect()
+}
+
+/// Removes a lane's dead letters whose records its sink holds now.
+pub async fn resolve_at(
+    client: &impl GenericClient,
+    lane: &str,
+    (partition, offset): (&Partition, i64),
+) -> Result<(), DbError> {
+    const SQL: &str = "DELETE FROM dead_letters WHERE lane = $1 AND source = $2 AND topic = $3 AND partition = $4 AND \"offset\" = $5";
+    let values: [&(dyn ToSql + Sync); 5] = [&lane, &&*partition.source, &&*partition.topic, &partition.number, &offset];
+    client.execute(SQL, &values).await.during("resolving a dead letter")?;
+    Ok(())
+}
+
 /// How many dead letters each lane has.
 pub async fn counts(client: &impl GenericClient) -> Result<HashMap<String, i64>, DbError> {
     const ACTION: &str = "counting dead letters";

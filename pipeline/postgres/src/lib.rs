@@ -11,6 +11,7 @@ mod error;
 mod event_store;
 mod group_commit;
 pub mod inspect;
+pub mod job_run;
 pub mod job_runs;
 mod ledger;
 pub mod locks;

@@ -1,0 +1,135 @@
+//! What each job does.
+
+mod backfill;
+mod compact;
+
+pub(crate) use backfill::{Backfill, Reprocess};
+
+use std::time::Duration;
+
+use serde_json::Value;
+use weir_clickhouse::ClickHouse;
+use weir_engine::BoxError;
+use weir_history::{HistoryRoot, HistoryTable};
+use weir_kafka::KafkaOptions;
+use weir_model::project::Units;
+use weir_postgres::Database;
+use weir_postgres::job_run::{JobFence, Progress};
+use weir_postgres::job_runs::{self, Outcome};
+use weir_verify::{Asked, Stores, Subject};
+
+use crate::attached::Attached;
+use crate::data_dir::DataDir;
+use crate::job::Job;
+use crate::settings;
+
+/// How long a scheduled `verify` waits for lanes that are at work.
+const VERIFY_WAIT: Duration = Duration::from_secs(60);
+
+/// What jobs work with.
+#[derive(Clone)]
+pub(crate) struct Work {
+    pub(crate) database: Database,
+    history: HistoryRoot,
+    kafka: Option<KafkaOptions>,
+    clickhouse: Option<ClickHouse>,
+    dir: DataDir,
+    units: Units,
+    lanes: Vec<&'static str>,
+    maintenance: settings::Maintenance,
+}
+
+impl Work {
+    pub(crate) fn new(attached: &Attached) -> Self {
+        Self {
+            database: attached.database.clone(),
+            history: attached.history.clone(),
+            kafka: attached.settings.kafka.options(),
+            clickhouse: attached.settings.clickhouse.server(),
+            dir: attached.dir.clone(),
+            units: attached.settings.durations,
+            lanes: attached.settings.enabled_lanes(),
+            maintenance: attached.settings.maintenance.clone(),
+        }
+    }
+
+    /// Whether there is what a job works on.
+    pub(crate) async fn can(&self, job: Job) -> Result<bool, BoxError> {
+        match job {
+            Job::CompactHistory => Ok(HistoryTable::open(&self.history).await?.is_some()),
+            Job::BackfillClickhouse => Ok(self.clickhouse.is_some()),
+            Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::Cleanup => Ok(true),
+        }
+    }
+
+    /// Gives how it went, and what there is to say.
+    pub(crate) async fn run(
+        &self,
+        job: Job,
+        arguments: &Value,
+        progress: &Progress,
+        fence: &JobFence,
+    ) -> Result<(Outcome, String), BoxError> {
+        match job {
+            Job::Verify => self.verify().await,
+            Job::RebuildReadModels => self.rebuild(Subject::ReadModels).await,
+            Job::RebuildMetrics => self.rebuild(Subject::Metrics).await,
+            Job::CompactHistory => Box::pin(self.compact_history(progress)).await,
+            Job::BackfillClickhouse => {
+                let asked: Backfill = serde_json::from_value(arguments.clone())?;
+                Box::pin(self.backfill_clickhouse(&asked, progress, fence)).await
+            }
+            Job::Cleanup => self.clean_up().await,
+        }
+    }
+
+    fn stores(&self) -> Stores<'_> {
+        Stores {
+            database: &self.database,
+            history: &self.history,
+            kafka: self.kafka.as_ref(),
+            clickhouse: self.clickhouse.as_ref(),
+        }
+    }
+
+    async fn verify(&self) -> Result<(Outcome, String), BoxError> {
+        let spill = self.dir.spill()?;
+        let asked = Asked { units: self.units, lanes: &self.lanes, wait: VERIFY_WAIT, spill: &spill };
+        let report = weir_verify::verify(self.stores(), asked).await?;
+        let different: Vec<String> = report
+            .comparisons
+            .iter()
+            .filter(|comparison| !comparison.is_equal())
+            .map(|c| format!("{} {}: {} in the source, {} in the sink", c.lane, c.subject, c.expected, c.actual))
+            .chain(report.differences.iter().cloned())
+            .collect();
+        let cuts: Vec<_> = report.cuts.iter().map(|(lane, below)| format!("{lane} below {below}")).collect();
+        let missing: Vec<_> = report
+            .unreached
+            .iter()
+            .map(|u| format!("{} is at {} of {}: {}", u.part, u.reached, u.end, u.words))
+            .collect();
+        // What was not there to be compared is no difference, and no proof either.
+        Ok(match (different.is_empty(), missing.is_empty()) {
+            (true, true) => (Outcome::Ok, format!("all equal; compared {}", cuts.join(", "))),
+            (true, false) => (Outcome::Failed, format!("not all was there to be compared: {}", missing.join("; "))),
+            (false, _) => (Outcome::Different, [different, missing].concat().join("; ")),
+        })
+    }
+
+    async fn rebuild(&self, subject: Subject) -> Result<(Outcome, String), BoxError> {
+        let spill = self.dir.spill()?;
+        let done = Box::pin(weir_verify::rebuild(self.stores(), subject, self.units, &spill)).await?;
+        let tables: Vec<_> = done.different.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
+        let words =
+            if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };
+        Ok((Outcome::Ok, format!("rebuilt; {words}")))
+    }
+
+    async fn clean_up(&self) -> Result<(Outcome, String), BoxError> {
+        let days = self.maintenance.keep_runs_days;
+        let client = self.database.get().await?;
+        let gone = job_runs::clean_up(&**client, i32::try_from(days).unwrap_or(i32::MAX)).await?;
+        Ok((Outcome::Ok, format!("dropped {gone} runs older than {days} days")))
+    }
+}

@@ -1,0 +1,265 @@
+//! Rows of history into ClickHouse, beside the live lane: under the coordinates that they have, so that a row which the lane inserts too is
+//! the same row.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, RecordBatch, StringArray, UInt32Array,
+    UInt32Builder,
+};
+use arrow::datatypes::{Field, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use weir_engine::Partition;
+use weir_history::{Filter, Stretch};
+use weir_model::{OTHER_EVENT, OtherEvent};
+
+use crate::error::ClickHouseError;
+use crate::rollups;
+use crate::schema::{TABLE, event_columns, nested_columns};
+use crate::server::{ClickHouse, literal};
+
+/// Ids that are asked for in one query.
+const IDS_MAX: usize = 2000;
+
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Source, topic and number.
+    pub partition: Partition,
+    /// In it.
+    pub offset: i64,
+}
+
+/// The rows of a batch with the columns of history, as what is inserted. `epoch` is that of the lane's owner of each partition.
+fn to_insert(batch: &RecordBatch, epoch: &dyn Fn(&Partition) -> i64) -> Result<RecordBatch, ArrowError> {
+    let text = |name: &str| -> Result<&StringArray, ArrowError> {
+        let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        column.ok_or_else(|| ArrowError::SchemaError(format!("{name} is no column of text")))
+    };
+    let (types, data) = (text("event_type")?, text("data")?);
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for column in event_columns().iter().filter(|column| column.nested.is_none()) {
+        let array = match column.name {
+            "event_type" => Arc::new(types_as_said(types, data)?),
+            name => batch
+                .column_by_name(name)
+                .cloned()
+                .ok_or_else(|| ArrowError::SchemaError(format!("{name} is missing")))?,
+        };
+        fields.push(Field::new(column.name, array.data_type().clone(), true));
+        columns.push(array);
+    }
+    let is_other: BooleanArray = types.iter().map(|name| Some(name == Some(OTHER_EVENT))).collect();
+    let epochs: Int64Array = places(batch)?.iter().map(|place| Some(epoch(&place.partition))).collect();
+    let (nested, nested_places) = nested(batch, data)?;
+    let own: [(&str, ArrayRef); 4] = [
+        ("is_other", Arc::new(is_other)),
+        ("epoch", Arc::new(epochs)),
+        ("nested", Arc::new(nested)),
+        ("nested_places", nested_places),
+    ];
+    for (name, array) in own {
+        fields.push(Field::new(name, array.data_type().clone(), true));
+        columns.push(array);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// In history the type of what its writer did not know is [`OTHER_EVENT`]; here it is what the record says.
+fn types_as_said(types: &StringArray, data: &StringArray) -> Result<StringArray, ArrowError> {
+    let said = |(name, document): (Option<&str>, Option<&str>)| match (name, document) {
+        (Some(OTHER_EVENT), Some(document)) => {
+            let event = OtherEvent::read(document.as_bytes());
+            let event = event.map_err(|error| ArrowError::ExternalError(format!("{error}").into()))?;
+            Ok(Some(event.enveloped().event_type.to_owned()))
+        }
+        (name, _) => Ok(name.map(str::to_owned)),
+    };
+    types.iter().zip(data.iter()).map(said).collect()
+}
+
+/// The bits and places of nested values: each stands in the canonical text behind its name. Should the same stand there twice, either place shows it.
+fn nested(batch: &RecordBatch, data: &StringArray) -> Result<(UInt32Array, ArrayRef), ArrowError> {
+    let mut columns = Vec::new();
+    for (_, column, bit) in nested_columns() {
+        let array = batch.column_by_name(column.name).and_then(|array| array.as_string_opt::<i32>());
+        let array = array.ok_or_else(|| ArrowError::SchemaError(format!("{} is no column of text", column.name)))?;
+        columns.push((format!("\"{}\":", column.field), array, bit));
+    }
+    let (mut bits, mut places) = (Vec::with_capacity(batch.num_rows()), ListBuilder::new(UInt32Builder::new()));
+    for row in 0..batch.num_rows() {
+        let mut of_row = 0_u32;
+        for (name, array, bit) in columns.iter().filter(|(_, array, _)| array.is_valid(row)) {
+            let (text, value) = (data.value(row), array.value(row));
+            let found = text.match_indices(name.as_str()).map(|(at, _)| at + name.len());
+            let Some(start) = found.into_iter().find(|at| text[*at..].starts_with(value)) else {
+                return Err(ArrowError::ComputeError(format!("{name} is not in the text of its row")));
+            };
+            of_row |= 1 << bit;
+            for n in [start + 1, value.len()] {
+                places
+                    .values()
+                    .append_value(u32::try_from(n).map_err(|error| ArrowError::ExternalError(error.into()))?);
+            }
+        }
+        places.append(true);
+        bits.push(of_row);
+    }
+    Ok((bits.into(), Arc::new(places.finish())))
+}
+
+/// Where each row of a batch with the columns of history is.
+pub fn places(batch: &RecordBatch) -> Result<Vec<Place>, ArrowError> {
+    let missing = |name: &str| ArrowError::SchemaError(format!("{name} is missing or of another type"));
+    let text =
+        |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| missing(name));
+    let integer = |name: &str| {
+        batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(|| missing(name))
+    };
+    let (source, topic, number, offset) = (text("source")?, text("topic")?, integer("partition")?, integer("offset")?);
+    let mut last: Option<Partition> = None;
+    let mut found = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let number = i32::try_from(number.value(row)).unwrap_or(-1);
+        let is_same = |partition: &Partition| {
+            partition.number == number
+                && *partition.topic == *topic.value(row)
+                && *partition.source == *source.value(row)
+        };
+        let partition = match last.take() {
+            Some(partition) if is_same(&partition) => partition,
+            _ => Partition { source: source.value(row).into(), topic: topic.value(row).into(), number },
+        };
+        found.push(Place { partition: partition.clone(), offset: offset.value(row) });
+        last = Some(partition);
+    }
+    Ok(found)
+}
+
+/// The minutes since 1970 in which the events of a batch happened.
+fn minutes(batch: &RecordBatch) -> BTreeSet<i64> {
+    let times =
+        batch.column_by_name("timestamp").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    times.into_iter().flatten().flatten().map(|micros| micros.div_euclid(60_000_000)).collect()
+}
+
+/// An insert of rows of history that is under way; batches go to the server as they come.
+pub struct Insertion<'a> {
+    server: &'a ClickHouse,
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    minutes: BTreeSet<i64>,
+    /// Rows that were inserted.
+    pub rows: usize,
+    /// Bytes that were sent.
+    pub bytes: usize,
+}
+
+/// Rows of one insert.
+const BLOCK: usize = 65_536;
+
+impl Insertion<'_> {
+    /// Takes rows with the columns of history.
+    pub async fn push(
+        &mut self,
+        batch: &RecordBatch,
+        epoch: &(dyn Fn(&Partition) -> i64 + Sync),
+    ) -> Result<(), ClickHouseError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.minutes.extend(minutes(batch));
+        self.waiting_rows += batch.num_rows();
+        self.waiting.push(to_insert(batch, epoch).map_err(|error| broken(&error))?);
+        if self.waiting_rows >= BLOCK { self.send().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self) -> Result<(), ClickHouseError> {
+        let Some(first) = self.waiting.first() else { return Ok(()) };
+        let mut writer = StreamWriter::try_new(Vec::new(), &first.schema()).map_err(|error| broken(&error))?;
+        for batch in &self.waiting {
+            writer.write(batch).map_err(|error| broken(&error))?;
+        }
+        writer.finish().map_err(|error| broken(&error))?;
+        let bytes = Bytes::from(writer.into_inner().map_err(|error| broken(&error))?);
+        self.bytes += bytes.len();
+        const PIECE: usize = 256 << 10;
+        let pieces = (0..bytes.len()).step_by(PIECE).map(|from| bytes.slice(from..(from + PIECE).min(bytes.len())));
+        self.server.insert_as("ArrowStream", pieces).await?;
+        self.rows += self.waiting_rows;
+        self.waiting_rows = 0;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Sends what waits, and computes the rollups of all minutes again that were touched.
+    pub async fn finish(mut self) -> Result<(usize, usize), ClickHouseError> {
+        self.send().await?;
+        if !self.minutes.is_empty() {
+            rollups::recompute(self.server, &self.minutes).await?;
+        }
+        Ok((self.rows, self.bytes))
+    }
+}
+
+fn broken(error: &ArrowError) -> ClickHouseError {
+    ClickHouseError::new(
+        "making rows of history into rows of ClickHouse",
+        error.to_string(),
+        "`weir verify` says what differs in history",
+    )
+}
+
+impl ClickHouse {
+    /// Begins to insert rows of history.
+    #[must_use]
+    pub fn insertion(&self) -> Insertion<'_> {
+        Insertion { server: self, waiting: Vec::new(), waiting_rows: 0, minutes: BTreeSet::new(), rows: 0, bytes: 0 }
+    }
+
+    /// The places of the rows that are there of a stretch of history.
+    pub async fn places_in(&self, stretch: &Stretch, filter: &Filter) -> Result<HashSet<Place>, ClickHouseError> {
+        let millis = |column: &str| format!("toUnixTimestamp64Milli({column})");
+        let (from, to) = (stretch.from.as_millis(), stretch.to.as_millis());
+        let (first, last) = (stretch.happened.0.as_millis(), stretch.happened.1.as_millis());
+        let at = |ms: i64| format!("fromUnixTimestamp64Milli({ms}, 'UTC')");
+        let recorded = millis("ifNull(recorded_at, `timestamp`)");
+        let tenant =
+            filter.tenant.as_ref().map_or_else(String::new, |tenant| format!(" AND tenant = {}", literal(tenant)));
+        let sql = format!(
+            "SELECT source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE `timestamp` >= {} AND `timestamp` <= {} \
+             AND {recorded} >= {from} AND {recorded} < {to}{tenant}",
+            self.database(),
+            at(first),
+            at(last)
+        );
+        let rows = self.rows_long("looking for rows that are there", &sql).await?;
+        let place = |row: Vec<String>| {
+            let [source, topic, number, offset] = <[String; 4]>::try_from(row).ok()?;
+            let partition = Partition { source: source.into(), topic: topic.into(), number: number.parse().ok()? };
+            Some(Place { partition, offset: offset.parse().ok()? })
+        };
+        Ok(rows.into_iter().filter_map(place).collect())
+    }
+
+    /// Which of these events are there, wherever their records were: each a tenant and an id.
+    pub async fn ids_there(&self, ids: &[(String, String)]) -> Result<HashSet<(String, String)>, ClickHouseError> {
+        let mut there = HashSet::new();
+        for some in ids.chunks(IDS_MAX) {
+            let list: Vec<String> =
+                some.iter().map(|(tenant, id)| format!("({}, {})", literal(tenant), literal(id))).collect();
+            let sql = format!(
+                "SELECT DISTINCT tenant, event_id FROM {}.{TABLE} WHERE (tenant, event_id) IN ({})",
+                self.database(),
+                list.join(", ")
+            );
+            let rows = self.rows_long("looking for events that are there", &sql).await?;
+            there.extend(rows.into_iter().filter_map(|row| <[String; 2]>::try_from(row).ok().map(|[a, b]| (a, b))));
+        }
+        Ok(there)
+    }
+}
