@@ -106,7 +106,9 @@ async fn a_backfill_dies_at_each_step_twice_in_a_row_and_goes_on() {
     let (weir, (server, _postgres), facts) = filled("backfill_dies", 2000);
     let before = hash(&server).await;
     // Once a slice is noted, the second run has nothing left to die at.
-    for (failpoint, times) in [("backfill.before_rollups", 2), ("backfill.before_slice", 2), ("backfill.after_slice", 1)] {
+    for (failpoint, times) in
+        [("backfill.before_rollups", 2), ("backfill.before_slice", 2), ("backfill.after_slice", 1)]
+    {
         server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
         for _ in 0..times {
             weir.dies_at(failpoint, &["backfill", "clickhouse"]);

@@ -217,6 +217,7 @@ fn each_failpoint_has_its_test() {
     let declared: BTreeSet<&str> = failpoint::ALL.iter().copied().collect();
     let tests = concat!(
         include_str!("crash.rs"),
+        include_str!("archive.rs"),
         include_str!("backfill.rs"),
         include_str!("clickhouse/carried.rs"),
         include_str!("clickhouse/faults.rs"),
@@ -227,7 +228,8 @@ fn each_failpoint_has_its_test() {
         include_str!("kafka.rs"),
         include_str!("kafka/faults.rs"),
         include_str!("kafka/records.rs"),
-        include_str!("tap.rs")
+        include_str!("tap.rs"),
+        include_str!("workflows.rs")
     );
     for name in &declared {
         assert!(tests.contains(&format!("\"{name}")), "no test dies at {name}");
@@ -240,6 +242,9 @@ fn each_failpoint_has_its_test() {
         "postgres/src/owner.rs",
         "postgres/src/projection_sink.rs",
         "postgres/src/rebuild.rs",
+        "postgres/src/workflows.rs",
+        "archive/src/load.rs",
+        "archive/src/write.rs",
         "history/src/compact.rs",
         "history/src/sink.rs",
         "clickhouse/src/carry.rs",

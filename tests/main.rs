@@ -6,6 +6,7 @@
 
 mod acknowledged;
 mod api;
+mod archive;
 mod backfill;
 mod clickhouse;
 mod closed;
@@ -36,3 +37,4 @@ mod settings;
 mod shape;
 mod tampering;
 mod tap;
+mod workflows;

@@ -1,5 +1,6 @@
 //! The command line: a thin file per subcommand.
 
+mod archive;
 mod ask;
 mod backfill;
 mod clickhouse;
@@ -22,6 +23,7 @@ mod topics;
 mod trace;
 mod up;
 mod verify;
+mod workflows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -123,6 +125,12 @@ pub(crate) enum Command {
     Backfill(backfill::Args),
     /// Make a lane's tables again from everything that it has read, while they serve
     Rebuild(rebuild::Args),
+    /// The event store as Parquet files elsewhere, and back
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
+    /// Tables that are computed out of the read models by a file of SQL each
+    #[command(subcommand)]
+    Workflows(workflows::Workflows),
     /// Make small files large
     #[command(subcommand)]
     Compact(compact::Compact),
@@ -178,6 +186,8 @@ pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
         Command::Schedule => Box::pin(schedule::run(&target)).await,
         Command::Backfill(args) => Box::pin(backfill::run(&target, args, format)).await,
         Command::Rebuild(args) => Box::pin(rebuild::run(&target, args)).await,
+        Command::Archive(command) => Box::pin(archive::run(&target, command)).await,
+        Command::Workflows(command) => Box::pin(workflows::run(&target, command, format)).await,
         Command::Compact(command) => Box::pin(compact::run(&target, command, format)).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());

@@ -15,17 +15,23 @@ pub(crate) enum Job {
     CompactHistory,
     /// Rows that ClickHouse lacks, out of history
     BackfillClickhouse,
+    /// What is new in the event store, into the archive
+    ArchiveEvents,
+    /// Tables that are computed out of the read models, each when it is due
+    Workflows,
     /// Old rows about jobs themselves
     Cleanup,
 }
 
 impl Job {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Verify,
         Self::RebuildReadModels,
         Self::RebuildMetrics,
         Self::CompactHistory,
         Self::BackfillClickhouse,
+        Self::ArchiveEvents,
+        Self::Workflows,
         Self::Cleanup,
     ];
 
@@ -36,6 +42,8 @@ impl Job {
             Self::RebuildMetrics => "rebuild-metrics",
             Self::CompactHistory => "compact-history",
             Self::BackfillClickhouse => "backfill-clickhouse",
+            Self::ArchiveEvents => "archive-events",
+            Self::Workflows => "workflows",
             Self::Cleanup => "cleanup",
         }
     }

@@ -1,4 +1,4 @@
-//! Runs a job, whoever asked for it: one run at a time, recorded from its beginning, told to stop by the process, by someone, or by its limit
+//! Runs a job: one run at a time, recorded from its beginning, told to stop by the process, by someone, or by its limit
 //! of time. What a run is in the middle of when it ends is what a crash would leave, and the next run goes on from there.
 
 use std::future::Future;

@@ -57,6 +57,7 @@ pub(crate) struct Settings {
     lanes: BTreeMap<String, Lane>,
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) maintenance: Maintenance,
+    pub(crate) archive: Archive,
     pub(crate) sql: Sql,
     pub(crate) demo: Demo,
     /// Lanes of the program's own.
@@ -280,6 +281,13 @@ pub(crate) enum Catchup {
     Skip,
     Once,
     All,
+}
+
+/// Where the event store is archived.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Archive {
+    pub(crate) url: String,
 }
 
 /// What the jobs that keep things tidy go by.

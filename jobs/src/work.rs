@@ -1,9 +1,13 @@
 //! What each job does.
 
+mod archive;
 mod backfill;
 mod compact;
+mod workflows;
 
+pub(crate) use archive::ArchiveAsked;
 pub(crate) use backfill::{Backfill, Reprocess};
+pub(crate) use workflows::{Asked as WorkflowsAsked, Files};
 
 use std::time::Duration;
 
@@ -37,6 +41,7 @@ pub(crate) struct Work {
     units: Units,
     lanes: Vec<&'static str>,
     maintenance: settings::Maintenance,
+    archive_url: String,
 }
 
 impl Work {
@@ -50,6 +55,7 @@ impl Work {
             units: attached.settings.durations,
             lanes: attached.settings.enabled_lanes(),
             maintenance: attached.settings.maintenance.clone(),
+            archive_url: attached.settings.archive.url.clone(),
         }
     }
 
@@ -58,6 +64,8 @@ impl Work {
         match job {
             Job::CompactHistory => Ok(HistoryTable::open(&self.history).await?.is_some()),
             Job::BackfillClickhouse => Ok(self.clickhouse.is_some()),
+            Job::ArchiveEvents => Ok(!self.archive_url.is_empty()),
+            Job::Workflows => self.is_any_workflow_due().await,
             Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::Cleanup => Ok(true),
         }
     }
@@ -78,6 +86,14 @@ impl Work {
             Job::BackfillClickhouse => {
                 let asked: Backfill = serde_json::from_value(arguments.clone())?;
                 Box::pin(self.backfill_clickhouse(&asked, progress, fence)).await
+            }
+            Job::ArchiveEvents => {
+                let asked: ArchiveAsked = serde_json::from_value(arguments.clone())?;
+                Box::pin(self.archive_events(&asked, progress)).await
+            }
+            Job::Workflows => {
+                let asked: WorkflowsAsked = serde_json::from_value(arguments.clone())?;
+                Box::pin(self.compute_workflows(&asked, progress, fence)).await
             }
             Job::Cleanup => self.clean_up().await,
         }

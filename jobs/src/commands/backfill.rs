@@ -20,7 +20,7 @@ const BYTES_PER_ROW: u64 = 120;
 
 /// What is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Sink {
+pub(crate) enum Sink {
     /// Out of history, which holds every record under its own coordinates
     Clickhouse,
     #[value(hide = true)]

@@ -36,7 +36,7 @@ fn statements(secrets: &Secrets) -> String {
            END LOOP; END $$; \
          ALTER ROLE {OWNER} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION PASSWORD '{owner}'; \
          ALTER ROLE {READER} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION CONNECTION LIMIT {READERS_MAX} PASSWORD '{reader}'; \
-         GRANT weir_reader TO {READER}; \
+         GRANT weir_reader TO {READER}, {OWNER}; \
          ALTER ROLE {READER} SET default_transaction_read_only = on; \
          ALTER ROLE {READER} SET statement_timeout = '60s'; \
          ALTER ROLE {READER} SET idle_in_transaction_session_timeout = '60s'; \

@@ -132,6 +132,7 @@ impl Layers {
             ("postgres.url", &settings.postgres.url),
             ("history.url", &settings.history.url),
             ("clickhouse.url", &settings.clickhouse.url),
+            ("archive.url", &settings.archive.url),
         ] {
             if let Some(error) = Some(url).filter(|url| !url.is_empty()).and_then(|url| url::Url::parse(url).err()) {
                 return meaningless(key, format!("it is no URL: {error}"));

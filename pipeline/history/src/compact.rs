@@ -1,4 +1,4 @@
-//! Small files of a partition of the table made into large ones, sorted by time, beside whoever writes and reads.
+//! Small files of a partition of the table made into large ones, sorted by time, beside processes that write and read.
 //!
 //! 1. choose, in the snapshot at hand, groups of small files of one partition;
 //! 2. read a group's files, hash each row, sort, and write new files, which no reader sees yet;

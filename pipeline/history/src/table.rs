@@ -226,7 +226,7 @@ impl HistoryTable {
         Ok(version)
     }
 
-    /// Whether these files are there, whoever names them.
+    /// Whether these files are there, named by a commit or not.
     pub(crate) async fn has_files(&self, adds: &[Add]) -> Result<bool, HistoryError> {
         let store = self.delta.log_store().object_store(None);
         for add in adds {

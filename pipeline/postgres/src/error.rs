@@ -34,6 +34,11 @@ impl DbError {
         Self { action, kind, source: Arc::from(source.into()) }
     }
 
+    /// Of Postgres'.
+    pub(crate) fn of(action: &'static str, error: tokio_postgres::Error) -> Self {
+        Self { action, kind: kind_of(&error), source: Arc::new(error) }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -49,7 +54,7 @@ pub trait During<T> {
 
 impl<T> During<T> for Result<T, tokio_postgres::Error> {
     fn during(self, action: &'static str) -> Result<T, DbError> {
-        self.map_err(|e| DbError { action, kind: kind_of(&e), source: Arc::new(e) })
+        self.map_err(|e| DbError::of(action, e))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A run of a job under way: one at a time for each job, whoever begins it, seen by everybody, and out once another has taken its place.
+//! A run of a job under way: one at a time for each job, seen by all, and out once another has taken its place.
 //!
 //! A run holds the job's advisory lock through a session of its own, so a process that dies holds it no longer. One that stands still keeps
 //! session and lock; when it has not been heard of for [`STALE_AFTER`], the next one ends its session and raises the job's epoch. What a run

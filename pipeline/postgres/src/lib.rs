@@ -33,6 +33,7 @@ pub mod switching;
 mod tls;
 pub mod tokens;
 pub mod verify;
+pub mod workflows;
 
 pub use append::{Append, Appended, Expected, NewStoredEvent};
 pub use commands::{Answer, Caller, CommandError, CommandRequest, CommandService, StreamAppend};
