@@ -117,7 +117,7 @@ pub async fn newest_event(
 pub async fn check(database: &Database, workflow: &Workflow) -> Result<Vec<String>, DbError> {
     let mut client = database.get().await?;
     let reading = begin_reading(&mut client).await?;
-    let sql = format!("{}{}{}", Workflow::BEFORE, workflow.sql, Workflow::AFTER);
+    let sql = workflow.query();
     let prepared = reading.prepare(&sql).await.map_err(|error| misplaced(workflow, error))?;
     let names: Vec<&str> = prepared.columns().iter().map(tokio_postgres::Column::name).collect();
     let wanted = workflow.keys.iter().map(String::as_str).chain(workflow.window.map(|_| "window_start"));
@@ -193,6 +193,8 @@ pub async fn compute(database: &Database, workflow: &Workflow, fence: &JobFence)
     let began = Instant::now();
     let (mut reader, mut writer) = (database.get().await?, database.get().await?);
     let reading = begin_reading(&mut reader).await?;
+    // What is wrong with the file is said with its place.
+    reading.prepare(&workflow.query()).await.map_err(|error| misplaced(workflow, error))?;
     let before = before(&*reading, workflow).await?;
     let writing = writer.transaction().await.during(ACTION)?;
     fence.hold(&*writing).await?;
@@ -276,11 +278,9 @@ async fn make_table(writing: &impl GenericClient, workflow: &Workflow, state: Op
     }
     let Workflow { name, keys, .. } = workflow;
     let create = format!(
-        "DROP TABLE IF EXISTS workflows.{name}; CREATE TABLE workflows.{name} AS {}{}{} WITH NO DATA; \
+        "DROP TABLE IF EXISTS workflows.{name}; CREATE TABLE workflows.{name} AS {} WITH NO DATA; \
          ALTER TABLE workflows.{name} ADD PRIMARY KEY ({}); GRANT SELECT ON workflows.{name} TO weir_reader",
-        Workflow::BEFORE,
-        workflow.sql,
-        Workflow::AFTER,
+        workflow.query(),
         keys.join(", ")
     );
     writing.batch_execute(&create).await.during(ACTION)
@@ -293,7 +293,7 @@ async fn carry(
     workflow: &Workflow,
     scope: &Scope,
 ) -> Result<Computed, DbError> {
-    let Workflow { name, sql, .. } = workflow;
+    let name = &workflow.name;
     let (condition, windows) = match scope {
         Scope::All => (String::new(), 0),
         Scope::From(_) => (" WHERE window_start >= $1".to_owned(), 0),
@@ -305,7 +305,7 @@ async fn carry(
         Scope::These(these) => vec![these],
     };
     writing.execute(&format!("DELETE FROM workflows.{name}{condition}"), &values).await.during(ACTION)?;
-    let select = format!("SELECT to_jsonb(r)::text FROM ({}{sql}{}{condition}) r", Workflow::BEFORE, Workflow::AFTER);
+    let select = format!("SELECT to_jsonb(r)::text FROM ({}{condition}) r", workflow.query());
     let portal = reading.bind(&select, &values).await.map_err(|error| misplaced(workflow, error))?;
     let insert = format!(
         "INSERT INTO workflows.{name} SELECT (jsonb_populate_record(NULL::workflows.{name}, r::jsonb)).* FROM unnest($1::text[]) r"

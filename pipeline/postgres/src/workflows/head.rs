@@ -87,9 +87,13 @@ pub struct HeadError {
 const TRIGGERS: &str = "write `every 60 minutes`, `cron 20 4 * * *`, or `event TYPE, TYPE debounce 30 s`";
 
 impl Workflow {
-    /// What stands before the file's text in a query of it, and behind it.
+    /// What stands before the file's text in [`Self::query`].
     pub(super) const BEFORE: &str = "SELECT * FROM (\n";
-    pub(super) const AFTER: &str = "\n) q";
+
+    /// A query of the file's text, to which a condition may be added.
+    pub(super) fn query(&self) -> String {
+        format!("{}{}\n) q", Self::BEFORE, self.sql)
+    }
 
     /// Reads a file.
     pub fn read(origin: &str, text: &str) -> Result<Self, HeadError> {
