@@ -258,3 +258,59 @@ async fn a_job_that_fails_is_tried_again_and_then_paused() {
     schedule.kill().unwrap();
     schedule.wait().unwrap();
 }
+
+/// Another scheduler's way: a request with a key, looked at until it has an end.
+#[tokio::test]
+async fn jobs_are_begun_and_followed_over_http() {
+    let weir = Weir::new();
+    let up = weir.up();
+    let (admin, reader) = (up.token("default", "admin"), up.token("default", "command,read"));
+    let client = reqwest::Client::new();
+    let url = format!("{}/v1/jobs", up.api);
+    let ask = async |token: &str, body: Value| {
+        let answer = client.post(&url).bearer_auth(token).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    assert_eq!(ask(&reader, json!({"job": "cleanup"})).await.0, 403);
+    for (body, words) in [
+        (json!({"job": "tidy"}), "there is no job \"tidy\": there are verify"),
+        (json!({"job": "cleanup", "arguments": {"days": 1}}), "cleanup takes no arguments"),
+        (json!({"job": "backfill-clickhouse", "arguments": {"from": "2024-02-01", "to": "2024-01-01"}}), "is empty"),
+        (
+            json!({"job": "archive-events", "arguments": {"to": "file:///etc/weir"}}),
+            "over HTTP the event store is archived to archive.url",
+        ),
+        (json!({"job": "cleanup", "runKey": ""}), "runKey has from 1"),
+    ] {
+        let (status, problem) = ask(&admin, body).await;
+        assert!(status == 400 && problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+    let (status, run) = ask(&admin, json!({"job": "verify", "runKey": "night 1"})).await;
+    assert!(status == 202 && run["job"] == "verify" && run["runKey"] == "night 1", "{run}");
+    let started = Instant::now();
+    let ended = loop {
+        let shown: Value =
+            client.get(format!("{url}/{}", run["id"])).bearer_auth(&admin).send().await.unwrap().json().await.unwrap();
+        if shown["outcome"].is_string() {
+            break shown;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{shown}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(ended["outcome"] == "ok" && ended["endedAt"].is_string(), "{ended}");
+    let (status, again) = ask(&admin, json!({"job": "verify", "runKey": "night 1"})).await;
+    assert_eq!((status, &again["id"]), (200, &run["id"]));
+    let listed: Value = client.get(&url).bearer_auth(&admin).send().await.unwrap().json().await.unwrap();
+    let verify = listed["items"].as_array().unwrap().iter().find(|item| item["job"] == "verify").unwrap();
+    assert!(
+        verify["last"]["id"] == run["id"] && verify["schedule"] == "17 3 * * *" && verify["running"].is_null(),
+        "{verify}"
+    );
+    assert_eq!(client.get(format!("{url}/999999")).bearer_auth(&admin).send().await.unwrap().status(), 404);
+    // One that goes on.
+    let holder = weir.owner().await;
+    holder.batch_execute("SELECT pg_advisory_lock(8627, hashtext('cleanup')); INSERT INTO job_runs (job, owner) VALUES ('cleanup', 'another')").await.unwrap();
+    let (status, problem) = ask(&admin, json!({"job": "cleanup"})).await;
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("another, since"), "{problem}");
+    up.terminate();
+}

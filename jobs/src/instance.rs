@@ -14,6 +14,7 @@ use weir_postgres::{CommandService, EventStore};
 
 use crate::attached::{Attached, Patience, Target};
 use crate::data_dir::Running;
+use crate::door::Door;
 use crate::lanes::{start_lanes, start_publisher};
 use crate::schedule;
 use crate::server::Server;
@@ -70,7 +71,7 @@ impl Instance {
         let (listening, api) = listen("api.listen", &attached.settings.api.listen, &attached.settings).await?;
         let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
         // Before the lanes, or what they count first is counted nowhere.
-        let handlers = handlers(&attached, commands.clone(), board.clone())?;
+        let handlers = handlers(&attached, commands.clone(), board.clone(), &stop)?;
         let process = telling::process("up", &api);
         let mut lanes = start_lanes(&attached, &names, &process.id, &board, &stop).await?;
         if attached.settings.kafka.options().is_some() {
@@ -177,6 +178,7 @@ pub(crate) fn handlers(
     attached: &Attached,
     commands: CommandService,
     board: StatusBoard,
+    stop: &CancellationToken,
 ) -> Result<weir_api::Api, BoxError> {
     Ok(weir_api::Api {
         commands,
@@ -189,6 +191,7 @@ pub(crate) fn handlers(
         parts: attached.settings.parts().into_iter().map(str::to_owned).collect(),
         layout: weir_api::Layout::default(),
         scraped: weir_api::Scraped::default(),
+        jobs: Arc::new(Door::new(attached, stop)),
     })
 }
 

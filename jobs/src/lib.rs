@@ -16,6 +16,7 @@ mod attached;
 mod commands;
 mod cron;
 mod data_dir;
+mod door;
 mod instance;
 mod job;
 mod lanes;

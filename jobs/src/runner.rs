@@ -75,8 +75,13 @@ impl Runner {
         self.work.can(job).await
     }
 
-    /// Runs a job and keeps its row.
-    pub(crate) async fn run(&self, ask: Ask, stop: &CancellationToken, show: &Show) -> Result<Ran, BoxError> {
+    /// What is wrong with what is asked for.
+    pub(crate) fn check(job: Job, arguments: &Value) -> Result<(), BoxError> {
+        Work::check(job, arguments)
+    }
+
+    /// Begins a run, which [`Self::go_on`] then drives.
+    pub(crate) async fn begin(&self, ask: &Ask) -> Result<Begun, BoxError> {
         let request = RunRequest {
             job: ask.job.name(),
             due_at: ask.due_at,
@@ -85,12 +90,30 @@ impl Runner {
             arguments: &ask.arguments,
             run_key: ask.run_key.as_deref(),
         };
-        let running = match RunningJob::begin(&self.work.database, request).await? {
-            Begun::Running(running) => running,
-            Begun::Busy(run) => return Ok(Ran::Busy(run)),
-            Begun::Known(run) => return Ok(Ran::Known(run)),
-            Begun::Paused(why) => return Ok(Ran::Paused(why)),
-        };
+        Ok(RunningJob::begin(&self.work.database, request).await?)
+    }
+
+    /// Runs a job and keeps its row.
+    pub(crate) async fn run(&self, ask: Ask, stop: &CancellationToken, show: &Show) -> Result<Ran, BoxError> {
+        match self.begin(&ask).await? {
+            Begun::Running(running) => {
+                let (outcome, detail) = self.go_on(running, &ask, stop, show).await?;
+                Ok(Ran::Here(outcome, detail))
+            }
+            Begun::Busy(run) => Ok(Ran::Busy(run)),
+            Begun::Known(run) => Ok(Ran::Known(run)),
+            Begun::Paused(why) => Ok(Ran::Paused(why)),
+        }
+    }
+
+    /// Drives a run to its end, and keeps how it went.
+    pub(crate) async fn go_on(
+        &self,
+        running: RunningJob,
+        ask: &Ask,
+        stop: &CancellationToken,
+        show: &Show,
+    ) -> Result<(Outcome, String), BoxError> {
         let (progress, id) = (Progress::default(), running.id());
         let work = self.work.run(ask.job, &ask.arguments, &progress, running.fence()).boxed();
         let (outcome, detail) = drive(&running, &progress, work, (ask.timeout, stop), show).await?;
@@ -102,7 +125,7 @@ impl Runner {
             }
         }
         running.end(outcome, &detail, &progress).await?;
-        Ok(Ran::Here(outcome, detail))
+        Ok((outcome, detail))
     }
 
     /// Rebuilds read models of an older layout; the run stands among those of its job.

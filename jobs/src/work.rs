@@ -70,6 +70,27 @@ impl Work {
         }
     }
 
+    /// What is wrong with arguments, before anything is touched.
+    pub(crate) fn check(job: Job, arguments: &Value) -> Result<(), BoxError> {
+        match job {
+            Job::BackfillClickhouse => serde_json::from_value::<Backfill>(arguments.clone())?.filter().map(|_| ()),
+            Job::ArchiveEvents => {
+                serde_json::from_value::<ArchiveAsked>(arguments.clone())?;
+                Ok(())
+            }
+            Job::Workflows => {
+                serde_json::from_value::<WorkflowsAsked>(arguments.clone())?;
+                Ok(())
+            }
+            Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::CompactHistory | Job::Cleanup => {
+                match arguments.as_object().is_some_and(serde_json::Map::is_empty) {
+                    true => Ok(()),
+                    false => Err(format!("{job} takes no arguments").into()),
+                }
+            }
+        }
+    }
+
     /// Gives how it went, and what there is to say.
     pub(crate) async fn run(
         &self,

@@ -23,6 +23,25 @@ const CLIENTS: usize = 64;
 const TURN: Duration = Duration::from_secs(4);
 const TURNS: usize = 5;
 
+/// None is asked for here.
+struct NoJobs;
+
+#[async_trait::async_trait]
+impl weir_api::Jobs for NoJobs {
+    fn listed(&self) -> Vec<weir_api::JobListed> {
+        Vec::new()
+    }
+
+    async fn start(
+        &self,
+        job: &str,
+        _: serde_json::Value,
+        _: Option<String>,
+    ) -> Result<(weir_postgres::job_runs::JobRun, bool), weir_api::NotStarted> {
+        Err(weir_api::NotStarted::Unknown(job.to_owned()))
+    }
+}
+
 /// Commands a second, and how long the slowest hundredth waits.
 async fn commands(api: &str, token: &str) -> (f64, Duration) {
     // A connection each. Made before the clock starts: each client reads the certificates of the whole world.
@@ -80,6 +99,7 @@ pub(crate) fn run() {
             parts: Vec::new(),
             layout: weir_api::Layout::default(),
             scraped: weir_api::Scraped::default(),
+            jobs: Arc::new(NoJobs),
         };
         tokio::spawn(weir_api::serve(listener, weir_api::Front::default(), handlers, CancellationToken::new()));
         (service, api, token)

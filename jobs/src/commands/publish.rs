@@ -51,7 +51,7 @@ async fn publish(attached: &Attached, stop: CancellationToken) -> Result<(), Box
     board.announce(PUBLISHER);
     let (listening, address) =
         listen("publisher.listen", &attached.settings.publisher.listen, &attached.settings).await?;
-    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone())?;
+    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone(), &stop)?;
     let telling = Telling::start(&attached.database, telling::process("publish", &address), &board).await?;
     let http = tokio::spawn(listening.serve(handlers, stop.clone()));
     tracing::info!(metrics = %format_args!("{address}/metrics"), "publisher");

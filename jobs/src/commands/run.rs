@@ -42,7 +42,7 @@ async fn run_lanes(
     let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let (listening, address) = listen("run.listen", &attached.settings.run.listen, &attached.settings).await?;
     // Before the lanes, or what they count first is counted nowhere.
-    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone())?;
+    let handlers = handlers(attached, attached.commands(&board, &stop), board.clone(), &stop)?;
     let process = telling::process("run", &address);
     let mut lanes = start_lanes(attached, names, &process.id, &board, &stop).await?;
     let telling = Telling::start(&attached.database, process, &board).await?;

@@ -7,6 +7,7 @@ mod budget;
 mod commands;
 mod front;
 mod health;
+mod jobs;
 mod limits;
 mod models;
 mod openapi;
@@ -31,6 +32,7 @@ use crate::front::Addresses;
 
 pub use front::Front;
 pub use health::{Scraped, exporter};
+pub use jobs::{JobListed, Jobs, NotStarted};
 pub use limits::Limits;
 pub use models::Layout;
 pub use problem::Problem;
@@ -72,6 +74,8 @@ pub struct Api {
     pub layout: Layout,
     /// What was last scraped.
     pub scraped: Scraped,
+    /// What runs jobs.
+    pub jobs: Arc<dyn Jobs>,
 }
 
 /// The routes.
@@ -84,6 +88,8 @@ fn router(api: Api, front: &Arc<Front>, checks_host: bool) -> Router {
         .route("/v1/streams/{stream}/snapshot", get(reads::snapshot).put(commands::create_snapshot))
         .route("/v1/events", get(reads::events))
         .route("/v1/lanes/{lane}", get(reads::lane))
+        .route("/v1/jobs", get(jobs::list).post(jobs::start))
+        .route("/v1/jobs/{id}", get(jobs::one))
         .merge(models::routes())
         .merge(open_routes(front, checks_host))
         .fallback(|| async {

@@ -36,6 +36,8 @@ pub(crate) fn openapi() -> Value {
     paths.insert("/v1/streams/{stream}/snapshot".to_owned(), json!({"get": snapshot(), "put": create_snapshot()}));
     paths.insert("/v1/events".to_owned(), json!({"get": events()}));
     paths.insert("/v1/lanes/{lane}".to_owned(), json!({"get": lane()}));
+    paths.insert("/v1/jobs".to_owned(), json!({"get": jobs(), "post": start_job()}));
+    paths.insert("/v1/jobs/{id}".to_owned(), json!({"get": job_run()}));
     for (path, shown, named) in ROUTES {
         paths.insert(path.to_owned(), json!({"get": model(shown, named)}));
     }
@@ -57,7 +59,7 @@ pub(crate) fn openapi() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Problem": problem(), "Event": event(), "Answer": answer(), "Page": page()},
+            "schemas": {"Problem": problem(), "Event": event(), "Answer": answer(), "Page": page(), "Run": run()},
         },
     })
 }
@@ -82,7 +84,7 @@ fn responses(good: &[(&str, &str, Value)], refusals: &[u16]) -> Value {
             403 => "The token lacks the scope",
             404 => "There is no such thing of this tenant",
             408 => "The body did not arrive in time",
-            409 => "A rule forbids it, or the stream is at another version",
+            409 => "A rule forbids it, the stream is at another version, or the job runs already",
             413 => "The body, or an event in it, is too large",
             421 => "The server is not known under this host",
             422 => "The data breaks its contract, or the key was used for another request",
@@ -235,6 +237,60 @@ fn lane() -> Value {
         ],
         "responses": responses(&[("200", "Whether the lane is there", schema)], &FINDING),
     })
+}
+
+fn jobs() -> Value {
+    let run = json!({"oneOf": [{"type": "null"}, reference("Run")]});
+    let text = json!({"type": ["string", "null"]});
+    let item = json!({"type": "object", "required": ["job", "schedule", "timeZone", "dueAt", "paused", "running", "last"], "properties": {
+        "job": {"type": "string"}, "schedule": {"type": "string"}, "timeZone": {"type": "string"}, "dueAt": text, "paused": text,
+        "running": run, "last": run}});
+    let list =
+        json!({"type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": item}}});
+    json!({
+        "operationId": "listJobs",
+        "summary": "Every job: its schedule, what runs, how it went last; for admins",
+        "security": [{"token": []}],
+        "responses": responses(&[("200", "The jobs", list)], &[401, 403, 429, 503]),
+    })
+}
+
+fn start_job() -> Value {
+    let body = json!({"type": "object", "required": ["job"], "additionalProperties": false, "properties": {
+        "job": {"type": "string", "description": "As on the command line: verify, compact-history, backfill-clickhouse …"},
+        "arguments": {"type": "object", "description": "As `weir jobs show` has them for a run of the command line"},
+        "runKey": {"type": ["string", "null"], "minLength": 1, "maxLength": 255,
+            "description": "A second request with the same key is the first: it runs nothing"}}});
+    json!({
+        "operationId": "startJob",
+        "summary": "Begins a run of a job, which goes on in this process; for admins",
+        "security": [{"token": []}],
+        "requestBody": {"required": true, "content": {"application/json": {"schema": body}}},
+        "responses": responses(
+            &[("200", "The run that the key was used for", reference("Run")), ("202", "The run, begun", reference("Run"))],
+            &[400, 401, 403, 408, 409, 413, 422, 429, 503],
+        ),
+    })
+}
+
+fn job_run() -> Value {
+    json!({
+        "operationId": "readRun",
+        "summary": "One run of a job: how far it is, or how it went; for admins",
+        "security": [{"token": []}],
+        "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer", "minimum": 1, "maximum": i64::MAX}}],
+        "responses": responses(&[("200", "The run", reference("Run"))], &[400, 401, 403, 404, 429, 503]),
+    })
+}
+
+fn run() -> Value {
+    let (text, count) = (json!({"type": ["string", "null"]}), json!({"type": "integer"}));
+    let properties = json!({
+        "id": count, "job": {"type": "string"}, "dueAt": text, "attempt": count, "owner": {"type": "string"}, "arguments": {"type": "object"},
+        "runKey": text, "startedAt": {"type": "string"}, "endedAt": text, "outcome": text, "detail": {"type": "string"}, "done": count,
+        "total": {"type": ["integer", "null"]}, "unit": {"type": "string"}, "rows": count, "bytes": count, "log": {"type": "string"}});
+    let names: Vec<String> = properties.as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default();
+    json!({"type": "object", "required": names, "properties": properties})
 }
 
 /// What [`Shown`] shows, one or a list of it.

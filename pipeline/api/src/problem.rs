@@ -149,6 +149,12 @@ impl Problem {
         self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
     }
 
+    /// A job that runs already.
+    pub(crate) fn job_runs(run: &weir_postgres::job_runs::JobRun) -> Self {
+        let detail = format!("{} runs already: run {}, {}, since {}", run.job, run.id, run.owner, run.started_at);
+        Self::new(StatusCode::CONFLICT, "busy", "The job runs already", detail).with("run", run.id.into())
+    }
+
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         let title = "The event store is not available";
         let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail);
