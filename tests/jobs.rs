@@ -247,6 +247,8 @@ async fn a_job_that_fails_is_tried_again_and_then_paused() {
     let listed = weir.json(&["jobs", "list"]);
     let row = listed.as_array().unwrap().iter().find(|row| row["job"] == "backfill-clickhouse").unwrap();
     assert!(row["paused"].as_str().unwrap().contains("weir jobs resume backfill-clickhouse"), "{row}");
+    let status = String::from_utf8_lossy(&weir.run(&["status"]).stderr).into_owned();
+    assert!(status.contains("is failed: there is no history") && status.contains("is paused since"), "{status}");
     weir.ok(&["jobs", "resume", "backfill-clickhouse"]);
     weir.ok(&["jobs", "pause", "backfill-clickhouse", "--why", "until Monday"]);
     let by_hand = weir.run(&["jobs", "run", "backfill-clickhouse"]);

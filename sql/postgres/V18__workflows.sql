@@ -1,4 +1,4 @@
--- Tables that workflows compute out of the read models. What a workflow reads, it reads as weir_reader, in a transaction that writes nothing.
+-- Tables that workflows compute out of the read models. What a workflow reads, it reads as weir_workflows, in a transaction that writes nothing.
 CREATE SCHEMA workflows;
 GRANT USAGE ON SCHEMA workflows TO weir_reader;
 
@@ -14,8 +14,12 @@ CREATE TABLE workflow_state (
 );
 GRANT SELECT ON workflow_state TO weir_reader;
 
--- The owner becomes a reader for that. The embedded server grants it where its roles are made; elsewhere it may be an administrator's to do.
+-- It reads what readers may read, and is no member of theirs: the server lets members of weir_reader in from other processes, and the owner is a
+-- member of this one. The embedded server makes and grants it where its roles are made; elsewhere that may be an administrator's to do.
 DO $$ BEGIN
-    EXECUTE format('GRANT weir_reader TO %I', current_user);
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'weir_workflows') THEN
+        CREATE ROLE weir_workflows NOLOGIN;
+    END IF;
+    EXECUTE format('GRANT weir_workflows TO %I', current_user);
 EXCEPTION WHEN insufficient_privilege THEN NULL;
 END $$;

@@ -10,7 +10,7 @@ use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
 use weir_postgres::parts::{self, Part};
 use weir_postgres::read_models;
 use weir_postgres::repeats::{self, Reach};
-use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters};
+use weir_postgres::{EventStore, Ledger, LedgerRow, dead_letters, job_runs};
 use weir_verify::Stores;
 use weir_verify::reach::{Ends, is_live, trouble};
 
@@ -213,7 +213,8 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
         let words = part.trouble.as_ref()?;
         Some(format!("{}:{} ({}) refuses commands: {words}", part.host, part.pid, part.command))
     });
-    let words: Vec<String> = away.into_iter().chain(pending).chain(refusing).collect();
+    let jobs = trouble_of_jobs(attached).await?;
+    let words: Vec<String> = away.into_iter().chain(pending).chain(refusing).chain(jobs).collect();
     let well = words.is_empty() && shown.iter().all(|part| part["trouble"].is_null());
     // The server of a data directory where nothing runs stops again with this command: its address would be of no use.
     let postgres = match &attached.server {
@@ -237,6 +238,24 @@ async fn read(attached: &Attached) -> Result<Value, BoxError> {
         "parts": shown,
         "partitions": partitions(&ledger, &told, ends.as_ref()),
     }))
+}
+
+/// Jobs of the schedule whose last run did not go well, and those that it leaves out.
+async fn trouble_of_jobs(attached: &Attached) -> Result<Vec<String>, BoxError> {
+    let client = attached.database.get().await?;
+    let is_scheduled =
+        |job: &str| attached.settings.jobs.get(job).is_some_and(|settings| !settings.schedule.is_empty());
+    let mut words = Vec::new();
+    for run in job_runs::last(&**client).await?.into_iter().filter(|run| is_scheduled(&run.job)) {
+        let outcome = run.outcome.unwrap_or_default();
+        if ["failed", "different", "abandoned"].contains(&outcome.as_str()) {
+            words.push(format!("the last run of the job {}, {}, is {outcome}: {}", run.job, run.id, run.detail));
+        }
+    }
+    for (job, since, why) in job_runs::paused(&**client).await? {
+        words.push(format!("the job {job} is paused since {since}: {why}"));
+    }
+    Ok(words)
 }
 
 /// The window in which repeats are recognised, in hours too.

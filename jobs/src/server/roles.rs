@@ -31,12 +31,13 @@ fn statements(secrets: &Secrets) -> String {
     format!(
         "BEGIN; SET LOCAL log_min_error_statement = 'panic'; {alone}; \
          DO $$ DECLARE name text; BEGIN \
-           FOREACH name IN ARRAY ARRAY['weir_reader', '{OWNER}', '{READER}'] LOOP \
+           FOREACH name IN ARRAY ARRAY['weir_reader', 'weir_workflows', '{OWNER}', '{READER}'] LOOP \
              IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN EXECUTE format('CREATE ROLE %I NOLOGIN', name); END IF; \
            END LOOP; END $$; \
          ALTER ROLE {OWNER} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION PASSWORD '{owner}'; \
          ALTER ROLE {READER} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION CONNECTION LIMIT {READERS_MAX} PASSWORD '{reader}'; \
-         GRANT weir_reader TO {READER}, {OWNER}; \
+         GRANT weir_reader TO {READER}; \
+         GRANT weir_workflows TO {OWNER}; \
          ALTER ROLE {READER} SET default_transaction_read_only = on; \
          ALTER ROLE {READER} SET statement_timeout = '60s'; \
          ALTER ROLE {READER} SET idle_in_transaction_session_timeout = '60s'; \

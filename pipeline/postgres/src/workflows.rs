@@ -1,6 +1,6 @@
 //! Workflows: tables that are computed out of the read models, by a file of SQL each.
 //!
-//! 1. in a transaction that only reads, as `weir_reader`: where the lane read-models stands, which windows its records have touched since the
+//! 1. in a transaction that only reads, as `weir_workflows`: where the lane read-models stands, which windows its records have touched since the
 //!    table was computed last, and the rows of those windows;
 //! 2. in another: if no other run has come between, the rows in the place of those that were there, and how far they go.
 //!
@@ -170,7 +170,18 @@ fn misplaced(workflow: &Workflow, error: tokio_postgres::Error) -> DbError {
     DbError::new(ACTION, ErrorKind::Permanent, words)
 }
 
+/// Lets `weir_workflows` read what `weir_reader` may, tables of one's own too.
+const SHARE: &str = "DO $$ DECLARE t regclass; BEGIN \
+     IF NOT has_schema_privilege('weir_workflows', 'workflows', 'USAGE') THEN \
+       GRANT USAGE ON SCHEMA public, workflows TO weir_workflows; END IF; \
+     FOR t IN SELECT oid FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'workflows'::regnamespace) \
+       AND relkind IN ('r', 'v', 'm', 'p') AND pg_has_role(relowner, 'USAGE') AND has_table_privilege('weir_reader', oid, 'SELECT') \
+       AND NOT has_table_privilege('weir_workflows', oid, 'SELECT') LOOP \
+       EXECUTE format('GRANT SELECT ON %s TO weir_workflows', t); END LOOP; \
+     EXCEPTION WHEN undefined_object THEN NULL; END $$";
+
 async fn begin_reading(client: &mut deadpool_postgres::Object) -> Result<deadpool_postgres::Transaction<'_>, DbError> {
+    client.batch_execute(SHARE).await.during(ACTION)?;
     let reading = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -179,9 +190,9 @@ async fn begin_reading(client: &mut deadpool_postgres::Object) -> Result<deadpoo
         .await
         .during(ACTION)?;
     reading.batch_execute("SET LOCAL statement_timeout = 0").await.during(ACTION)?;
-    if let Err(error) = reading.batch_execute("SET LOCAL ROLE weir_reader").await {
+    if let Err(error) = reading.batch_execute("SET LOCAL ROLE weir_workflows").await {
         let words = format!(
-            "a workflow reads as weir_reader: an administrator grants it to the user of postgres.url ({error})"
+            "a workflow reads as weir_workflows: an administrator makes that role, and grants it to the user of postgres.url ({error})"
         );
         return Err(DbError::new(ACTION, ErrorKind::Permanent, words));
     }
@@ -279,7 +290,7 @@ async fn make_table(writing: &impl GenericClient, workflow: &Workflow, state: Op
     let Workflow { name, keys, .. } = workflow;
     let create = format!(
         "DROP TABLE IF EXISTS workflows.{name}; CREATE TABLE workflows.{name} AS {} WITH NO DATA; \
-         ALTER TABLE workflows.{name} ADD PRIMARY KEY ({}); GRANT SELECT ON workflows.{name} TO weir_reader",
+         ALTER TABLE workflows.{name} ADD PRIMARY KEY ({}); GRANT SELECT ON workflows.{name} TO weir_reader, weir_workflows",
         workflow.query(),
         keys.join(", ")
     );
