@@ -27,7 +27,7 @@ fn alerts_fire_when_they_must_and_not_when_they_must_not() {
     let read = |name: &str| std::fs::read_to_string(dashboards().join("prometheus").join(name)).unwrap();
     let (alerts, cases, runbooks) = (read("alerts.yml"), read("alerts_test.yml"), read("runbooks.md"));
     let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 10);
     for name in names {
         assert!(cases.matches(&format!("alertname: {name}\n")).count() >= 2, "{name} must fire once and once not");
         assert!(runbooks.contains(&format!("## {name}\n")), "{name} has no runbook");
@@ -147,7 +147,7 @@ async fn every_panels_query_has_an_answer() {
     // The rules are loaded, and with a target that answers none of them fires.
     let rules: Value = reqwest::get(format!("{}/api/v1/rules", prometheus.url)).await.unwrap().json().await.unwrap();
     let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap().clone();
-    assert_eq!(rules.len(), 9);
+    assert_eq!(rules.len(), 10);
     assert!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
     for lane in ["history", "metrics", "read-models"] {
         // A scrape that took too long leaves a gap.

@@ -176,12 +176,9 @@ async fn run(
             }
             // It went well, or found a difference; or someone paused, stopped or cancelled it; or another moment's run goes on.
             Ok(_) => return Ok(()),
-            Err(error) => {
-                // Its session may be gone with a Postgres that was restarted.
-                tracing::warn!(%job, error = chain(error.as_ref()), "a job's run ended");
-                (attempt, failures) = (attempt + 1, failures + 1);
-                RETRY_AFTER * failures
-            }
+            // Its session may be gone with a Postgres that was restarted, or another run took its place: the rows will say how it went, once they
+            // can be read again.
+            Err(error) => return Err(error),
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

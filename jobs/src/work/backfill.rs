@@ -209,6 +209,11 @@ impl Work {
             progress.say(&format!("{} slices were done by an earlier run", done.len()));
         }
         let lane = self.clickhouse_lane().await?;
+        if lane.next_offsets.is_empty() {
+            let words = "the lane clickhouse has read nothing yet, and would come to all of it: start it once (`weir up`, or `weir run \
+                         clickhouse`), then fill what it cannot read any more";
+            return Err(words.into());
+        }
         let run = Run { work: self, server, asked, filter: asked.filter()?, lane, began: Instant::now() };
         let concurrency = asked.concurrency.unwrap_or(1);
         // Boxed: the compiler cannot see otherwise that they may move between threads.
@@ -260,7 +265,8 @@ impl Run<'_> {
         (fence, progress): (&JobFence, &Progress),
     ) -> Result<(), BoxError> {
         let name = format!("{} {}", slice.from, slice.to);
-        if !done.contains_key(&name) {
+        // What is missing is looked for again: it may have been lost since the slice was noted.
+        if self.asked.reprocess == Reprocess::Missing || !done.contains_key(&name) {
             let filled = self.slice(slice, progress).await?;
             failpoint::hit("backfill.before_slice");
             self.note(fence, plan, &name, &filled).await?;
@@ -303,7 +309,7 @@ impl Run<'_> {
     async fn wanted(&self, batch: &RecordBatch, there: &HashSet<Place>) -> Result<RecordBatch, BoxError> {
         let places = places(batch)?;
         let is_ours =
-            |place: &Place| self.lane.next_offsets.get(&place.partition).is_none_or(|next| place.offset < *next);
+            |place: &Place| self.lane.next_offsets.get(&place.partition).is_some_and(|next| place.offset < *next);
         let mut keep: Vec<bool> = places
             .iter()
             .map(|place| {
@@ -316,14 +322,12 @@ impl Run<'_> {
                 is_wanted && is_ours(place)
             })
             .collect();
-        if self.asked.reprocess != Reprocess::All {
-            self.leave_out_copies(batch, &mut keep).await?;
-        }
+        self.leave_out_copies(batch, &places, &mut keep).await?;
         Ok(filter_record_batch(batch, &BooleanArray::from(keep))?)
     }
 
     /// Of other services' events the lane may hold another copy than history does.
-    async fn leave_out_copies(&self, batch: &RecordBatch, keep: &mut [bool]) -> Result<(), BoxError> {
+    async fn leave_out_copies(&self, batch: &RecordBatch, places: &[Place], keep: &mut [bool]) -> Result<(), BoxError> {
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("{name} is missing"));
         let positions = column("position")?.as_primitive::<Int64Type>();
         let (tenants, ids) = (column("tenant")?.as_string::<i32>(), column("event_id")?.as_string::<i32>());
@@ -334,8 +338,11 @@ impl Run<'_> {
         }
         let keys: Vec<(String, String)> = foreign.iter().map(|row| key(*row)).collect();
         let there = self.server.ids_there(&keys).await?;
-        for row in foreign.into_iter().filter(|row| there.contains(&key(*row))) {
-            keep[row] = false;
+        for row in foreign {
+            let is_elsewhere = |held: &HashSet<Place>| held.iter().any(|place| *place != places[row]);
+            if there.get(&key(row)).is_some_and(is_elsewhere) {
+                keep[row] = false;
+            }
         }
         Ok(())
     }

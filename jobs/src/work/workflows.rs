@@ -25,6 +25,9 @@ const OURS: [(&str, &str); 7] = [
     ("module_difficulty.sql", include_str!("../../../sql/workflows/module_difficulty.sql")),
 ];
 
+/// A table that waits for a pause in events waits for so many times the pause at most.
+const BUSY: u32 = 20;
+
 /// The directory of a user's own, within the data directory.
 const DIRECTORY: &str = "workflows";
 
@@ -107,9 +110,10 @@ impl Work {
                     Trigger::Events { types, debounce } => match workflows::stretch(&state.read_to, &read_to) {
                         Some(stretch) => {
                             let newest = workflows::newest_event(&**client, types, stretch).await?;
-                            newest.is_some_and(|at| {
-                                Duration::try_from(now.duration_since(at)).unwrap_or_default() >= *debounce
-                            })
+                            let is_quiet =
+                                |at| Duration::try_from(now.duration_since(at)).unwrap_or_default() >= *debounce;
+                            // Where events never pause it runs all the same.
+                            newest.is_some_and(|at| is_quiet(at) || is_past(state, *debounce * BUSY, now))
                         }
                         // On topics: when anything came.
                         None => state.read_to != read_to && is_past(state, *debounce, now),

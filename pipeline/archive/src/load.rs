@@ -56,6 +56,9 @@ pub async fn load(
     if store_id == StoreId::Keep {
         let sql = "UPDATE event_store SET id = $1::text::uuid";
         transaction.execute(sql, &[&of]).await.map_err(during(ACTION))?;
+        // Lanes that had begun and read nothing knew the id that is gone.
+        let begun = "DELETE FROM ledger WHERE topic = 'events' AND coalesce(next_offset, 1) <= 1";
+        transaction.execute(begun, &[]).await.map_err(during(ACTION))?;
     }
     failpoint::hit("archive.before_load");
     transaction.commit().await.map_err(during(ACTION))?;
@@ -65,11 +68,17 @@ pub async fn load(
 
 async fn refuse_what_is_there(client: &impl GenericClient, store_id: StoreId) -> Result<(), ArchiveError> {
     const SQL: &str = "SELECT (SELECT count(*) FROM (SELECT FROM events LIMIT 1) e), \
-         (SELECT count(*) FROM ledger WHERE next_offset > 1 AND retired_at IS NULL)";
+         (SELECT count(*) FROM ledger WHERE next_offset > 1 AND retired_at IS NULL), \
+         (SELECT count(*) FROM parts WHERE phase <> 'stopped' AND heartbeat > now() - interval '15 s')";
     let row = client.query_one(SQL, &[]).await.map_err(during("looking into the event store"))?;
     if row.get::<_, i64>(0) > 0 {
         return Err(ArchiveError::Refused(
             "the event store holds events: an archive is loaded into an empty one only".to_owned(),
+        ));
+    }
+    if row.get::<_, i64>(2) > 0 {
+        return Err(ArchiveError::Refused(
+            "processes of weir are at work on this Postgres, and know it by another id: stop them first".to_owned(),
         ));
     }
     if row.get::<_, i64>(1) > 0 && store_id == StoreId::Keep {

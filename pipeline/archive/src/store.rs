@@ -31,6 +31,8 @@ pub struct Part {
     pub hash: String,
     /// Of the file.
     pub bytes: u64,
+    /// The id of the last event below `below`: an event store that has another one there has another past.
+    pub(crate) last_event: Option<String>,
     pub(crate) columns: Vec<Column>,
 }
 
@@ -168,7 +170,8 @@ impl Archive {
 
     /// From here on the part counts.
     pub(crate) async fn add(&self, part: &Part) -> Result<(), ArchiveError> {
-        let name = part.file().replace(".parquet", ".json");
+        // By its beginning alone: of two parts that begin at one place the second is refused.
+        let name = format!("events-{:020}.json", part.from);
         self.create(&name, serde_json::to_string(part).map_err(during("writing a part"))?).await
     }
 }

@@ -11,6 +11,7 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use weir_engine::failpoint;
+use weir_model::Position;
 use weir_model::canonical::SetHash;
 use weir_postgres::{Database, EventStore};
 
@@ -81,6 +82,17 @@ async fn range(
     let head = store.head().await.map_err(during("reading the event store's end"))?.0;
     let parts = archive.parts().await?;
     let ended = parts.last().map(|part| part.below);
+    if let Some(last) = parts.last() {
+        let now = store.event_id_at(Position(last.below - 1)).await.map_err(during("reading the event store"))?;
+        if now.map(|id| id.to_string()) != last.last_event {
+            return Err(ArchiveError::Refused(format!(
+                "{} ends with another event at {} than the event store has there: Postgres was restored to an older copy. Load the archive \
+                 into a new one, or take another address",
+                archive.address(),
+                last.below - 1
+            )));
+        }
+    }
     let start = from.or(ended).unwrap_or(1);
     if let Some(ended) = ended.filter(|ended| *ended != start) {
         return Err(ArchiveError::Refused(format!(
@@ -126,7 +138,10 @@ async fn write_part(
     writer.close().await.map_err(during(ACTION))?;
     archive.sync(&name).await?;
     let bytes = archive.store.head(&archive.path(&name)).await.map_err(during(ACTION))?.size;
+    let last_event = "SELECT event_id::text FROM events WHERE id = $1";
+    let last_event = client.query_opt(last_event, &[&(positions.end - 1)]).await.map_err(during(ACTION))?;
     let part = Part {
+        last_event: last_event.map(|row| row.get(0)),
         from: positions.start,
         below: positions.end,
         rows: hash.count(),

@@ -1,7 +1,7 @@
 //! Rows of history into ClickHouse, beside the live lane: under the coordinates that they have, so that a row which the lane inserts too is
 //! the same row.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -246,19 +246,27 @@ impl ClickHouse {
         Ok(rows.into_iter().filter_map(place).collect())
     }
 
-    /// Which of these events are there, wherever their records were: each a tenant and an id.
-    pub async fn ids_there(&self, ids: &[(String, String)]) -> Result<HashSet<(String, String)>, ClickHouseError> {
-        let mut there = HashSet::new();
+    /// Where those of these events are that are there: each a tenant and an id.
+    pub async fn ids_there(
+        &self,
+        ids: &[(String, String)],
+    ) -> Result<HashMap<(String, String), HashSet<Place>>, ClickHouseError> {
+        let mut there: HashMap<(String, String), HashSet<Place>> = HashMap::new();
         for some in ids.chunks(IDS_MAX) {
             let list: Vec<String> =
                 some.iter().map(|(tenant, id)| format!("({}, {})", literal(tenant), literal(id))).collect();
             let sql = format!(
-                "SELECT DISTINCT tenant, event_id FROM {}.{TABLE} WHERE (tenant, event_id) IN ({})",
+                "SELECT DISTINCT tenant, event_id, source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE (tenant, event_id) IN ({})",
                 self.database(),
                 list.join(", ")
             );
             let rows = self.rows_long("looking for events that are there", &sql).await?;
-            there.extend(rows.into_iter().filter_map(|row| <[String; 2]>::try_from(row).ok().map(|[a, b]| (a, b))));
+            for row in rows {
+                let Ok([tenant, id, source, topic, number, offset]) = <[String; 6]>::try_from(row) else { continue };
+                let (Ok(number), Ok(offset)) = (number.parse(), offset.parse()) else { continue };
+                let partition = Partition { source: source.into(), topic: topic.into(), number };
+                there.entry((tenant, id)).or_default().insert(Place { partition, offset });
+            }
         }
         Ok(there)
     }

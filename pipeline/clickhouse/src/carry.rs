@@ -2,8 +2,8 @@
 //! recorded.
 //!
 //! 1. copy each month of which the new table does not hold as many rows;
-//! 2. move the old table aside. A lane of an older build that runs finds it missing from here on; it looks for the schema, waits for the lock
-//!    that is held here, and is refused then as too old;
+//! 2. move the old table aside, and the view of its name into its place, by one statement. A lane of an older build that runs finds another id from
+//!    here on; it looks at the schema, finds a view, and is refused;
 //! 3. raise the lane's epochs in the ledger: what was under way when the table moved is refused there, and read again by the next owner. What
 //!    the ledger took before is in the old table;
 //! 4. copy again the months that have more rows since 1;
@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use weir_engine::{BoxError, LaneKind, failpoint};
+use weir_model::Timestamp;
 use weir_model::columns::Column;
 use weir_postgres::{Database, Ledger};
 
@@ -23,6 +24,9 @@ use crate::schema::{OLD_TABLE, OLD_TABLE_ASIDE, StoredColumn, TABLE, columns, ev
 use crate::server::{ClickHouse, literal, quoted};
 
 const ACTION: &str = "carrying the table of events over";
+
+/// The view that takes the old table's name, before it does.
+const VIEW_NEXT: &str = "events_raw_next";
 
 /// A month as `toYYYYMM` writes it: its rows, and a hash of all that they hold where that was asked for.
 type Months = BTreeMap<String, (u64, String)>;
@@ -82,12 +86,15 @@ impl ClickHouse {
         self.refuse_small_disk(old).await?;
         self.copy_months(old.name).await?;
         if let Some(statement) = self.moving_aside(old) {
+            self.execute(ACTION, &self.create_view(VIEW_NEXT)).await?;
             self.execute(ACTION, &statement).await?;
         }
         failpoint::hit("clickhouse.old_table_aside");
         Ledger::fence(database, LaneKind::ClickHouse.name()).await?;
         self.copy_months(OLD_TABLE_ASIDE).await?;
-        let (held, carried) = (self.months(OLD_TABLE_ASIDE, true).await?, self.months(TABLE, true).await?);
+        // One bound for both: what a TTL may take moves with the clock.
+        let kept = self.kept_from();
+        let (held, carried) = (self.months(OLD_TABLE_ASIDE, Some(kept)).await?, self.months(TABLE, Some(kept)).await?);
         if let Some((month, (rows, _))) = held.iter().find(|(month, held)| carried.get(*month) != Some(held)) {
             let words = format!(
                 "the {rows} rows of month {month} are not the same in {TABLE}, which has {}",
@@ -111,20 +118,26 @@ impl ClickHouse {
         if self.options.cluster.is_some() {
             return Err(self.refuse_to_carry(old));
         }
-        let months = self.months(old.name, false).await?;
+        let months = self.months(old.name, None).await?;
         let mut statements: Vec<String> = months.keys().map(|month| self.copying(old.name, month)).collect();
-        statements.extend(self.moving_aside(old));
+        if let Some(statement) = self.moving_aside(old) {
+            statements.extend([self.create_view(VIEW_NEXT), statement]);
+        }
         Ok(statements)
     }
 
     fn moving_aside(&self, old: &OldTable) -> Option<String> {
         let database = self.database();
-        (old.name != OLD_TABLE_ASIDE)
-            .then(|| format!("RENAME TABLE {database}.{} TO {database}.{OLD_TABLE_ASIDE}", old.name))
+        // One statement: an older weir that found no table of that name would make one.
+        (old.name != OLD_TABLE_ASIDE).then(|| {
+            format!(
+                "RENAME TABLE {database}.{OLD_TABLE} TO {database}.{OLD_TABLE_ASIDE}, {database}.{VIEW_NEXT} TO {database}.{OLD_TABLE}"
+            )
+        })
     }
 
     async fn copy_months(&self, from: &str) -> Result<(), ClickHouseError> {
-        let (held, carried) = (self.months(from, false).await?, self.months(TABLE, false).await?);
+        let (held, carried) = (self.months(from, None).await?, self.months(TABLE, None).await?);
         for (month, (rows, _)) in &held {
             if carried.get(month).is_none_or(|(carried, _)| carried < rows) {
                 self.execute_long(ACTION, &self.copying(from, month)).await?;
@@ -165,14 +178,14 @@ impl ClickHouse {
         )
     }
 
-    /// The months of a table, each record once; without what a TTL may take meanwhile.
-    async fn months(&self, table: &str, is_hashed: bool) -> Result<Months, ClickHouseError> {
+    /// The months of a table, each record once; hashed where what was recorded before a time is left out, since a TTL may take it meanwhile.
+    async fn months(&self, table: &str, hashed: Option<Option<Timestamp>>) -> Result<Months, ClickHouseError> {
         let names: Vec<String> = event_columns().iter().map(|column| quoted(column.name)).collect();
-        let hash = match is_hashed {
+        let hash = match hashed.is_some() {
             true => format!("hex(sum(cityHash64(tuple(is_other, {}))))", names.join(", ")),
             false => "''".to_owned(),
         };
-        let is_kept = match self.kept_from() {
+        let is_kept = match hashed.flatten() {
             Some(from) => format!("recorded_at IS NULL OR toUnixTimestamp64Milli(recorded_at) >= {}", from.as_millis()),
             None => "1".to_owned(),
         };

@@ -201,6 +201,14 @@ impl ClickHouse {
         ]
     }
 
+    /// The statement that makes the view `events_raw`, under another name.
+    pub(crate) fn create_view(&self, name: &str) -> String {
+        let narrower = MIGRATIONS.iter().filter(|(number, ..)| *number == NARROWER);
+        let mut all = narrower.flat_map(|(number, _, sql)| self.statements(*number, sql));
+        let view = all.find(|statement| made_by(statement) == "events_raw").unwrap_or_default();
+        view.replacen(".events_raw ", &format!(".{name} "), 1)
+    }
+
     /// A migration's statements, for this database and cluster.
     fn statements(&self, number: u32, sql: &str) -> Vec<String> {
         let (database, on_cluster) = (self.database(), self.on_cluster());

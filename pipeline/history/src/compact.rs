@@ -4,7 +4,7 @@
 //! 2. read a group's files, hash each row, sort, and write new files, which no reader sees yet;
 //! 3. read the new files back: count and hash of their rows must be those of 2;
 //! 4. sync the new files;
-//! 5. read the log again: each of the old files must be part of the table still, and each new one on the disk;
+//! 5. read the log again: each of the old files must be part of the table still, and the new ones must not be old;
 //! 6. commit on exactly that snapshot: the old files out, the new ones in, no data changed. A commit in between is a conflict, which goes back to 5.
 //!
 //! So a compactor that stood still finds at 5 or 6 that another did its work, and a live writer's commit is never undone: it only adds. A crash
@@ -46,6 +46,7 @@ use weir_model::{Clock, SystemClock};
 
 use crate::schema::{PARTITION_COLUMNS, STATS_COLUMNS, arrow_schema};
 use crate::table::{HistoryError, HistoryTable, during};
+use crate::tidy::UNCOMMITTED_MAX;
 use crate::write::properties;
 
 const ACTION: &str = "compacting history";
@@ -282,6 +283,7 @@ impl HistoryTable {
         let (read, written) = (hash()?, hash()?);
         let paths = group.files.iter().map(|file| file.path.clone()).collect();
         let adds = self.write_sorted(group, rows_of(store.clone(), paths, read.clone()), options).await?;
+        let written_at = std::time::Instant::now();
         failpoint::hit("compaction.after_files");
         // 3.
         let paths: Vec<StorePath> = adds.iter().map(|add| StorePath::from(add.path.as_str())).collect();
@@ -303,7 +305,7 @@ impl HistoryTable {
         // 5. and 6.
         let bytes = adds.iter().map(|add| u64::try_from(add.size).unwrap_or(0)).sum();
         let compacted = Compacted { rows: read.count(), files: adds.len(), bytes };
-        match self.replace(group, &adds).await? {
+        match self.replace(group, &adds, written_at).await? {
             Replaced::Yes => return Ok(Some(compacted)),
             Replaced::No => self.discard(&store, &paths).await,
             Replaced::Unknown => {}
@@ -350,7 +352,12 @@ impl HistoryTable {
     }
 
     /// Puts the new files in the place of the old ones, unless those are not part of the table any more.
-    async fn replace(&mut self, group: &Group, adds: &[Add]) -> Result<Replaced, HistoryError> {
+    async fn replace(
+        &mut self,
+        group: &Group,
+        adds: &[Add],
+        written: std::time::Instant,
+    ) -> Result<Replaced, HistoryError> {
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         let now = SystemClock.now().as_millis();
         let removes = group
@@ -365,11 +372,12 @@ impl HistoryTable {
             let active = self.active()?;
             // A commit whose answer was lost.
             if adds.iter().all(|add| active.contains(add.path.as_str())) {
+                failed = None;
                 break;
             }
-            // A process that stood still for longer than the vacuum keeps files which no commit names has lost them.
+            // A process that stood still for long gives its files up: the vacuum may be about to remove them.
             let are_there = group.files.iter().all(|file| active.contains(file.remove.path.as_str()));
-            if !are_there || !self.has_files(adds).await? {
+            if !are_there || written.elapsed() > UNCOMMITTED_MAX {
                 return Ok(if failed.is_none() { Replaced::No } else { Replaced::Unknown });
             }
             failpoint::hit("compaction.before_commit");

@@ -15,7 +15,7 @@
 //! commits on, so an older owner is out from then on, whenever it wakes up and whatever it reads again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use deltalake_core::checkpoints;
@@ -32,10 +32,8 @@ use crate::past;
 use crate::schema::PARTITION_COLUMNS;
 use crate::standing::{Facts, Found, Standing, found, standing};
 use crate::table::{HistoryError, HistoryRoot, HistoryTable, during, epoch_id, redrive_id, transaction_id};
+use crate::tidy::UNCOMMITTED_MAX;
 use crate::write::write;
-
-/// Files that no commit names yet are there for so long, whatever the vacuum's setting.
-const UNCOMMITTED_SURE: Duration = Duration::from_secs(60);
 
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_EVERY: u64 = 20;
@@ -81,16 +79,17 @@ impl HistorySink {
         Ok(adds)
     }
 
-    /// A process that stood still for longer than the vacuum keeps files which no commit names must not name them after all.
-    async fn refuse_vacuumed(&mut self) -> Result<(), SinkError> {
-        let Some((_, adds, _)) = self.written.clone().filter(|(.., at)| at.elapsed() > UNCOMMITTED_SURE) else {
-            return Ok(());
-        };
-        if self.table().await?.has_files(&adds).await.map_err(retry)? {
-            return Ok(());
+    /// A process that stood still for long writes its files again: the vacuum may be about to remove those.
+    fn refuse_old_files(&mut self) -> Result<(), SinkError> {
+        match &self.written {
+            Some((.., at)) if at.elapsed() > UNCOMMITTED_MAX => {
+                self.written = None;
+                Err(SinkError::Retry(
+                    "files that this process wrote long ago are not committed: they are written again".into(),
+                ))
+            }
+            _ => Ok(()),
         }
-        self.written = None;
-        Err(SinkError::Retry("files that this process wrote long ago are gone: they are written again".into()))
     }
 
     async fn standing(&mut self, spans: &[Span]) -> Result<Standing, SinkError> {
@@ -235,8 +234,11 @@ impl HistorySink {
             let table = self.table().await?;
             if table.transaction(&id).await.map_err(retry)?.is_none() {
                 let (events, others) = owner::shared_without(&batch, &Places::new());
-                let table = self.table().await?;
+                let (table, began) = (self.table().await?, Instant::now());
                 let adds = write(table, &events, &others).await.map_err(retry)?;
+                if began.elapsed() > UNCOMMITTED_MAX {
+                    return Err(SinkError::Retry("a file for a redriven record is old: it is written again".into()));
+                }
                 let version = commit(table, &adds, vec![Transaction::new(&id, 1)]).await.map_err(retry)?;
                 table.sync(&adds, version).await.map_err(retry)?;
                 failpoint::hit("history.after_redrive_commit");
@@ -338,7 +340,7 @@ impl Sink for HistorySink {
             Standing::AtStart => {
                 // 4.
                 failpoint::hit("history.before_delta_commit");
-                self.refuse_vacuumed().await?;
+                self.refuse_old_files()?;
                 let lane = self.owner.lane();
                 let moved = spans.iter().map(|span| Transaction::new(transaction_id(lane, &span.partition), span.end));
                 let moved = moved.collect();

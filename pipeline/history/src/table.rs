@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, MetadataExt, StructField, StructType};
-use deltalake_core::logstore::object_store::{Error as ObjectStoreError, ObjectStoreExt, path::Path as StorePath};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::config::TableProperty;
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
@@ -224,19 +223,6 @@ impl HistoryTable {
         let version = committed.map_err(during(ACTION))?.version();
         self.refresh().await?;
         Ok(version)
-    }
-
-    /// Whether these files are there, named by a commit or not.
-    pub(crate) async fn has_files(&self, adds: &[Add]) -> Result<bool, HistoryError> {
-        let store = self.delta.log_store().object_store(None);
-        for add in adds {
-            match store.head(&StorePath::from(add.path.as_str())).await {
-                Ok(_) => {}
-                Err(ObjectStoreError::NotFound { .. }) => return Ok(false),
-                Err(error) => return Err(during("looking for a file of history")(error)),
-            }
-        }
-        Ok(true)
     }
 
     /// Reads what others committed, and what we did.

@@ -179,9 +179,9 @@ pub async fn scheduled_to(
     client.query_one(SQL, &[&job, &now]).await.during(READING)?.try_get(0).during(READING)
 }
 
-/// A moment of the schedule was seen to. It never goes back, whatever a clock does.
+/// A moment of the schedule was seen to. It never goes back, and never beyond the database's own time, whatever a clock does.
 pub async fn see_to(client: &impl GenericClient, job: &str, moment: JiffTimestamp) -> Result<(), DbError> {
-    const SQL: &str = "UPDATE jobs SET scheduled_to = greatest(scheduled_to, $2) WHERE job = $1";
+    const SQL: &str = "UPDATE jobs SET scheduled_to = greatest(scheduled_to, least($2, now())) WHERE job = $1";
     client.execute(SQL, &[&job, &moment]).await.during("noting a moment of the schedule")?;
     Ok(())
 }

@@ -15,6 +15,7 @@ pub use head::{HeadError, Trigger, Window, Workflow};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp as JiffTimestamp;
 use tokio_postgres::{GenericClient, IsolationLevel, Transaction};
 use weir_engine::failpoint;
@@ -86,21 +87,39 @@ pub async fn states(client: &impl GenericClient) -> Result<BTreeMap<String, Stat
     Ok(states)
 }
 
-/// Where the lane read-models stands, by partition.
+/// Beside the partitions in what a table was read to: which records are dead letters, and the last rebuild. A redrive and a rebuild change read
+/// models, and move no offset.
+const DEAD_LETTERS: &str = "(dead letters)";
+const REBUILT: &str = "(rebuilt)";
+
+/// Where the lane read-models stands, by partition, and what else its tables depend on; empty while it has read nothing.
 pub async fn read_to(client: &impl GenericClient) -> Result<BTreeMap<String, i64>, DbError> {
     const SQL: &str = "SELECT source || '/' || topic || '/' || partition, next_offset FROM ledger \
          WHERE lane = 'read-models' AND next_offset IS NOT NULL AND retired_at IS NULL";
+    // What changes read models and moves no offset.
+    const BESIDE: &str = "SELECT (SELECT coalesce(sum(id), 0)::bigint FROM dead_letters WHERE lane = 'read-models'), \
+         (SELECT coalesce(max(id), 0) FROM job_runs WHERE job = 'rebuild-read-models' AND outcome = 'ok')";
     let rows = client.query(SQL, &[]).await.during(ACTION)?;
-    rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
+    let of_row = |row: &tokio_postgres::Row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?));
+    let mut standing = rows.iter().map(of_row).collect::<Result<BTreeMap<String, i64>, DbError>>()?;
+    if !standing.is_empty() {
+        let beside = client.query_one(BESIDE, &[]).await.during(ACTION)?;
+        standing.insert(DEAD_LETTERS.to_owned(), beside.try_get(0).during(ACTION)?);
+        standing.insert(REBUILT.to_owned(), beside.try_get(1).during(ACTION)?);
+    }
+    Ok(standing)
 }
 
 /// The stretch of the event store between two standings of the lane, where that is all that it reads.
 #[must_use]
 pub fn stretch(from: &BTreeMap<String, i64>, to: &BTreeMap<String, i64>) -> Option<(i64, i64)> {
-    let mut both = from.iter().zip(to);
-    let ((name, start), (same, end)) = both.next()?;
+    let is_beside = |name: &str| name == DEAD_LETTERS || name == REBUILT;
+    if from.iter().zip(to).any(|(old, new)| is_beside(old.0) && old != new) || from.len() != 3 || to.len() != 3 {
+        return None;
+    }
+    let ((name, start), (same, end)) = from.iter().zip(to).find(|(old, _)| !is_beside(old.0))?;
     let is_event_store = name.ends_with(&format!("/{EVENT_STORE_TOPIC}/0"));
-    (from.len() == 1 && to.len() == 1 && name == same && is_event_store && start <= end).then_some((*start, *end))
+    (name == same && is_event_store && start <= end).then_some((*start, *end))
 }
 
 /// When the newest event of these types was appended that is not in a table yet.
@@ -115,7 +134,7 @@ pub async fn newest_event(
 
 /// Checks a workflow's SQL against the tables that are there; gives the tables that it reads.
 pub async fn check(database: &Database, workflow: &Workflow) -> Result<Vec<String>, DbError> {
-    let mut client = database.get().await?;
+    let mut client = session(database).await?;
     let reading = begin_reading(&mut client).await?;
     let sql = workflow.query();
     let prepared = reading.prepare(&sql).await.map_err(|error| misplaced(workflow, error))?;
@@ -170,6 +189,15 @@ fn misplaced(workflow: &Workflow, error: tokio_postgres::Error) -> DbError {
     DbError::new(ACTION, ErrorKind::Permanent, words)
 }
 
+/// A session that ends with what uses it: a run that is stopped in the middle of a long query must not leave that to the next user of a pool's.
+async fn session(database: &Database) -> Result<ClientWrapper, DbError> {
+    let client = deadpool_postgres::Object::take(database.get().await?);
+    // One of the two waits while the other works.
+    let patience = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+    client.batch_execute(patience).await.during(ACTION)?;
+    Ok(client)
+}
+
 /// Lets `weir_workflows` read what `weir_reader` may, tables of one's own too.
 const SHARE: &str = "DO $$ DECLARE t regclass; BEGIN \
      IF NOT has_schema_privilege('weir_workflows', 'workflows', 'USAGE') THEN \
@@ -180,7 +208,7 @@ const SHARE: &str = "DO $$ DECLARE t regclass; BEGIN \
        EXECUTE format('GRANT SELECT ON %s TO weir_workflows', t); END LOOP; \
      EXCEPTION WHEN undefined_object THEN NULL; END $$";
 
-async fn begin_reading(client: &mut deadpool_postgres::Object) -> Result<deadpool_postgres::Transaction<'_>, DbError> {
+async fn begin_reading(client: &mut ClientWrapper) -> Result<deadpool_postgres::Transaction<'_>, DbError> {
     client.batch_execute(SHARE).await.during(ACTION)?;
     let reading = client
         .build_transaction()
@@ -189,7 +217,6 @@ async fn begin_reading(client: &mut deadpool_postgres::Object) -> Result<deadpoo
         .start()
         .await
         .during(ACTION)?;
-    reading.batch_execute("SET LOCAL statement_timeout = 0").await.during(ACTION)?;
     if let Err(error) = reading.batch_execute("SET LOCAL ROLE weir_workflows").await {
         let words = format!(
             "a workflow reads as weir_workflows: an administrator makes that role, and grants it to the user of postgres.url ({error})"
@@ -202,7 +229,7 @@ async fn begin_reading(client: &mut deadpool_postgres::Object) -> Result<deadpoo
 /// Computes a workflow's table as far as the lane read-models is. `fence` is the right of the job's run to do so.
 pub async fn compute(database: &Database, workflow: &Workflow, fence: &JobFence) -> Result<Computed, DbError> {
     let began = Instant::now();
-    let (mut reader, mut writer) = (database.get().await?, database.get().await?);
+    let (mut reader, mut writer) = (session(database).await?, session(database).await?);
     let reading = begin_reading(&mut reader).await?;
     // What is wrong with the file is said with its place.
     reading.prepare(&workflow.query()).await.map_err(|error| misplaced(workflow, error))?;
