@@ -97,7 +97,11 @@ async fn an_archive_is_the_event_store_again_and_every_sink_goes_on() {
     refused(&weir, &["archive", "check", "--at", &url], "and should have");
     let empty = Weir::new();
     refused(&empty, &["archive", "load", "--from", &url, "--store-id", "new"], "and should have");
-    fs::remove_file(part.with_extension("parquet")).unwrap();
+    let files = fs::read_dir(dir.path().join("archive")).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "parquet"))
+        .for_each(|path| fs::remove_file(path).unwrap());
+    fs::write(&part, text).unwrap();
     refused(&weir, &["archive", "check", "--at", &url], "reading a part of the archive");
     refused(&weir, &["archive", "check", "--at", "file:///nowhere/at/all"], "is no archive");
 }
