@@ -1,6 +1,7 @@
 //! Is an archived event store the same again when it is loaded, and is everything else refused?
 
 use std::fs;
+use std::path::Path;
 
 use weir_tests::{Facts, Fixture, Weir, seed};
 
@@ -83,25 +84,29 @@ async fn an_archive_is_the_event_store_again_and_every_sink_goes_on() {
     assert!(said.contains(" in 1 parts"), "{said}");
     again.ok(&["archive", "check", "--at", &url]);
 
-    // What is not what was written is said, and loaded nowhere.
+    what_is_broken_is_said(&weir, &more, (dir.path(), &url));
+}
+
+/// What is not what was written is said, and loaded nowhere.
+fn what_is_broken_is_said(weir: &Weir, more: &Fixture, (dir, url): (&Path, &str)) {
     let newer = Weir::new();
     newer.ok(&["import", "oulad", more.arg()]);
-    refused(&newer, &["archive", "events", "--to", &url], "is of the event store");
-    let part = fs::read_dir(dir.path().join("archive")).unwrap().map(|entry| entry.unwrap().path());
+    refused(&newer, &["archive", "events", "--to", url], "is of the event store");
+    let part = fs::read_dir(dir.join("archive")).unwrap().map(|entry| entry.unwrap().path());
     let part = part
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .find(|path| path.display().to_string().contains("events-"))
         .unwrap();
     let text = fs::read_to_string(&part).unwrap();
     fs::write(&part, text.replacen("\"hash\":\"", "\"hash\":\"0", 1)).unwrap();
-    refused(&weir, &["archive", "check", "--at", &url], "and should have");
+    refused(weir, &["archive", "check", "--at", url], "and should have");
     let empty = Weir::new();
-    refused(&empty, &["archive", "load", "--from", &url, "--store-id", "new"], "and should have");
-    let files = fs::read_dir(dir.path().join("archive")).unwrap().map(|entry| entry.unwrap().path());
+    refused(&empty, &["archive", "load", "--from", url, "--store-id", "new"], "and should have");
+    let files = fs::read_dir(dir.join("archive")).unwrap().map(|entry| entry.unwrap().path());
     files
         .filter(|path| path.extension().is_some_and(|end| end == "parquet"))
         .for_each(|path| fs::remove_file(path).unwrap());
     fs::write(&part, text).unwrap();
-    refused(&weir, &["archive", "check", "--at", &url], "reading a part of the archive");
-    refused(&weir, &["archive", "check", "--at", "file:///nowhere/at/all"], "is no archive");
+    refused(weir, &["archive", "check", "--at", url], "reading a part of the archive");
+    refused(weir, &["archive", "check", "--at", "file:///nowhere/at/all"], "is no archive");
 }
