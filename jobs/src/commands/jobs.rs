@@ -177,6 +177,8 @@ fn standing(run: &JobRun) -> String {
     let unit = match run.unit.as_str() {
         "slices" => "slices",
         "files" => "files",
+        "tables" => "tables",
+        "rows" => "rows",
         _ => "",
     };
     let now = Standing { done: run.done, total: run.total, unit, rows: run.rows, bytes: run.bytes };

@@ -44,10 +44,11 @@ impl Work {
             progress.advance(i64::try_from(group.files()).unwrap_or(0));
         }
         let removed = table.tidy(self.maintenance.vacuum_retention()).await?;
+        let done = match files - left {
+            0 => "no small files to compact".to_owned(),
+            done => format!("{done} files are {made} now, {rows} rows"),
+        };
         let elsewhere = if left > 0 { format!("; {left} files were another's") } else { String::new() };
-        Ok((
-            Outcome::Ok,
-            format!("{} files are {made} now, {rows} rows{elsewhere}; {removed} old files removed", files - left),
-        ))
+        Ok((Outcome::Ok, format!("{done}{elsewhere}; {removed} old files removed")))
     }
 }
