@@ -165,16 +165,16 @@ async fn run(
                 RETRY_AFTER * failures
             }
             Ok(Ran::Known(run))
-                if run
-                    .outcome
-                    .as_deref()
-                    .is_some_and(|outcome| outcome == ABANDONED || outcome == Outcome::Failed.as_str()) =>
+                if run.outcome.as_deref().is_some_and(|outcome| {
+                    [ABANDONED, Outcome::Stopped.as_str(), Outcome::Failed.as_str()].contains(&outcome)
+                }) =>
             {
-                failures += u32::from(run.outcome.as_deref() != Some(ABANDONED));
+                // A process that died, or was stopped in the middle of it, has not failed at it.
+                failures += u32::from(run.outcome.as_deref() == Some(Outcome::Failed.as_str()));
                 attempt += 1;
                 Duration::ZERO
             }
-            // It went well, or found a difference; or someone paused, stopped or cancelled it; or another moment's run goes on.
+            // It went well, or found a difference; or someone paused or cancelled it; or another moment's run goes on.
             Ok(_) => return Ok(()),
             // Its session may be gone with a Postgres that was restarted, or another run took its place: the rows will say how it went, once they
             // can be read again.

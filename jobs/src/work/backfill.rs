@@ -205,7 +205,7 @@ impl Work {
         let done: HashMap<String, i64> = job_runs::slices_done(&**client, &plan).await?.into_iter().collect();
         drop(client);
         progress.expect(i64::try_from(slices.len()).ok(), "slices");
-        if !done.is_empty() {
+        if !done.is_empty() && asked.reprocess != Reprocess::Missing {
             progress.say(&format!("{} slices were done by an earlier run", done.len()));
         }
         let lane = self.clickhouse_lane().await?;
