@@ -228,6 +228,7 @@ fn each_failpoint_has_its_test() {
         include_str!("kafka.rs"),
         include_str!("kafka/faults.rs"),
         include_str!("kafka/records.rs"),
+        include_str!("rebuild.rs"),
         include_str!("tap.rs"),
         include_str!("workflows.rs")
     );

@@ -224,7 +224,9 @@ async fn memories_of_lanes_become_one_index() {
     let client = database.get().await.unwrap();
     // Later migrations first, which stand on nothing of the index.
     client
-        .batch_execute("DROP SCHEMA workflows CASCADE; DROP TABLE workflow_state, jobs, job_slices, job_runs")
+        .batch_execute(
+            "DROP SCHEMA workflows CASCADE; DROP TABLE lane_versions, workflow_state, jobs, job_slices, job_runs",
+        )
         .await
         .unwrap();
     client.batch_execute(include_str!("../sql/postgres/V6__jobs.sql")).await.unwrap();

@@ -66,7 +66,7 @@ async fn a_rebuild_puts_right_what_differed_and_a_reader_in_a_loop_sees_no_gap()
     let owner = weir.owner().await;
     owner.batch_execute("UPDATE metric_counters SET value = value + 1 WHERE label = 'UserRegistered'; DELETE FROM metric_counters WHERE label = 'AssessmentCompleted'").await.unwrap();
     assert_eq!(weir.verify_fails().len(), 2);
-    assert!(weir.ok(&["jobs", "run", "rebuild-metrics"]).contains("2 rows of metric_counters"));
+    assert!(weir.ok(&["rebuild", "metrics", "--accept-reset"]).contains("2 rows of metric_counters"));
     weir.verify();
     facts.hold(&weir, &up).await;
     // And again: nothing to do.

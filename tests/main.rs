@@ -33,6 +33,7 @@ mod oulad;
 mod queries;
 mod readers;
 mod readmes;
+mod rebuild;
 mod settings;
 mod shape;
 mod tampering;

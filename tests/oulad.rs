@@ -7,6 +7,8 @@ use weir_tests::{ClickHouse, Facts, Fixture, Weir, seed};
 
 use crate::readers;
 
+mod jobs;
+
 /// Waits until so many rows are in ClickHouse.
 pub(crate) async fn rows(server: &ClickHouse, at_least: u64) {
     let sql = "SELECT sum(rows) FROM system.parts WHERE database = 'weir' AND table = 'events_stored' AND active";

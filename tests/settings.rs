@@ -12,7 +12,7 @@ use weir_model::wire::samples;
 use weir_tests::{Weir, root};
 
 /// Settings that no test here sets, and why.
-const NOT_SET: [(&str, &str); 18] = [
+const NOT_SET: [(&str, &str); 17] = [
     ("append.bytes_max", "a bound of one batch; that batches are cut is seen by records"),
     ("append.queue_max", "memory under load: the benchmark `append` runs with it"),
     ("clickhouse.cluster", "its statements are tested in the crate; a cluster is not"),
@@ -20,7 +20,6 @@ const NOT_SET: [(&str, &str); 18] = [
     ("demo.events_per_second", "the demo's own flag --rate stands for it"),
     ("durations.execution_time", "units of reading: `model/src/project/metrics.rs`"),
     ("durations.processing", "units of reading: `model/src/project/metrics.rs`"),
-    ("durations.time_spent", "units of reading: `model/src/project/metrics.rs`"),
     ("jobs.*.timeout_s", "whole seconds, which no job of a test takes; the runner's own loop ends a run by it"),
     ("kafka.group_prefix", "names the groups that kafka.rs looks at by their default"),
     ("kafka.topics.*.cleanup", "compared with the brokers by `weir topics diff`, as all of a topic's settings"),

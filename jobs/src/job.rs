@@ -13,6 +13,12 @@ pub(crate) enum Job {
     RebuildMetrics,
     /// Small files of history made into large ones; then what no reader needs any more is removed
     CompactHistory,
+    /// The tables of ClickHouse again out of history, beside those that serve
+    RebuildClickhouse,
+    /// All of history again from its sources, in the place of what is there
+    RebuildHistory,
+    /// Rows that history lacks, out of its sources
+    BackfillHistory,
     /// Rows that ClickHouse lacks, out of history
     BackfillClickhouse,
     /// What is new in the event store, into the archive
@@ -24,11 +30,14 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Verify,
         Self::RebuildReadModels,
         Self::RebuildMetrics,
         Self::CompactHistory,
+        Self::RebuildClickhouse,
+        Self::RebuildHistory,
+        Self::BackfillHistory,
         Self::BackfillClickhouse,
         Self::ArchiveEvents,
         Self::Workflows,
@@ -41,6 +50,9 @@ impl Job {
             Self::RebuildReadModels => "rebuild-read-models",
             Self::RebuildMetrics => "rebuild-metrics",
             Self::CompactHistory => "compact-history",
+            Self::RebuildClickhouse => "rebuild-clickhouse",
+            Self::RebuildHistory => "rebuild-history",
+            Self::BackfillHistory => "backfill-history",
             Self::BackfillClickhouse => "backfill-clickhouse",
             Self::ArchiveEvents => "archive-events",
             Self::Workflows => "workflows",

@@ -298,6 +298,7 @@ pub(crate) struct Maintenance {
     pub(crate) compaction_memory_bytes: usize,
     vacuum_retention_s: u64,
     pub(crate) keep_runs_days: u32,
+    pub(crate) keep_versions_days: u32,
 }
 
 impl Maintenance {

@@ -3,24 +3,28 @@
 mod archive;
 mod backfill;
 mod compact;
+mod rebuild;
+mod rebuild_clickhouse;
 mod workflows;
 
 pub(crate) use archive::ArchiveAsked;
 pub(crate) use backfill::{Backfill, Reprocess};
+pub(crate) use rebuild::{RebuildAsked, notes};
 pub(crate) use workflows::{Asked as WorkflowsAsked, Files};
 
 use std::time::Duration;
 
 use serde_json::Value;
 use weir_clickhouse::ClickHouse;
-use weir_engine::BoxError;
+use weir_engine::{BoxError, LaneKind};
 use weir_history::{HistoryRoot, HistoryTable};
 use weir_kafka::KafkaOptions;
 use weir_model::project::Units;
 use weir_postgres::Database;
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::{self, Outcome};
-use weir_verify::{Asked, Stores, Subject};
+use weir_postgres::versions;
+use weir_verify::{Asked, Fill, Stores, Subject};
 
 use crate::attached::Attached;
 use crate::data_dir::DataDir;
@@ -62,11 +66,11 @@ impl Work {
     /// Whether there is what a job works on.
     pub(crate) async fn can(&self, job: Job) -> Result<bool, BoxError> {
         match job {
-            Job::CompactHistory => Ok(HistoryTable::open(&self.history).await?.is_some()),
-            Job::BackfillClickhouse => Ok(self.clickhouse.is_some()),
+            Job::CompactHistory | Job::BackfillHistory => Ok(HistoryTable::open(&self.history).await?.is_some()),
+            Job::BackfillClickhouse | Job::RebuildClickhouse => Ok(self.clickhouse.is_some()),
             Job::ArchiveEvents => Ok(!self.archive_url.is_empty()),
             Job::Workflows => self.is_any_workflow_due().await,
-            Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::Cleanup => Ok(true),
+            Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::RebuildHistory | Job::Cleanup => Ok(true),
         }
     }
 
@@ -82,7 +86,12 @@ impl Work {
                 serde_json::from_value::<WorkflowsAsked>(arguments.clone())?;
                 Ok(())
             }
-            Job::Verify | Job::RebuildReadModels | Job::RebuildMetrics | Job::CompactHistory | Job::Cleanup => {
+            Job::BackfillHistory => serde_json::from_value::<Backfill>(arguments.clone())?.fill().map(|_| ()),
+            Job::RebuildReadModels | Job::RebuildMetrics | Job::RebuildClickhouse => {
+                serde_json::from_value::<RebuildAsked>(arguments.clone())?;
+                Ok(())
+            }
+            Job::Verify | Job::RebuildHistory | Job::CompactHistory | Job::Cleanup => {
                 match arguments.as_object().is_some_and(serde_json::Map::is_empty) {
                     true => Ok(()),
                     false => Err(format!("{job} takes no arguments").into()),
@@ -101,8 +110,19 @@ impl Work {
     ) -> Result<(Outcome, String), BoxError> {
         match job {
             Job::Verify => self.verify().await,
-            Job::RebuildReadModels => self.rebuild(Subject::ReadModels).await,
-            Job::RebuildMetrics => self.rebuild(Subject::Metrics).await,
+            Job::RebuildReadModels => {
+                self.rebuild(Subject::ReadModels, &serde_json::from_value(arguments.clone())?).await
+            }
+            Job::RebuildMetrics => self.rebuild(Subject::Metrics, &serde_json::from_value(arguments.clone())?).await,
+            Job::RebuildHistory => Box::pin(self.fill_history(Fill::Everything, None, progress)).await,
+            Job::RebuildClickhouse => {
+                let asked: RebuildAsked = serde_json::from_value(arguments.clone())?;
+                Box::pin(self.rebuild_clickhouse(&asked, progress, fence)).await
+            }
+            Job::BackfillHistory => {
+                let asked: Backfill = serde_json::from_value(arguments.clone())?;
+                Box::pin(self.fill_history(asked.fill()?, asked.rate, progress)).await
+            }
             Job::CompactHistory => Box::pin(self.compact_history(progress)).await,
             Job::BackfillClickhouse => {
                 let asked: Backfill = serde_json::from_value(arguments.clone())?;
@@ -154,19 +174,28 @@ impl Work {
         })
     }
 
-    async fn rebuild(&self, subject: Subject) -> Result<(Outcome, String), BoxError> {
-        let spill = self.dir.spill()?;
-        let done = Box::pin(weir_verify::rebuild(self.stores(), subject, self.units, &spill)).await?;
-        let tables: Vec<_> = done.different.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
-        let words =
-            if tables.is_empty() { "nothing differed".to_owned() } else { format!("put right: {}", tables.join(", ")) };
-        Ok((Outcome::Ok, format!("rebuilt; {words}")))
+    /// Drops the version of a lane's tables before the one that serves, if it stopped serving `days` days ago or earlier.
+    pub(crate) async fn drop_version(&self, lane: &str, days: i32) -> Result<Option<i32>, BoxError> {
+        let dropped = versions::drop_previous(&self.database, lane, days).await?;
+        if let (LaneKind::ClickHouse, Some(_), Some(server)) = (lane.parse()?, dropped, &self.clickhouse) {
+            server.drop_previous().await?;
+        }
+        Ok(dropped)
     }
 
     async fn clean_up(&self) -> Result<(Outcome, String), BoxError> {
         let days = self.maintenance.keep_runs_days;
         let client = self.database.get().await?;
         let gone = job_runs::clean_up(&**client, i32::try_from(days).unwrap_or(i32::MAX)).await?;
-        Ok((Outcome::Ok, format!("dropped {gone} runs older than {days} days")))
+        drop(client);
+        let mut words = format!("dropped {gone} runs older than {days} days");
+        let days = i32::try_from(self.maintenance.keep_versions_days).unwrap_or(i32::MAX);
+        let lanes = [Subject::ReadModels.lane(), Subject::Metrics.lane(), LaneKind::ClickHouse.name()];
+        for lane in lanes {
+            if let Some(version) = self.drop_version(lane, days).await? {
+                words += &format!(", and version {version} of {lane}");
+            }
+        }
+        Ok((Outcome::Ok, words))
     }
 }

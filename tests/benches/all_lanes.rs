@@ -79,6 +79,15 @@ impl Stage {
         Self { kafka: Some(Kafka::start()), ..Self::start() }
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn clickhouse(&self) -> &ClickHouse {
+        &self.clickhouse
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         self.command_of(&program(), args)
     }
@@ -86,7 +95,7 @@ impl Stage {
     /// [`Self::command`] of another program.
     pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(args).arg("--data-dir").arg(self.dir.path().join("data"));
+        command.args(args).arg("--data-dir").arg(self.data());
         let listens = ["api", "run", "publisher"].map(|part| format!("{part}.listen=127.0.0.1:0"));
         let brokers = self.kafka.as_ref().map(|kafka| format!("kafka.brokers={}", kafka.brokers()));
         for setting in listens.into_iter().chain([format!("postgres.url={}", self.postgres.url())]).chain(brokers) {

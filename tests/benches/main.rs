@@ -13,6 +13,7 @@ mod fill;
 mod held_up;
 mod hostile;
 mod http;
+mod jobs;
 mod kafka;
 mod lanes;
 mod measure;
@@ -24,7 +25,7 @@ mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 23] = [
+    let benches: [(&str, fn()); 29] = [
         ("decode", decode::run),
         ("dedup", dedup::run),
         ("append", append::run),
@@ -39,6 +40,12 @@ fn main() {
         ("held-up", held_up::run),
         ("verify", verify::run),
         ("upgrade", upgrade::run),
+        ("job-backfill", jobs::backfill),
+        ("job-rebuild", jobs::rebuild),
+        ("job-compaction", jobs::compaction),
+        ("job-archive", jobs::archive),
+        ("job-beside", jobs::beside),
+        ("job-memory", jobs::memory),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),
         ("ledger", kafka::ledger),

@@ -74,13 +74,29 @@ async fn results_are(weir: &Weir, expected: (i64, i64)) {
     .await;
 }
 
+/// Rows that are lost are filled, and all of them are written again, `alone` of which are other services' that topics hold no longer.
+fn history_is_rebuilt(stream: &Stream, alone: usize) {
+    let weir = &stream.weir;
+    let places = "SELECT event_id, source, topic, partition, offset, key_and_headers FROM \
+         (SELECT *, kafka_record AS key_and_headers FROM events) ORDER BY 1, 2, 3, 4, 5";
+    let before = weir.json(&["sql", places]);
+    let said = weir.ok(&["rebuild", "history"]);
+    assert!(said.starts_with(&format!("ok: {} rows in ", before.as_array().unwrap().len())), "{said}");
+    assert!(weir.json(&["sql", places]) == before, "each row keeps its place, key and headers");
+    let runs = weir.json(&["jobs", "history", "--job", "rebuild-history", "--limit", "1"]);
+    let log = weir.json(&["jobs", "show", &runs[0]["id"].to_string()]).to_string();
+    assert_eq!(log.contains("of other services"), alone > 0, "{log}");
+    assert!(weir.ok(&["backfill", "history"]).starts_with("ok: 0 rows inserted"));
+    weir.verify();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn read_models_are_rebuilt_on_a_switched_directory() {
     let stream = switched().await;
     let weir = &stream.weir;
     let sessions = stream.facts.events["LearningSessionStarted"] + 30;
     let rebuild = || weir.ok(&["jobs", "run", "rebuild-read-models"]);
-    let recount = || weir.ok(&["jobs", "run", "rebuild-metrics"]);
+    let recount = || weir.ok(&["rebuild", "metrics", "--accept-reset"]);
     let up = weir.up();
     sessions_are(weir, sessions).await;
     results_are(weir, (3, 2)).await;
@@ -112,6 +128,9 @@ async fn read_models_are_rebuilt_on_a_switched_directory() {
     assert!(recount().contains("2 rows of metric_counters"));
     weir.verify();
 
+    // History out of topics, and of the event store that was read before those.
+    history_is_rebuilt(&stream, 0);
+
     // What the topics hold no longer is in history.
     let file = weir.path().with_extension("trim.json");
     let of = |partition: i32| json!({"topic": "learning_events", "partition": partition, "offset": -1});
@@ -121,6 +140,8 @@ async fn read_models_are_rebuilt_on_a_switched_directory() {
     assert!(rebuild().contains("nothing differed") && recount().contains("nothing differed"));
     up.terminate();
     weir.verify();
+    // It keeps what it alone has, and the places that its events had.
+    history_is_rebuilt(&stream, 30);
 
     // A new version finds another layout.
     let lanes = weir.start(&["run", "history"]);

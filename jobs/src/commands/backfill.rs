@@ -1,4 +1,4 @@
-//! `weir backfill clickhouse`
+//! `weir backfill clickhouse|history`
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::attached::{Attached, Target};
 use crate::job::Job;
 use crate::output::{Format, Listing, complain};
 use crate::runner::Ask;
-use crate::work::{Backfill, Reprocess, Work};
+use crate::work::{Backfill, Reprocess, Work, notes};
 
 /// Rows a second that a plan reckons with, from the benchmark.
 const ROWS_PER_SECOND: u64 = 50_000;
@@ -23,6 +23,8 @@ const BYTES_PER_ROW: u64 = 120;
 pub(crate) enum Sink {
     /// Out of history, which holds every record under its own coordinates
     Clickhouse,
+    /// Out of the event store and the topics
+    History,
     #[value(hide = true)]
     ReadModels,
     #[value(hide = true)]
@@ -66,11 +68,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    match args.sink {
-        Sink::Clickhouse => {}
+    let job = match args.sink {
+        Sink::Clickhouse => Job::BackfillClickhouse,
+        Sink::History => Job::BackfillHistory,
         Sink::ReadModels => return Err(refuse("read-models")),
         Sink::Metrics => return Err(refuse("metrics")),
-    }
+    };
     let asked = Backfill {
         from: args.from,
         to: args.to,
@@ -81,12 +84,16 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
         rate: args.rate,
         newest_first: args.newest_first,
     };
+    if job == Job::BackfillHistory {
+        asked.fill()?;
+    }
     asked.filter()?;
     let attached = target.attach().await?;
     let done = match args.dry_run {
+        true if job == Job::BackfillHistory => Box::pin(plan_of_history(&attached, &asked, format)).await,
         true => Box::pin(plan(&attached, &asked, format)).await,
         false => {
-            let ask = Ask { run_key: args.run_key, ..Ask::now(Job::BackfillClickhouse, json!(asked)) };
+            let ask = Ask { run_key: args.run_key, ..Ask::now(job, json!(asked)) };
             Box::pin(run_here(&attached, ask)).await
         }
     };
@@ -112,6 +119,24 @@ async fn plan(attached: &Attached, asked: &Backfill, format: Format) -> Result<E
         slices.len(),
         (rows * BYTES_PER_ROW).div_ceil(1 << 20),
         rows.div_ceil(rate)
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of history it is counted what is missing: its sources are read for that.
+async fn plan_of_history(attached: &Attached, asked: &Backfill, format: Format) -> Result<ExitCode, BoxError> {
+    let done = Work::new(attached).history_plan(asked.fill()?).await?;
+    let mut listing = Listing::new(&["event_type", "rows_missing"]);
+    listing.rows = done.by_type.iter().map(|(name, rows)| vec![json!(name), json!(rows)]).collect();
+    listing.print(format)?;
+    for note in notes(&done) {
+        complain(&note);
+    }
+    complain(&format!(
+        "{} rows are missing of {} in the sources: some {} MiB",
+        done.rows,
+        done.looked_at,
+        (done.rows * BYTES_PER_ROW).div_ceil(1 << 20)
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -72,14 +72,13 @@ pub(crate) async fn show(attached: &Attached, wait: Duration, format: Format) ->
 /// What makes a sink equal again, whatever changed it. The runbook of WeirVerifyMismatch has the steps before and after.
 fn mend(lane: &str) -> &'static str {
     match lane.parse() {
-        Ok(LaneKind::ReadModels) => "`weir jobs run rebuild-read-models` makes them again while they serve",
-        Ok(LaneKind::Metrics) => "`weir jobs run rebuild-metrics` counts again while they serve",
+        Ok(LaneKind::ReadModels) => "`weir rebuild read-models` makes them again while they serve",
+        Ok(LaneKind::Metrics) => "`weir rebuild metrics` counts again while they serve",
         Ok(LaneKind::ClickHouse) => {
-            "`weir ledger reset clickhouse --topic TOPIC --to earliest --yes` inserts every record again"
+            "`weir backfill clickhouse` inserts what is missing, `weir rebuild clickhouse` makes all of it again while it serves"
         }
         Ok(LaneKind::History) => {
-            "with its lane stopped, move its table aside, and `weir ledger reset history --topic TOPIC --to earliest --yes` has it \
-             written again"
+            "`weir backfill history` writes what is missing, `weir rebuild history` makes all of it again while it serves"
         }
         Err(_) => "see what was written to the topics or to the table `events`, and by whom",
     }

@@ -19,13 +19,14 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::{Duration, Instant};
-use weir_clickhouse::{ClickHouse, Place, places};
+use weir_clickhouse::{ClickHouse, Place, Rebuild, places};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
 use weir_history::{Filter, HistoryTable, Stretch};
 use weir_model::{EventType, OTHER_EVENT, Timestamp};
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::{self, Outcome};
 use weir_postgres::{Ledger, dead_letters};
+use weir_verify::Fill;
 
 use super::Work;
 
@@ -98,6 +99,22 @@ impl Backfill {
         Ok(Filter { from, to, event_types: self.event_types.clone(), tenant: self.tenant.clone() })
     }
 
+    /// The same of history, whose sources are read from end to end.
+    pub(crate) fn fill(&self) -> Result<Fill, BoxError> {
+        let filter = self.filter()?;
+        if self.reprocess != Reprocess::Missing {
+            return Err(
+                "history is filled with what is missing only; `weir rebuild history` writes all of it again".into()
+            );
+        }
+        if self.concurrency.is_some_and(|n| n > 1) || self.newest_first {
+            return Err(
+                "history is filled in the order of its sources: without --concurrency and --newest-first".into()
+            );
+        }
+        Ok(Fill::Missing(filter))
+    }
+
     /// A name for what was asked for, of this table: how fast and in which order does not matter.
     fn plan(&self, table: &str) -> String {
         let said = Self { concurrency: None, rate: None, newest_first: false, ..self.clone() };
@@ -131,10 +148,10 @@ fn slices(stretches: Vec<Stretch>) -> Vec<Stretch> {
 }
 
 /// What the lane itself will see to, and what it could not insert.
-struct Lane {
-    next_offsets: HashMap<Partition, i64>,
+pub(super) struct Lane {
+    pub(super) next_offsets: HashMap<Partition, i64>,
     epochs: HashMap<Partition, i64>,
-    dead: HashSet<Place>,
+    pub(super) dead: HashSet<Place>,
 }
 
 /// A slice that is filled.
@@ -146,13 +163,15 @@ struct Slice {
 }
 
 /// One backfill under way.
-struct Run<'a> {
-    work: &'a Work,
-    server: &'a ClickHouse,
-    asked: &'a Backfill,
-    filter: Filter,
-    lane: Lane,
-    began: Instant,
+pub(super) struct Run<'a> {
+    pub(super) work: &'a Work,
+    pub(super) server: &'a ClickHouse,
+    pub(super) asked: &'a Backfill,
+    pub(super) filter: Filter,
+    pub(super) lane: Lane,
+    pub(super) began: Instant,
+    /// The new table, where all is made again; else what serves is filled.
+    pub(super) into: Option<&'a Rebuild<'a>>,
 }
 
 impl Work {
@@ -214,7 +233,8 @@ impl Work {
                          clickhouse`), then fill what it cannot read any more";
             return Err(words.into());
         }
-        let run = Run { work: self, server, asked, filter: asked.filter()?, lane, began: Instant::now() };
+        let (filter, began) = (asked.filter()?, Instant::now());
+        let run = Run { work: self, server, asked, filter, lane, began, into: None };
         let concurrency = asked.concurrency.unwrap_or(1);
         // Boxed: the compiler cannot see otherwise that they may move between threads.
         let work: Vec<BoxFuture<'_, Result<(), BoxError>>> =
@@ -229,7 +249,7 @@ impl Work {
         ))
     }
 
-    async fn clickhouse_lane(&self) -> Result<Lane, BoxError> {
+    pub(super) async fn clickhouse_lane(&self) -> Result<Lane, BoxError> {
         let client = self.database.get().await?;
         let name = LaneKind::ClickHouse.name();
         let rows = Ledger::rows(&**client).await?;
@@ -276,6 +296,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Fills one slice of a new table.
+    pub(super) async fn fill_new(&self, slice: &Stretch, progress: &Progress) -> Result<(), BoxError> {
+        self.slice(slice, progress).await?;
+        progress.advance(1);
+        Ok(())
+    }
+
     /// Fills one slice.
     async fn slice(&self, slice: &Stretch, progress: &Progress) -> Result<Slice, BoxError> {
         let table = HistoryTable::open(&self.work.history).await?.ok_or("history is gone")?;
@@ -285,7 +312,7 @@ impl Run<'_> {
         };
         let filter = Filter { from: Some(slice.from), to: Some(slice.to), ..self.filter.clone() };
         let mut rows = table.rows(&filter).await?;
-        let mut insertion = self.server.insertion();
+        let mut insertion = self.into.map_or_else(|| self.server.insertion(), Rebuild::insertion);
         let mut mended = Vec::new();
         let epoch = |partition: &Partition| self.lane.epochs.get(partition).copied().unwrap_or(0);
         while let Some(batch) = rows.try_next().await? {

@@ -150,6 +150,8 @@ fn minutes(batch: &RecordBatch) -> BTreeSet<i64> {
 /// An insert of rows of history that is under way; batches go to the server as they come.
 pub struct Insertion<'a> {
     server: &'a ClickHouse,
+    /// Into which table.
+    table: String,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     minutes: BTreeSet<i64>,
@@ -189,17 +191,17 @@ impl Insertion<'_> {
         self.bytes += bytes.len();
         const PIECE: usize = 256 << 10;
         let pieces = (0..bytes.len()).step_by(PIECE).map(|from| bytes.slice(from..(from + PIECE).min(bytes.len())));
-        self.server.insert_as("ArrowStream", pieces).await?;
+        self.server.insert_as(&self.table, "ArrowStream", pieces).await?;
         self.rows += self.waiting_rows;
         self.waiting_rows = 0;
         self.waiting.clear();
         Ok(())
     }
 
-    /// Sends what waits, and computes the rollups of all minutes again that were touched.
+    /// Sends what waits, and computes the rollups of all minutes again that were touched, if the table is the one that they are of.
     pub async fn finish(mut self) -> Result<(usize, usize), ClickHouseError> {
         self.send().await?;
-        if !self.minutes.is_empty() {
+        if !self.minutes.is_empty() && self.table == TABLE {
             rollups::recompute(self.server, &self.minutes).await?;
         }
         Ok((self.rows, self.bytes))
@@ -218,7 +220,12 @@ impl ClickHouse {
     /// Begins to insert rows of history.
     #[must_use]
     pub fn insertion(&self) -> Insertion<'_> {
-        Insertion { server: self, waiting: Vec::new(), waiting_rows: 0, minutes: BTreeSet::new(), rows: 0, bytes: 0 }
+        self.insertion_into(TABLE.to_owned())
+    }
+
+    pub(crate) fn insertion_into(&self, table: String) -> Insertion<'_> {
+        let (waiting, minutes) = (Vec::new(), BTreeSet::new());
+        Insertion { server: self, table, waiting, waiting_rows: 0, minutes, rows: 0, bytes: 0 }
     }
 
     /// The places of the rows that are there of a stretch of history.

@@ -29,7 +29,7 @@ const ACTION: &str = "carrying the table of events over";
 const VIEW_NEXT: &str = "events_raw_next";
 
 /// A month as `toYYYYMM` writes it: its rows, and a hash of all that they hold where that was asked for.
-type Months = BTreeMap<String, (u64, String)>;
+pub(crate) type Months = BTreeMap<String, (u64, String)>;
 
 /// The old table, where it was not carried over yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +179,11 @@ impl ClickHouse {
     }
 
     /// The months of a table, each record once; hashed where what was recorded before a time is left out, since a TTL may take it meanwhile.
-    async fn months(&self, table: &str, hashed: Option<Option<Timestamp>>) -> Result<Months, ClickHouseError> {
+    pub(crate) async fn months(
+        &self,
+        table: &str,
+        hashed: Option<Option<Timestamp>>,
+    ) -> Result<Months, ClickHouseError> {
         let names: Vec<String> = event_columns().iter().map(|column| quoted(column.name)).collect();
         let hash = match hashed.is_some() {
             true => format!("hex(sum(cityHash64(tuple(is_other, {}))))", names.join(", ")),

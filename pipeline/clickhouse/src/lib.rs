@@ -5,6 +5,7 @@ mod backfill;
 mod carry;
 mod error;
 mod migrate;
+mod rebuild;
 mod rollups;
 mod rows;
 mod schema;
@@ -16,6 +17,7 @@ mod verify;
 
 pub use backfill::{Insertion, Place, places};
 pub use error::ClickHouseError;
+pub use rebuild::{Compared, FORMAT, Rebuild};
 pub use rollups::RollupCheck;
 pub use rows::Block;
 pub use server::{ClickHouse, ClickHouseOptions, Found};

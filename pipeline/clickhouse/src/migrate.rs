@@ -32,6 +32,9 @@ const NARROWER: u32 = 6;
 /// Migrations whose tables and views it makes otherwise: they are recorded, and not run.
 const REPLACED: [u32; 2] = [1, 5];
 
+/// The views that stand on the table of events, one on the other.
+pub(crate) const VIEWS: [&str; 2] = ["events_raw", "analytics_events"];
+
 /// Where applied migrations are remembered.
 const RECORDS: &str = "weir_migrations";
 
@@ -207,6 +210,21 @@ impl ClickHouse {
         let mut all = narrower.flat_map(|(number, _, sql)| self.statements(*number, sql));
         let view = all.find(|statement| made_by(statement) == "events_raw").unwrap_or_default();
         view.replacen(".events_raw ", &format!(".{name} "), 1)
+    }
+
+    /// The statements that make the views `events_raw` and `analytics_events` over another table, all three names with `suffix` behind them.
+    pub(crate) fn views_over(&self, suffix: &str) -> Vec<String> {
+        let narrower = MIGRATIONS.iter().filter(|(number, ..)| *number == NARROWER);
+        let all = narrower.flat_map(|(number, _, sql)| self.statements(*number, sql));
+        let views = all.filter(|statement| VIEWS.contains(&made_by(statement)));
+        let named = |statement: String| {
+            let named = VIEWS.iter().chain([&TABLE]).fold(statement + " ", |text, name| {
+                text.replace(&format!(".{name} "), &format!(".{name}{suffix} "))
+                    .replace(&format!(".{name}\n"), &format!(".{name}{suffix}\n"))
+            });
+            named.trim_end().to_owned()
+        };
+        views.map(named).collect()
     }
 
     /// A migration's statements, for this database and cluster.

@@ -62,8 +62,39 @@ fn condition(column: &str, minutes: &BTreeSet<i64>) -> String {
 }
 
 fn select(server: &ClickHouse, template: &str, condition: &str) -> String {
-    let view = format!("{}.analytics_events", server.database());
+    select_from(server, "analytics_events", template, condition)
+}
+
+fn select_from(server: &ClickHouse, view: &str, template: &str, condition: &str) -> String {
+    let view = format!("{}.{view}", server.database());
     template.replace("{view}", &view).replace("{minutes}", condition).replace("{minute}", MINUTE)
+}
+
+/// The tables.
+pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
+    ROLLUPS.into_iter().map(|(table, _)| table)
+}
+
+/// Computes all minutes of a view into tables of the same columns, which `to` names. Minutes whose events a TTL may have taken keep their counts.
+pub(crate) async fn compute_all(
+    server: &ClickHouse,
+    view: &str,
+    to: impl Fn(&str) -> String,
+) -> Result<(), ClickHouseError> {
+    const ACTION: &str = "computing rollups in ClickHouse";
+    let database = server.database();
+    for (table, template) in ROLLUPS {
+        let (select, to) = (select_from(server, view, template, "1"), to(table));
+        server.execute_long(ACTION, &format!("INSERT INTO {database}.{to} SETTINGS async_insert = 0 {select}")).await?;
+        if let Some(kept) = server.kept_from() {
+            let old = format!("toUnixTimestamp64Milli(minute) < {}", kept.as_millis());
+            let sql = format!(
+                "INSERT INTO {database}.{to} SETTINGS async_insert = 0 SELECT * FROM {database}.{table} FINAL WHERE {old}"
+            );
+            server.execute_long(ACTION, &sql).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Computes these minutes again.

@@ -181,17 +181,18 @@ impl ClickHouse {
     /// Inserts one block and waits until the server has it. Without the server's own deduplication: it notes a token before the
     /// part that it stands for is there, so a crash in between would have it refuse what it does not hold; the sort key does it.
     pub async fn insert(&self, pieces: impl Iterator<Item = Bytes>) -> Result<(), ClickHouseError> {
-        self.insert_as("Native", pieces).await
+        self.insert_as(TABLE, "Native", pieces).await
     }
 
-    /// [`Self::insert`] in a format of the server's.
+    /// [`Self::insert`] into a table of the same columns, in a format of the server's.
     pub(crate) async fn insert_as(
         &self,
+        table: &str,
         format: &str,
         pieces: impl Iterator<Item = Bytes>,
     ) -> Result<(), ClickHouseError> {
         const ACTION: &str = "inserting into ClickHouse";
-        let sql = format!("INSERT INTO {}.{TABLE} FORMAT {format}", self.database());
+        let sql = format!("INSERT INTO {}.{table} FORMAT {format}", self.database());
         let mut insert = self
             .configured()
             .insert_formatted_with(sql)

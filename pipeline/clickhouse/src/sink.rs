@@ -22,7 +22,9 @@ use weir_model::{OtherEvent, Position};
 use weir_postgres::dead_letters::Refused;
 use weir_postgres::owner::{self, Redrive};
 use weir_postgres::repeats::Places;
-use weir_postgres::{Database, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, PartitionOwner, RecordPolicy};
+use weir_postgres::{
+    Database, During, EVENT_STORE_TOPIC, EventStore, Ledger, LedgerRow, PartitionOwner, RecordPolicy, claims,
+};
 
 use crate::error::ClickHouseError;
 use crate::rollups;
@@ -325,7 +327,16 @@ impl Sink for ClickHouseSink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         self.uncounted.forget(partitions);
         self.make_ready().await?;
+        self.owner.release(partitions);
+        let mut client = self.owner.database().get().await?;
+        let until_claimed = client.transaction().await.during("claiming partitions")?;
+        if !claims::may_claim(&*until_claimed).await? {
+            let reason = "`weir rebuild clickhouse` is exchanging the tables; the lane goes on when it has";
+            return Ok(owner::refused(partitions, reason));
+        }
         let claims = self.owner.claim(partitions).await?;
+        until_claimed.rollback().await.during("claiming partitions")?;
+        drop(client);
         self.refuse_emptied(&claims).await?;
         self.refuse_another_past(&claims).await?;
         self.owner.drop_provisional(&claims).await?;

@@ -150,7 +150,7 @@ fn groups(files: Vec<(BTreeMap<String, String>, SmallFile)>, target_bytes: u64) 
 }
 
 /// The columns of a file: without those that name its directories.
-fn file_schema() -> SchemaRef {
+pub(crate) fn file_schema() -> SchemaRef {
     let fields = arrow_schema()
         .fields()
         .iter()
@@ -170,18 +170,18 @@ pub(crate) fn aligned(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
 }
 
 /// Hashes rows, whatever their order; every column counts.
-struct RowHash {
+pub(crate) struct RowHash {
     converter: RowConverter,
-    hash: SetHash,
+    pub(crate) hash: SetHash,
 }
 
 impl RowHash {
-    fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
+    pub(crate) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         Ok(Self { converter: RowConverter::new(fields)?, hash: SetHash::default() })
     }
 
-    fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         for row in &self.converter.convert_columns(batch.columns())? {
             self.hash.add(&[row.as_ref()]);
         }
@@ -189,10 +189,10 @@ impl RowHash {
     }
 }
 
-type SharedHash = Arc<Mutex<RowHash>>;
+pub(crate) type SharedHash = Arc<Mutex<RowHash>>;
 
 /// The rows of files, each hashed when it is read.
-fn rows_of(
+pub(crate) fn rows_of(
     store: ObjectStoreRef,
     paths: Vec<StorePath>,
     hash: SharedHash,

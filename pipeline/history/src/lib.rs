@@ -3,6 +3,7 @@
 mod compact;
 mod kafka_record;
 mod past;
+mod refill;
 mod reset;
 pub mod rows;
 mod scan;
@@ -16,6 +17,7 @@ mod write;
 
 pub use compact::{Compacted, Compaction, Group};
 pub use kafka_record::{KafkaRecord, Kept};
+pub use refill::{Held, Refill, Refilled};
 pub use reset::reset;
 pub use scan::{Filter, Stretch};
 pub use sink::HistorySink;

@@ -79,7 +79,7 @@ impl Filter {
 }
 
 impl HistoryTable {
-    async fn frame(&self, filter: &Filter) -> Result<DataFrame, HistoryError> {
+    pub(crate) async fn frame(&self, filter: &Filter) -> Result<DataFrame, HistoryError> {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(ROWS)

@@ -270,8 +270,7 @@ impl HistorySink {
 fn lost(partition: &Partition, ledger: i64, history: Option<i64>) -> String {
     format!(
         "the ledger says that history holds everything below {ledger} of {partition}, but its log says {}: the table was \
-         restored or deleted behind weir's back; restore the newer copy, or move history aside and remove the lane's ledger \
-         row to build it again",
+         restored or deleted behind weir's back; restore the newer copy, or have `weir rebuild history` make it again",
         history.map_or_else(|| "nothing".to_owned(), |h| h.to_string())
     )
 }

@@ -35,7 +35,7 @@ fn chunks(events: &[SharedEvent]) -> Vec<(PartitionOfTable, Vec<usize>)> {
 /// A value of each of [`PARTITION_COLUMNS`].
 type PartitionOfTable = (EventType, Month);
 
-fn values((event_type, month): PartitionOfTable) -> IndexMap<String, Scalar> {
+pub(crate) fn values((event_type, month): PartitionOfTable) -> IndexMap<String, Scalar> {
     let values = [event_type.as_str().to_owned(), month.to_string()];
     PARTITION_COLUMNS.iter().map(ToString::to_string).zip(values.map(Scalar::String)).collect()
 }

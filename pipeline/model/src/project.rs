@@ -2,6 +2,7 @@
 //! apply them, and `weir verify` recomputes everything with them.
 
 mod contents;
+pub mod fingerprint;
 mod fold;
 mod metrics;
 mod progress;

@@ -154,6 +154,12 @@ pub struct JobFence {
 }
 
 impl JobFence {
+    /// The number of the run among those of its job.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     /// Until the transaction ends no other run of the job begins; refused where one has.
     pub async fn hold(&self, transaction: &impl GenericClient) -> Result<(), DbError> {
         const ACTION: &str = "looking whether a job's run is the last one";

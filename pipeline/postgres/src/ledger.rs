@@ -412,6 +412,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Stretches that a lane skipped, since it began behind them or was reset past them: from, and below.
+    pub async fn skips(client: &impl GenericClient, lane: &str) -> Result<Vec<(Partition, i64, i64)>, DbError> {
+        const ACTION: &str = "reading what a lane skipped";
+        const SQL: &str = "SELECT source, topic, partition, from_offset, to_offset FROM lane_skips WHERE lane = $1";
+        let rows = client.query(SQL, &[&lane]).await.during(ACTION)?;
+        let skip = |row: &Row| Ok((partition_of(row)?, row.try_get(3).during(ACTION)?, row.try_get(4).during(ACTION)?));
+        rows.iter().map(skip).collect()
+    }
+
     /// Every row there is, by lane.
     pub async fn rows(client: &impl GenericClient) -> Result<Vec<LedgerRow>, DbError> {
         const SQL: &str = "SELECT * FROM ledger ORDER BY lane, topic, partition, source";

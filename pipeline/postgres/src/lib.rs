@@ -2,6 +2,7 @@
 //! and the API's tokens.
 
 mod append;
+pub mod claims;
 mod coalesce;
 mod commands;
 mod database;
@@ -33,6 +34,7 @@ pub mod switching;
 mod tls;
 pub mod tokens;
 pub mod verify;
+pub mod versions;
 pub mod workflows;
 
 pub use append::{Append, Appended, Expected, NewStoredEvent};

@@ -22,6 +22,9 @@ pub const OWN_TABLES: (i32, i32) = (GROUP, 6);
 /// One process merges the runs of the index of repeats.
 pub const DEDUP_MERGE: (i32, i32) = (GROUP, 7);
 
+/// Held together by those who claim for a sink whose tables are exchanged outside Postgres, and alone by the one that exchanges them.
+pub const CLAIMS: (i32, i32) = (GROUP, 8);
+
 /// A statement that takes a lock until the transaction ends.
 #[must_use]
 pub fn until_end((group, number): (i32, i32)) -> String {

@@ -24,6 +24,10 @@ pub struct MetricsProjection {
 
 #[async_trait]
 impl Projection for MetricsProjection {
+    fn fingerprint(&self) -> Option<String> {
+        Some(project::fingerprint::of_metrics(self.units))
+    }
+
     fn depends_on_order(&self, _: &Event) -> bool {
         false
     }

@@ -210,9 +210,16 @@ impl PartitionOwner {
         Ok(transaction.commit().await.during(ACTION)?)
     }
 
-    /// Removes a dead letter: the sink holds its record now, or it is a repeat.
+    /// Removes a dead letter whose record the sink holds now, or which is a repeat, if its partition is still ours: of a sink whose tables were
+    /// exchanged meanwhile, the next owner tries it again.
     pub async fn resolve(&self, letter: &DeadLetter) -> Result<(), SinkError> {
-        Ok(dead_letters::resolve(&**self.database.get().await?, letter.id).await?)
+        const ACTION: &str = "resolving a dead letter";
+        let record = dead_letters::to_record(letter);
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        self.ledger.hold(&*transaction, &[&record.partition]).await?;
+        dead_letters::resolve(&*transaction, letter.id).await?;
+        Ok(transaction.commit().await.during(ACTION)?)
     }
 
     /// Starts merging the index of repeats, if that is due. To be called from time to time.
@@ -220,6 +227,18 @@ impl PartitionOwner {
         self.policy.repeats.maintain(&self.database).await;
         Ok(())
     }
+}
+
+/// Claims of these partitions, all refused.
+#[must_use]
+pub fn refused(partitions: &[Partition], reason: &str) -> Vec<Claim> {
+    let claim = |partition: &Partition| Claim {
+        partition: partition.clone(),
+        epoch: 0,
+        next_offset: None,
+        refused: Some(reason.to_owned()),
+    };
+    partitions.iter().map(claim).collect()
 }
 
 /// The claims that were not refused.

@@ -50,6 +50,12 @@ pub trait Projection: Send + Sync {
 
     /// Applies the events, in order.
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError>;
+
+    /// What tells this projection apart from others that write the same tables; a lane waits where its tables were made by another one. `None`: it is
+    /// not looked at.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
 }
 
 #[async_trait]
@@ -60,6 +66,10 @@ impl Projection for Arc<dyn Projection> {
 
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError> {
         (**self).apply(transaction, events).await
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        (**self).fingerprint()
     }
 }
 

@@ -11,10 +11,11 @@ use crate::database::Database;
 use crate::dead_letters::{self, RecordPolicy};
 use crate::error::{DbError, During};
 use crate::ledger::{Advance, Ledger};
-use crate::owner::PartitionOwner;
+use crate::owner::{PartitionOwner, refused};
 use crate::projection::{ApplyError, Key, Projection, Unapplied};
 use crate::redrive;
 use crate::repeats::{self, Places};
+use crate::versions;
 
 /// The sink of a lane whose output is in Postgres.
 pub struct ProjectionSink<P> {
@@ -26,6 +27,12 @@ impl<P: Projection> ProjectionSink<P> {
     /// Nothing happens until the lane claims.
     pub fn new(database: Database, ledger: Ledger, projection: P, policy: RecordPolicy) -> Self {
         Self { owner: PartitionOwner::new(database, ledger, policy), projection }
+    }
+
+    async fn refusal(&self) -> Result<Option<String>, DbError> {
+        let Some(fingerprint) = self.projection.fingerprint() else { return Ok(None) };
+        let client = self.owner.database().get().await?;
+        versions::refusal(&**client, self.owner.lane(), &fingerprint).await
     }
 
     /// One transaction for the batch. `bisecting` looks for the events at fault, at the price of savepoints.
@@ -146,8 +153,17 @@ impl From<ApplyOutcome> for SinkError {
 
 #[async_trait]
 impl<P: Projection> Sink for ProjectionSink<P> {
+    /// Refused while the tables are another projection's. Looked at before, so that a lane which must wait fences no other; and behind the claim, since
+    /// a rebuild that came between raised the epochs that this process then raised once more.
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
+        self.owner.release(partitions);
+        if let Some(reason) = self.refusal().await? {
+            return Ok(refused(partitions, &reason));
+        }
         let claims = self.owner.claim(partitions).await?;
+        if let Some(reason) = self.refusal().await? {
+            return Ok(refused(partitions, &reason));
+        }
         self.owner.take(&claims);
         Ok(claims)
     }

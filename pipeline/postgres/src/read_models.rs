@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use weir_engine::{Located, RecordHead};
 use weir_model::project::{
     AssessmentResult, AttemptRow, ContentRow, FoldedRow, Progress, RecordPlace, ResultKey, SessionRow, TaskRow, Units,
-    UserRow, attempt_key, depends_on_order, progress_of, result_of,
+    UserRow, attempt_key, depends_on_order, fingerprint, progress_of, result_of,
 };
 use weir_model::{Event, Timestamp};
 
@@ -39,6 +39,10 @@ pub struct ReadModelsProjection {
 
 #[async_trait]
 impl Projection for ReadModelsProjection {
+    fn fingerprint(&self) -> Option<String> {
+        Some(fingerprint::of_read_models(self.units))
+    }
+
     fn depends_on_order(&self, event: &Event) -> bool {
         depends_on_order(event.event_type)
     }

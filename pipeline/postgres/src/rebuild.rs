@@ -1,19 +1,22 @@
-//! The tables of a lane in Postgres again, beside those that serve: the second copy and how it takes over. What goes into it is read and folded by
+//! The tables of a lane in Postgres again, beside those that serve: the next version and how it takes over. What goes into it is read and folded by
 //! `weir_verify`, which knows every source.
 //!
-//! 1. [`Scratch::begin`]: a scratch schema gets tables like those that serve, and is filled with whole rows.
+//! 1. [`Scratch::begin`]: a scratch schema gets tables like those that serve, and is filled with whole rows, or by [`Scratch::begin_with_previous`] with
+//!    those of the version before.
 //! 2. [`Scratch::hold`] locks every row of the lane's ledger, so that the lane stands still in all processes; the caller applies what
 //!    the lane did meanwhile.
-//! 3. [`Scratch::take_over`] compares the two copies in the same transaction, and makes the serving one like the second.
+//! 3. [`Scratch::take_over`] compares the two copies in the same transaction and exchanges what differs: the serving tables hold the new version then, and
+//!    the scratch schema the one before, which is kept under another name. The lane's epochs are raised, so that a process with another projection is
+//!    refused from then on.
 //!
-//! What differs is merged row by row instead of tables being renamed: a reader with an older snapshot (a long `SELECT`, `weir
-//! verify`) would find a renamed table empty, and views and grants would stay with the old one.
+//! Rows are exchanged instead of tables being renamed: a reader with an older snapshot (a long `SELECT`, `weir verify`) would find a renamed table
+//! empty, and views and grants would stay with the old one.
 
 use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::ClientWrapper;
 use weir_engine::{LaneKind, Located, Partition, failpoint};
-use weir_model::project::{FoldedRow, ReadModel, Units};
+use weir_model::project::{FoldedRow, ReadModel, Units, fingerprint};
 
 use crate::database::Database;
 use crate::dead_letters;
@@ -22,6 +25,7 @@ use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
 use crate::projection::Projection as _;
 use crate::read_models::{self, LAYOUT, ReadModelsProjection};
+use crate::versions::{self, StandKept, previous_schema};
 use crate::{locks, repeats};
 
 const ACTION: &str = "rebuilding a lane's tables";
@@ -45,6 +49,15 @@ impl Subject {
         }
     }
 
+    /// Of the projection that this build fills it with.
+    #[must_use]
+    pub fn fingerprint(self, units: Units) -> String {
+        match self {
+            Self::ReadModels => fingerprint::of_read_models(units),
+            Self::Metrics => fingerprint::of_metrics(units),
+        }
+    }
+
     fn tables(self) -> Vec<&'static str> {
         match self {
             Self::ReadModels => {
@@ -58,6 +71,9 @@ impl Subject {
 /// Where the second copy is.
 const SCHEMA: &str = "weir_rebuild";
 
+/// What a version before that is in the way is called until it is dropped.
+const DROPPED: &str = "weir_rebuild_dropped";
+
 /// Rows written at once.
 const ROWS_MAX: usize = 2000;
 
@@ -66,6 +82,8 @@ const ROWS_MAX: usize = 2000;
 pub struct Rebuilt {
     /// By table: rows that only one copy had, or had otherwise.
     pub different: BTreeMap<String, i64>,
+    /// The version that serves now, and the one before; `None` where nothing differed.
+    pub versions: Option<(i32, i32)>,
 }
 
 impl Rebuilt {
@@ -87,13 +105,38 @@ pub struct Stand {
     pub repeats: HashMap<Partition, HashMap<i64, String>>,
 }
 
-/// The second copy.
+impl Stand {
+    /// What is kept of it beside a version.
+    fn kept(&self) -> StandKept {
+        let dead = |partition| self.dead.get(partition).into_iter().flatten().map(|(offset, _)| *offset).collect();
+        StandKept::of(
+            self.ledger.iter().map(|row| (row.partition.clone(), row.next_offset.unwrap_or(0), dead(&row.partition))),
+        )
+    }
+
+    /// Where the lane stood then, in the partitions of now: in those that it did not read yet, at nothing.
+    fn set_back(mut self, then: &StandKept) -> Self {
+        let then = then.by_partition();
+        for row in &mut self.ledger {
+            row.next_offset = then.get(&row.partition).map(|(next, _)| *next);
+        }
+        let dead = |(_, dead): &(i64, Vec<i64>)| dead.iter().map(|offset| (*offset, false)).collect();
+        self.dead = then.iter().map(|(partition, stand)| (partition.clone(), dead(stand))).collect();
+        self
+    }
+}
+
+/// The next version.
 pub struct Scratch {
     subject: Subject,
+    /// Of the projection that fills it.
+    fingerprint: String,
     /// Holds the lock; in a transaction from [`Scratch::hold`] on.
     client: ClientWrapper,
     /// Looks into [`SCHEMA`] first.
     database: Database,
+    /// Its number, where it is the version before that comes back.
+    version: Option<i32>,
 }
 
 fn permanent(reason: impl std::fmt::Display) -> DbError {
@@ -101,8 +144,8 @@ fn permanent(reason: impl std::fmt::Display) -> DbError {
 }
 
 impl Scratch {
-    /// Makes the second copy, empty; `None` while another process rebuilds. What an earlier rebuild left is removed.
-    pub async fn begin(database: &Database, subject: Subject) -> Result<Option<Self>, DbError> {
+    /// Makes the next version, empty; `None` while another process rebuilds. What an earlier rebuild left is removed.
+    pub async fn begin(database: &Database, subject: Subject, units: Units) -> Result<Option<Self>, DbError> {
         // Of its own: with this rebuild the connection ends, and with it the lock and what was not committed.
         let client = deadpool_postgres::Object::take(database.get().await?);
         let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
@@ -114,19 +157,60 @@ impl Scratch {
         if !lock.try_get::<_, bool>(0).during(ACTION)? {
             return Ok(None);
         }
-        let scratch = Self { subject, client, database: database.through(SCHEMA)? };
+        let fingerprint = subject.fingerprint(units);
+        let scratch = Self { subject, fingerprint, client, database: database.through(SCHEMA)?, version: None };
         scratch.clear().await?;
         Ok(Some(scratch))
     }
 
-    /// Empties the second copy.
+    /// [`Self::begin`] with the rows of the version before, and where the lane stood with them. Refused where they are not there, or another
+    /// projection's.
+    pub async fn begin_with_previous(
+        database: &Database,
+        subject: Subject,
+        units: Units,
+    ) -> Result<Option<(Self, Stand)>, DbError> {
+        let Some(mut scratch) = Self::begin(database, subject, units).await? else { return Ok(None) };
+        let (lane, schema) = (subject.lane(), previous_schema(subject.lane()));
+        let versions = versions::of_lane(&*scratch.client, lane).await?;
+        let previous = versions.and_then(|versions| versions.previous);
+        let previous =
+            previous.ok_or_else(|| permanent(format!("no version before the one that serves is kept of {lane}")))?;
+        if previous.fingerprint != scratch.fingerprint {
+            return Err(permanent(format!(
+                "version {} of {lane} was made by another projection ({}): roll back with the weir that made it, or with its `durations`",
+                previous.version, previous.fingerprint
+            )));
+        }
+        // Until they are logged, a crash of Postgres, or a failover, empties them.
+        const UNLOGGED: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relpersistence = 'u')";
+        let unlogged = scratch.client.query_one(UNLOGGED, &[&schema]).await.during(ACTION)?;
+        if unlogged.try_get(0).during(ACTION)? {
+            let words = "its rebuild died before that was safe from a crash of Postgres";
+            return Err(permanent(format!("version {} of {lane} is not whole: {words}", previous.version)));
+        }
+        for table in subject.tables() {
+            let list = scratch.columns(table).await?.join(", ");
+            let copy = format!("INSERT INTO {SCHEMA}.{table} ({list}) SELECT {list} FROM {schema}.{table}");
+            scratch.client.batch_execute(&copy).await.during(ACTION)?;
+        }
+        scratch.version = Some(previous.version);
+        let now = scratch.stand().await?;
+        Ok(Some((scratch, now.set_back(&previous.stand))))
+    }
+
+    /// Empties the next version.
     pub async fn clear(&self) -> Result<(), DbError> {
-        // Unlogged: a crash loses the second copy, and the next rebuild begins again anyway.
+        // Unlogged: a crash loses the copy, and the next rebuild begins again anyway.
         let tables = self.subject.tables().into_iter();
         let tables = tables
             .map(|table| format!("CREATE UNLOGGED TABLE {SCHEMA}.{table} (LIKE public.{table} INCLUDING ALL)"))
             .collect::<Vec<_>>();
-        let sql = format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; {}", tables.join("; "));
+        let sql = format!(
+            "DROP SCHEMA IF EXISTS {DROPPED} CASCADE; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}; {}",
+            tables.join("; ")
+        );
         self.client.batch_execute(&sql).await.during(ACTION)
     }
 
@@ -192,11 +276,15 @@ impl Scratch {
         self.client.batch_execute("ROLLBACK").await.during(ACTION)
     }
 
-    /// Counts what differs, makes the serving copy like the second one, and lets the lane go on.
-    pub async fn take_over(self) -> Result<Rebuilt, DbError> {
+    /// Exchanges what differs between the serving version and this one, keeps that as the version before, and lets the lane go on. `stand` is
+    /// where the lane is held. Counters that would fall are refused unless `accepts_reset`, and nothing is changed then.
+    pub async fn take_over(self, stand: &Stand, accepts_reset: bool) -> Result<Rebuilt, DbError> {
         let mut rebuilt = Rebuilt::default();
+        if self.subject == Subject::Metrics && !accepts_reset {
+            self.refuse_falling().await?;
+        }
         for table in self.subject.tables() {
-            let different = self.merge(table).await?;
+            let different = self.exchange(table).await?;
             if different > 0 {
                 rebuilt.different.insert(table.to_owned(), different);
             }
@@ -205,30 +293,95 @@ impl Scratch {
         if self.subject == Subject::ReadModels {
             self.client.execute(BUILT, &[&LAYOUT]).await.during(ACTION)?;
         }
+        let is_another = self.swap(stand, &mut rebuilt).await?;
         failpoint::hit("rebuild.before_commit");
         self.client.batch_execute("COMMIT").await.during(ACTION)?;
         failpoint::hit("rebuild.after_commit");
-        self.client.batch_execute(&format!("DROP SCHEMA {SCHEMA} CASCADE")).await.during(ACTION)?;
+        let mut sql = format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; DROP SCHEMA IF EXISTS {DROPPED} CASCADE");
+        if is_another {
+            let schema = previous_schema(self.subject.lane());
+            let logged = |table| format!("; ALTER TABLE {schema}.{table} SET LOGGED");
+            sql.extend(self.subject.tables().into_iter().map(logged));
+        }
+        // It has taken over: what fails here is only tidied up later.
+        if let Err(error) = self.client.batch_execute(&sql).await {
+            tracing::warn!(%error, "the version before cannot be rolled back to");
+        }
         Ok(rebuilt)
     }
 
-    async fn merge(&self, table: &str) -> Result<i64, DbError> {
+    /// Makes this version the serving one, if it is another one at all.
+    async fn swap(&self, stand: &Stand, rebuilt: &mut Rebuilt) -> Result<bool, DbError> {
+        const FENCE: &str =
+            "UPDATE ledger SET epoch = epoch + 1, owner = 'rebuilt' WHERE lane = $1 AND retired_at IS NULL";
+        let lane = self.subject.lane();
+        let found = versions::of_lane(&*self.client, lane).await?;
+        let is_ours = found.is_none_or(|found| found.fingerprint == self.fingerprint);
+        if rebuilt.different.is_empty() && is_ours && self.version.is_none() {
+            return Ok(false);
+        }
+        let (fingerprint, kept) = (&self.fingerprint, stand.kept());
+        let versions = versions::swap(&*self.client, lane, fingerprint, self.version, &kept).await?;
+        self.client.execute(FENCE, &[&lane]).await.during(ACTION)?;
+        let schema = previous_schema(lane);
+        // Renamed, since dropping waits for those who look into it.
+        const THERE: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+        if self.client.query_one(THERE, &[&schema]).await.during(ACTION)?.try_get(0).during(ACTION)? {
+            self.client.batch_execute(&format!("ALTER SCHEMA {schema} RENAME TO {DROPPED}")).await.during(ACTION)?;
+        }
+        self.client.batch_execute(&format!("ALTER SCHEMA {SCHEMA} RENAME TO {schema}")).await.during(ACTION)?;
+        rebuilt.versions = Some(versions);
+        Ok(true)
+    }
+
+    /// To Prometheus a counter that falls began again from nothing.
+    async fn refuse_falling(&self) -> Result<(), DbError> {
+        let sql = format!(
+            "SELECT o.name || CASE WHEN o.label = '' THEN '' ELSE '{{' || o.label || '}}' END, o.value::text, coalesce(n.value, 0)::text \
+             FROM public.metric_counters o LEFT JOIN {SCHEMA}.metric_counters n USING (name, label) WHERE coalesce(n.value, 0) < o.value \
+             UNION ALL SELECT o.name || ' bucket ' || o.bucket, o.observations::text || ' (' || o.sum_micros || ' us)', \
+               coalesce(n.observations, 0)::text || ' (' || coalesce(n.sum_micros, 0) || ' us)' \
+             FROM public.metric_histogram_buckets o LEFT JOIN {SCHEMA}.metric_histogram_buckets n USING (name, bucket) \
+             WHERE coalesce(n.observations, 0) < o.observations OR coalesce(n.sum_micros, 0) < o.sum_micros ORDER BY 1"
+        );
+        let mut falling = Vec::new();
+        for row in self.client.query(&sql, &[]).await.during(ACTION)? {
+            let of = |column: usize| row.try_get::<_, String>(column).during(ACTION);
+            falling.push(format!("{} from {} to {}", of(0)?, of(1)?, of(2)?));
+        }
+        if falling.is_empty() {
+            return Ok(());
+        }
+        Err(permanent(format!(
+            "counters would fall, which Prometheus takes for a restart: {}; nothing was changed. `weir rebuild metrics --accept-reset` lets them",
+            falling.join(", ")
+        )))
+    }
+
+    /// What differs changes places: rows of the serving table that this one has not, or has otherwise, and the other way round.
+    async fn exchange(&self, table: &str) -> Result<i64, DbError> {
         let (columns, key) = (self.columns(table).await?, self.key(table).await?);
         let list = columns.join(", ");
         let (old, new) = (format!("public.{table}"), format!("{SCHEMA}.{table}"));
-        let on = key.iter().map(|k| format!("o.{k} = n.{k}")).collect::<Vec<_>>().join(" AND ");
+        let on = |a: &str, b: &str| key.iter().map(|k| format!("{a}.{k} = {b}.{k}")).collect::<Vec<_>>().join(" AND ");
         let row = |alias: &str| columns.iter().map(|c| format!("{alias}.{c}")).collect::<Vec<_>>().join(", ");
         let same = format!("ROW({}) IS NOT DISTINCT FROM ROW({})", row("o"), row("n"));
-        let sql = format!("SELECT count(*) FROM {old} o FULL JOIN {new} n ON {on} WHERE NOT ({same})");
+        let at = on("o", "n");
+        let sql = format!("SELECT count(*) FROM {old} o FULL JOIN {new} n ON {at} WHERE NOT ({same})");
         let count: i64 = self.client.query_one(&sql, &[]).await.during(ACTION)?.try_get(0).during(ACTION)?;
         if count == 0 {
             return Ok(0);
         }
-        let wrong = format!("DELETE FROM {old} o WHERE NOT EXISTS (SELECT FROM {new} n WHERE {on} AND {same})");
-        let missing = format!(
-            "INSERT INTO {old} ({list}) SELECT {list} FROM {new} n WHERE NOT EXISTS (SELECT FROM {old} o WHERE {on})"
+        let (goes, comes) = (format!("{SCHEMA}.goes"), format!("{SCHEMA}.comes"));
+        let (going, coming) = (on("o", "g"), on("n", "c"));
+        let sql = format!(
+            "CREATE UNLOGGED TABLE {goes} AS SELECT {list} FROM {old} o WHERE NOT EXISTS (SELECT FROM {new} n WHERE {at} AND {same}); \
+             CREATE UNLOGGED TABLE {comes} AS SELECT {list} FROM {new} n WHERE NOT EXISTS (SELECT FROM {old} o WHERE {at} AND {same}); \
+             DELETE FROM {old} o USING {goes} g WHERE {going}; DELETE FROM {new} n USING {comes} c WHERE {coming}; \
+             INSERT INTO {old} ({list}) SELECT {list} FROM {comes}; INSERT INTO {new} ({list}) SELECT {list} FROM {goes}; \
+             DROP TABLE {goes}; DROP TABLE {comes}"
         );
-        self.client.batch_execute(&format!("{wrong}; {missing}")).await.during(ACTION)?;
+        self.client.batch_execute(&sql).await.during(ACTION)?;
         Ok(count)
     }
 

@@ -12,9 +12,9 @@ use weir_model::Timestamp;
 use weir_model::wire::Decoded;
 use weir_postgres::{Database, Ledger};
 
-use crate::expected::{Expected, Places, is_expired};
+use crate::expected::{Expected, is_expired};
 use crate::fold::partition_of;
-use crate::lost::Lost;
+use crate::lost::{Lost, Places};
 use crate::{CLICKHOUSE, Comparison, Cuts, Report, Sources, VerifyError, compare_columnar};
 
 /// How many times at most a rollup is compared, [`AGAIN_AFTER`] apart, before a difference is reported.

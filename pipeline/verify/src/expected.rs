@@ -7,20 +7,20 @@ use std::path::Path;
 
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
-use weir_engine::{BoxError, LaneKind, Partition, Record};
+use weir_engine::{BoxError, LaneKind, Located, Record, Row};
 use weir_history::rows::Coordinates;
-use weir_history::verify::{Head, HistoryHashes, Placed, Relocate, add_record, left_out};
+use weir_history::verify::{Head, HistoryHashes, add_record, left_out};
 use weir_history::{HistoryTable, Kept};
 use weir_model::canonical::SetHash;
 use weir_model::project::{Units, rows_of};
 use weir_model::wire::{self, Decoded};
-use weir_model::{Envelope, Event, OTHER_EVENT, OtherEvent, Timestamp};
+use weir_model::{Event, OTHER_EVENT, OtherEvent, Timestamp};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
 
 use crate::fold::{Folded, HeldEvent, fold_sorted, partition_of};
-use crate::lost::Lost;
+use crate::lost::{Lost, Places};
 use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
 
 const PAGE: i64 = 2000;
@@ -89,7 +89,7 @@ pub(crate) struct Expected {
     absent: HashMap<(&'static str, String), Absent>,
     /// What the event store says was published, by event type.
     pub(crate) published: BTreeMap<String, SetHash>,
-    /// Positions in the event store that the topics should hold: from where lanes stopped reading it to the publisher's progress.
+    /// See [`publishing`].
     publishing: Range<i64>,
     /// What the topics hold of those positions, by event type.
     pub(crate) in_topics: BTreeMap<String, SetHash>,
@@ -97,6 +97,10 @@ pub(crate) struct Expected {
     /// Records that are in history and nowhere else.
     pub(crate) history_alone: u64,
     pub(crate) differences: Vec<String>,
+    /// Records that are no event to this build, and no dead letters either: differences too.
+    pub(crate) undecodable: Vec<String>,
+    /// Takes what history should hold, where that is to be written and not compared.
+    taker: Option<mpsc::Sender<Row>>,
     /// By lane and event id, for events that the lane left out as repeats: whether another record of the event was found.
     repeated: HashMap<(&'static str, String), bool>,
 }
@@ -144,6 +148,19 @@ impl Expected {
         Ok((expected, hashes))
     }
 
+    /// Reads all sources, and hands on what history should hold of them.
+    pub(crate) async fn walk_for_history(walk: Walk<'_>, taker: mpsc::Sender<Row>) -> Result<Self, VerifyError> {
+        let Walk { sources, cuts, .. } = walk;
+        let mut expected = Self { taker: Some(taker), ..Self::default() };
+        expected.publishing = publishing(sources, cuts);
+        let (unused, _) = mpsc::channel(1);
+        expected.read_topics(&walk, &unused).await?;
+        expected.read_event_store(&walk, &unused).await?;
+        // Its end, for the receiver: the result may be held on to.
+        expected.taker = None;
+        Ok(expected)
+    }
+
     /// Reads all sources, and hands on what the lane read-models holds of them.
     pub(crate) async fn walk(
         walk: Walk<'_>,
@@ -156,12 +173,12 @@ impl Expected {
             let below = cut.repeats.iter().filter(|(offset, _)| **offset < cut.below);
             expected.repeated.extend(below.map(|(_, id)| ((*lane, id.clone()), false)));
         }
-        let of_event_store = cuts.iter().filter(|((_, partition), _)| *partition == sources.event_store);
-        let end = of_event_store.map(|(_, cut)| cut.below).max().unwrap_or(0);
-        expected.publishing = end..(sources.published + 1).max(end);
+        expected.publishing = publishing(sources, cuts);
         expected.read_topics(&walk, &sender).await?;
         expected.read_event_store(&walk, &sender).await?;
         let hashes = expected.read_history(&walk, &sender).await?;
+        let undecodable = std::mem::take(&mut expected.undecodable);
+        expected.differences.extend(undecodable);
         expected.check_repeats();
         Ok((expected, hashes))
     }
@@ -330,16 +347,29 @@ impl Expected {
                     count(&mut self.in_topics, record);
                     self.retained.extend(position.and_then(|position| u64::try_from(position).ok()));
                 }
+                if let Some(taker) = &self.taker {
+                    if standing(HISTORY) == Presence::Holds {
+                        // The receiver ends early only on an error of its own.
+                        drop(taker.send(Row::Event(Located::new(record.clone(), event))).await);
+                    }
+                    return Ok(());
+                }
                 self.take_event(&event, &record.payload, at, standing, units, sorter).await
             }
             Ok(Decoded::Other(event)) => {
-                self.take_other(&event, &at, standing);
+                match &self.taker {
+                    None => self.take_other(&event, &at, standing),
+                    Some(taker) if standing(HISTORY) == Presence::Holds => {
+                        drop(taker.send(Row::Other(Located::new(record.clone(), event))).await);
+                    }
+                    Some(_) => {}
+                }
                 Ok(())
             }
             Err(error) => {
                 for lane in LaneKind::NAMES {
                     match standing(lane) {
-                        Presence::Holds => self.differences.push(format!(
+                        Presence::Holds => self.undecodable.push(format!(
                             "{lane}: offset {} of {} is no event ({error}), and no dead letter",
                             record.offset, record.partition
                         )),
@@ -458,32 +488,16 @@ impl Expected {
     }
 }
 
+/// Positions in the event store that the topics should hold: from where lanes stopped reading it to the publisher's progress.
+pub(crate) fn publishing(sources: &Sources, cuts: &Cuts) -> Range<i64> {
+    let of_event_store = cuts.iter().filter(|((_, partition), _)| *partition == sources.event_store);
+    let end = of_event_store.map(|(_, cut)| cut.below).max().unwrap_or(0);
+    end..(sources.published + 1).max(end)
+}
+
 /// Whether ClickHouse may have let go of a record; one that does not say when it was recorded stays.
 pub(crate) fn is_expired(kept: Option<Timestamp>, recorded_at: Option<Timestamp>) -> bool {
     kept.zip(recorded_at).is_some_and(|(kept, recorded_at)| recorded_at < kept)
-}
-
-/// Under which coordinates a row is compared: its own, or its position in the event store where topics hold the record no longer.
-pub(crate) struct Places<'a> {
-    pub(crate) lost: &'a Lost,
-    pub(crate) event_store: &'a Partition,
-}
-
-impl Relocate for Places<'_> {
-    fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
-        if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
-            return Placed::At(at);
-        }
-        let Decoded::Event(Event { envelope: Envelope { position: Some(position), .. }, .. }) = event else {
-            return Placed::LeftOut;
-        };
-        Placed::At(Coordinates {
-            source: self.event_store.source.to_string(),
-            topic: self.event_store.topic.to_string(),
-            partition: self.event_store.number.into(),
-            offset: position.0,
-        })
-    }
 }
 
 /// Adds a record's bytes as they are, not raised to a newer contract version: what was published must be what is stored.

@@ -12,13 +12,16 @@
 
 mod clickhouse;
 mod expected;
+mod fill;
 mod fold;
+mod history;
 mod lost;
 pub mod reach;
 mod rebuild;
 
+pub use fill::{Fill, HistoryFilled, HistoryFilling, fill_history};
 pub use reach::Unreached;
-pub use rebuild::{RebuildError, rebuild};
+pub use rebuild::{RebuildError, Rebuilding, rebuild, roll_back};
 pub use weir_postgres::rebuild::Subject;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -28,7 +31,7 @@ use std::time::Duration;
 use weir_clickhouse::{ClickHouse, ClickHouseError};
 use weir_engine::{BoxError, LaneKind, Partition};
 use weir_history::verify::HistoryHashes;
-use weir_history::{HistoryError, HistoryRoot, HistoryTable, redrive_id, transaction_id};
+use weir_history::{HistoryError, HistoryRoot};
 use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
 use weir_model::canonical::SetHash;
 use weir_model::event_type::TOPICS;
@@ -36,9 +39,10 @@ use weir_model::project::{COUNTERS, EXECUTION_TIME, ReadModel, Units};
 use weir_model::{EventType, Timestamp};
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::SinkSnapshot;
-use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, dead_letters, repeats};
+use weir_postgres::{Database, DbError, EventStoreSource, LedgerRow, versions};
 
 use expected::{Expected, Walk};
+use history::{ahead_of_history, history_cuts};
 use lost::Lost;
 
 const READ_MODELS: &str = LaneKind::ReadModels.name();
@@ -53,9 +57,6 @@ pub(crate) fn columnar() -> impl Iterator<Item = &'static str> {
 
 /// The topics, in the lanes' column.
 const KAFKA: &str = "kafka";
-
-/// How often a moving set of dead letters is read again before the difference is reported.
-const ATTEMPTS_MAX: usize = 5;
 
 /// Why nothing could be compared.
 #[derive(Debug, thiserror::Error)]
@@ -238,6 +239,11 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
              that, and `weir jobs run rebuild-read-models` does it alone"
         ));
     }
+    for subject in [Subject::ReadModels, Subject::Metrics].into_iter().filter(|subject| is_on(subject.lane())) {
+        let fingerprint = subject.fingerprint(units);
+        let client = database.get().await?;
+        report.differences.extend(versions::difference(&**client, subject.lane(), &fingerprint).await?);
+    }
     let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
     let (table, history_cuts) = history_cuts(database, history, partitions).await?;
     report.differences.extend(ahead_of_history(&rows, &history_cuts));
@@ -311,79 +317,6 @@ impl Sources {
         // First, so that the topics hold all of it.
         let published = Progress::read(kafka, &event_store.source).await?.position;
         Ok(Self { event_store, topics: Some(TopicLog::open(kafka, &TOPICS).await?), published, kept })
-    }
-}
-
-/// Where the ledger says more than the table's log.
-fn ahead_of_history(rows: &[LedgerRow], cuts: &HashMap<Partition, Cut>) -> Vec<String> {
-    let of_history = rows.iter().filter(|row| row.lane == HISTORY);
-    let below = |partition| cuts.get(partition).map_or(0, |cut: &Cut| cut.below);
-    of_history
-        .filter(|row| row.next_offset.unwrap_or(0) > below(&row.partition))
-        .map(|row| {
-            format!(
-                "history: the ledger says everything below {} of {} is there, but the table's log ends at {}",
-                row.next_offset.unwrap_or(0),
-                row.partition,
-                below(&row.partition)
-            )
-        })
-        .collect()
-}
-
-/// A version of the table, how far it goes, and the dead letters that belong to it. Those are kept before the commit that
-/// passes them and removed after the commit that redrives them, so a set that stands still around the reading fits.
-async fn history_cuts(
-    database: &Database,
-    history: &HistoryRoot,
-    partitions: Vec<Partition>,
-) -> Result<(Option<HistoryTable>, HashMap<Partition, Cut>), VerifyError> {
-    let read_dead = || async {
-        let client = database.get().await?;
-        dead_letters::offsets(&**client, HISTORY).await
-    };
-    let mut attempts = 0;
-    loop {
-        let before = read_dead().await?;
-        let table = HistoryTable::open(history).await?;
-        let mut cuts = HashMap::new();
-        for partition in &partitions {
-            let below = match &table {
-                Some(table) => table.transaction(&transaction_id(HISTORY, partition)).await?.unwrap_or(0),
-                None => 0,
-            };
-            cuts.insert(partition.clone(), Cut { below, ..Cut::default() });
-        }
-        let after = read_dead().await?;
-        let client = database.get().await?;
-        let mut left_out = repeats::left_out(&**client, HISTORY).await?;
-        for (partition, cut) in &mut cuts {
-            cut.repeats = left_out.remove(partition).unwrap_or_default();
-        }
-        attempts += 1;
-        let within = |dead: &HashMap<Partition, HashMap<i64, bool>>| -> BTreeSet<(Partition, i64)> {
-            let of = |(p, offsets): (&Partition, &HashMap<i64, bool>)| {
-                let below = cuts.get(p).map_or(0, |cut| cut.below);
-                offsets.keys().filter(|o| **o < below).map(|o| (p.clone(), *o)).collect::<Vec<_>>()
-            };
-            dead.iter().flat_map(of).collect()
-        };
-        let dead = within(&after);
-        if within(&before) != dead && attempts < ATTEMPTS_MAX {
-            continue;
-        }
-        for (partition, offset) in dead {
-            // A redrive that died after its commit left the dead letter behind; the table says that it is one no longer.
-            let asked = after.get(&partition).and_then(|offsets| offsets.get(&offset)).copied().unwrap_or(false);
-            let redriven = match &table {
-                Some(table) if asked => table.transaction(&redrive_id(HISTORY, &partition, offset)).await?.is_some(),
-                Some(_) | None => false,
-            };
-            if !redriven && let Some(cut) = cuts.get_mut(&partition) {
-                cut.dead.insert(offset);
-            }
-        }
-        return Ok((table, cuts));
     }
 }
 

@@ -4,10 +4,15 @@
 use std::collections::{BTreeMap, HashSet};
 
 use weir_engine::Partition;
+use weir_history::rows::Coordinates;
+use weir_history::verify::{Placed, Relocate};
 use weir_kafka::TopicLog;
+use weir_model::wire::Decoded;
+use weir_model::{Envelope, Event};
 use weir_postgres::{DbError, dead_letters};
 
 use crate::Cuts;
+use crate::fold::partition_of;
 
 /// Stretches of partitions that are gone.
 #[derive(Debug, Default)]
@@ -78,5 +83,28 @@ impl Lost {
             self.dead.extend(positions.into_iter().map(|position| (*lane, position)));
         }
         Ok(())
+    }
+}
+
+/// Under which coordinates a row is compared: its own, or its position in the event store where topics hold the record no longer.
+pub(crate) struct Places<'a> {
+    pub(crate) lost: &'a Lost,
+    pub(crate) event_store: &'a Partition,
+}
+
+impl Relocate for Places<'_> {
+    fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
+        if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
+            return Placed::At(at);
+        }
+        let Decoded::Event(Event { envelope: Envelope { position: Some(position), .. }, .. }) = event else {
+            return Placed::LeftOut;
+        };
+        Placed::At(Coordinates {
+            source: self.event_store.source.to_string(),
+            topic: self.event_store.topic.to_string(),
+            partition: self.event_store.number.into(),
+            offset: position.0,
+        })
     }
 }

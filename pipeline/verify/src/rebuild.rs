@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 use weir_engine::{BoxError, Partition};
-use weir_history::HistoryTable;
+use weir_history::{HistoryError, HistoryTable};
 use weir_model::project::{FoldedRow, Units};
 use weir_postgres::DbError;
 use weir_postgres::rebuild::{Rebuilt, Scratch, Stand, Subject};
@@ -33,6 +33,9 @@ pub enum RebuildError {
     /// Postgres.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// History, where it is what is made again.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// Another process is at it.
     #[error("another process rebuilds something already")]
     Busy,
@@ -41,21 +44,30 @@ pub enum RebuildError {
     Refused(String),
 }
 
-/// Rebuilds read models or metrics while they serve. `spill` takes the sort's temporary files.
-pub async fn rebuild(
-    stores: Stores<'_>,
-    subject: Subject,
-    units: Units,
-    spill: &Path,
-) -> Result<Rebuilt, RebuildError> {
-    let scratch = Scratch::begin(stores.database, subject).await?.ok_or(RebuildError::Busy)?;
+/// How a lane's tables are rebuilt.
+#[derive(Debug, Clone, Copy)]
+pub struct Rebuilding<'a> {
+    /// Which lane's.
+    pub subject: Subject,
+    /// The units in which producers send durations.
+    pub units: Units,
+    /// Takes the sort's temporary files.
+    pub spill: &'a Path,
+    /// Counters may fall.
+    pub accepts_reset: bool,
+}
+
+/// Rebuilds read models or metrics while they serve.
+pub async fn rebuild(stores: Stores<'_>, asked: Rebuilding<'_>) -> Result<Rebuilt, RebuildError> {
+    let Rebuilding { subject, units, spill, accepts_reset } = asked;
+    let scratch = Scratch::begin(stores.database, subject, units).await?.ok_or(RebuildError::Busy)?;
     let work = Rebuild { stores, subject, scratch: &scratch, units };
     for _ in 0..ATTEMPTS_MAX {
         let before = scratch.stand().await?;
         work.fill(&before, spill).await?;
         let after = scratch.hold().await?;
         match work.follow(&before, &after).await {
-            Ok(true) => return Ok(scratch.take_over().await?),
+            Ok(true) => return Ok(scratch.take_over(&after, accepts_reset).await?),
             Ok(false) => {}
             Err(error) => {
                 scratch.let_go().await?;
@@ -66,6 +78,34 @@ pub async fn rebuild(
         scratch.clear().await?;
     }
     Err(RebuildError::Refused("dead letters or topics change faster than they are read; try again".to_owned()))
+}
+
+/// Lets the version before serve again, once it has what the lane did since.
+pub async fn roll_back(stores: Stores<'_>, asked: Rebuilding<'_>) -> Result<Rebuilt, RebuildError> {
+    let Rebuilding { subject, units, accepts_reset, .. } = asked;
+    let begun = Scratch::begin_with_previous(stores.database, subject, units).await?;
+    let (scratch, then) = begun.ok_or(RebuildError::Busy)?;
+    let work = Rebuild { stores, subject, scratch: &scratch, units };
+    // Most of it while the lane goes on.
+    let before = scratch.stand().await?;
+    let mut is_there = work.follow(&then, &before).await?;
+    let after = scratch.hold().await?;
+    if is_there {
+        is_there = match work.follow(&before, &after).await {
+            Ok(is_there) => is_there,
+            Err(error) => {
+                scratch.let_go().await?;
+                return Err(error);
+            }
+        };
+    }
+    if is_there {
+        return Ok(scratch.take_over(&after, accepts_reset).await?);
+    }
+    scratch.let_go().await?;
+    let words = "dead letters were resolved, the ledger was set back, or topics let go of records since the version before stopped serving: it cannot \
+                 catch up. `weir rebuild` makes all of it again";
+    Err(RebuildError::Refused(words.to_owned()))
 }
 
 /// One rebuild under way.
@@ -171,9 +211,11 @@ impl Rebuild<'_> {
     }
 
     async fn apply(&self, walk: Walk<'_>) -> Result<(), RebuildError> {
-        let (sender, mut held) = mpsc::channel(QUEUE_MAX);
+        let (sender, held) = mpsc::channel(QUEUE_MAX);
         let walking = Expected::walk(walk, sender);
         let applying = async {
+            // Here, so that an error ends the reading too.
+            let mut held = held;
             let mut some = Vec::new();
             while held.recv_many(&mut some, ROWS_MAX).await > 0 {
                 let events: Vec<_> = some.drain(..).map(|held| held.located()).collect();
@@ -220,7 +262,7 @@ async fn sources(stores: Stores<'_>, cuts: &Cuts) -> Result<(Sources, Lost, Opti
 /// Other services' records that topics hold no longer must all be in history.
 async fn missing_in_history(stores: Stores<'_>, lost: &Lost, cuts: &Cuts) -> Result<Option<String>, RebuildError> {
     let of_lane: Vec<Partition> = cuts.keys().map(|(_, partition)| partition.clone()).collect();
-    let (_, of_history) = crate::history_cuts(stores.database, stores.history, of_lane).await?;
+    let (_, of_history) = crate::history::history_cuts(stores.database, stores.history, of_lane).await?;
     for ((_, partition), cut) in cuts {
         let gone = lost.gone_below(partition).min(cut.below);
         let kept = of_history.get(partition).map_or(0, |cut| cut.below);
