@@ -73,6 +73,11 @@ async fn ranges(weir: &Weir, server: &ClickHouse, before: &str) {
     let said = weir.ok(&["backfill", "clickhouse", "--to", &middle, "--event-type", "AssessmentCompleted"]);
     assert!(said.starts_with(&format!("ok: {earlier} rows inserted; ")), "{said} to {middle} of {recorded}");
     assert_eq!(server.sql("SELECT count() FROM weir.events").await, earlier.to_string());
+    // By positions of the event store: of any time.
+    let said = weir.ok(&["backfill", "clickhouse", "--from", "1", "--to", "101"]);
+    let there = count("position <= 100 AND recorded_at < '9999-01-01'");
+    let both = count(&format!("position <= 100 AND recorded_at < '{middle}' AND event_type = 'AssessmentCompleted'"));
+    assert!(said.starts_with(&format!("ok: {} rows inserted; ", there - both)), "{said}: {there}, {both}");
     weir.ok(&["backfill", "clickhouse", "--to", &middle]);
     weir.ok(&["backfill", "clickhouse", "--from", &middle, "--tenant", "default"]);
     assert_eq!(hash(server).await, before);
@@ -94,6 +99,9 @@ fn refusals(weir: &Weir) {
         (&["backfill", "read-models"], "`weir rebuild read-models` makes them again"),
         (&["backfill", "metrics"], "`weir rebuild metrics` makes them again"),
         (&["backfill", "clickhouse", "--rate", "0"], "at least 1"),
+        (&["backfill", "clickhouse", "--from", "9", "--to", "9"], "the range from position 9 to 9 is empty"),
+        (&["backfill", "history", "--newest-first"], "in the order of its sources"),
+        (&["backfill", "history", "--reprocess", "all"], "`weir rebuild history` writes all of it again"),
     ] {
         let refused = weir.run(args);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -151,4 +159,52 @@ async fn a_backfill_dies_at_each_step_twice_in_a_row_and_goes_on() {
         shown.as_array().unwrap().iter().any(|row| row["what"] == "outcome" && row["value"] == "cancelled"),
         "{shown}"
     );
+}
+
+/// What a job works with goes away in the middle: it fails in words, and the same command goes on. One that stands still is replaced, and
+/// changes nothing when it wakes.
+#[tokio::test]
+async fn servers_go_away_in_the_middle_and_a_backfill_stands_still() {
+    let (fixture, _) = fixture("backfill_away", 2000);
+    let mut server = ClickHouse::start();
+    let weir = Weir::new().with_all(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let before = hash(&server).await;
+    let writes = "SELECT count(*) = 1 FROM job_runs WHERE ended_at IS NULL AND rows > 0";
+    let up = weir.up();
+    // ClickHouse.
+    server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
+    let mut child = weir.start(&["backfill", "clickhouse", "--rate", "400"]);
+    weir.until(writes).await;
+    server.kill();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{}", weir.log());
+    server.start_again();
+    weir.ok(&["backfill", "clickhouse"]);
+    assert_eq!(hash(&server).await, before);
+    // Postgres, which comes back by itself.
+    server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
+    let mut child = weir.start(&["backfill", "clickhouse", "--rate", "400"]);
+    weir.until(writes).await;
+    assert!(weir.kill_postgres());
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{}", weir.log());
+    weir.until("SELECT true").await;
+    weir.ok(&["backfill", "clickhouse"]);
+    assert_eq!(hash(&server).await, before);
+    // The process.
+    server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
+    let mut child = weir.start(&["backfill", "clickhouse", "--rate", "400"]);
+    weir.until(writes).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let busy = weir.run(&["backfill", "clickhouse"]);
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("runs already: run "), "{busy:?}");
+    let old = "UPDATE job_runs SET seen_at = now() - interval '61 s' WHERE ended_at IS NULL";
+    weir.owner().await.batch_execute(old).await.unwrap();
+    weir.ok(&["backfill", "clickhouse"]);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{}", weir.log());
+    assert_eq!(hash(&server).await, before);
+    up.terminate();
+    weir.verify();
 }

@@ -247,14 +247,18 @@ fn each_failpoint_has_its_test() {
         "archive/src/load.rs",
         "archive/src/write.rs",
         "history/src/compact.rs",
+        "history/src/refill.rs",
         "history/src/sink.rs",
         "clickhouse/src/carry.rs",
+        "clickhouse/src/rebuild.rs",
         "clickhouse/src/sink.rs",
         "kafka/src/poll.rs",
         "kafka/src/publisher.rs",
     ];
-    let files =
-        files.map(|file| format!("pipeline/{file}")).into_iter().chain(["jobs/src/work/backfill.rs".to_owned()]);
+    let files = files
+        .map(|file| format!("pipeline/{file}"))
+        .into_iter()
+        .chain(["backfill", "rebuild_clickhouse"].map(|name| format!("jobs/src/work/{name}.rs")));
     for file in files {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         for part in text.split("failpoint::hit(").skip(1) {

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use weir_engine::metric::{ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL};
+use weir_model::project::{COUNTERS, EXECUTION_TIME};
 use weir_tests::postgres::free_port;
 use weir_tests::{Fixture, Up, Weir, root, seed};
 
@@ -33,6 +35,104 @@ fn alerts_fire_when_they_must_and_not_when_they_must_not() {
         assert!(runbooks.contains(&format!("## {name}\n")), "{name} has no runbook");
         assert!(alerts.contains(&format!("runbooks.md#{}", name.to_lowercase())), "{name} does not name its runbook");
     }
+}
+
+/// The catalogue as a document.
+fn catalogue() -> String {
+    let kind = |kind: Kind| match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let mut text = "# Metrics\n\nMade from the code by a test, which fails when this file is older: `WEIR_WRITE=1 cargo test --test weir dashboards::the_catalogue` writes it again.\n\n\
+        ## Committed totals\n\nThe same from every process, and they never go back: what counts is what the lane metrics has committed.\n\n\
+        | metric | kind | label | what it says |\n|---|---|---|---|\n"
+        .to_owned();
+    for counter in COUNTERS {
+        let label = counter.label.map_or("", |(name, _)| name);
+        text += &format!("| `{}` | counter | {label} | {} |\n", counter.name, counter.help);
+    }
+    text += &format!("| `{}` | histogram | | {} |\n", EXECUTION_TIME.name, EXECUTION_TIME.help);
+    text += "\n## Of one process\n\nThey begin at nothing with each process. Besides, each has the usual `process_*`: processor time, memory, files, threads, start time.\n\n\
+        | metric | kind | labels | what it says |\n|---|---|---|---|\n";
+    for metric in ALL {
+        text += &format!(
+            "| `{}` | {} | {} | {} |\n",
+            metric.name,
+            kind(metric.kind),
+            metric.labels.join(", "),
+            metric.help
+        );
+    }
+    text
+}
+
+#[test]
+fn the_catalogue_is_what_the_code_declares() {
+    let path = dashboards().join("METRICS.md");
+    if std::env::var_os("WEIR_WRITE").is_some() {
+        std::fs::write(&path, catalogue()).unwrap();
+    }
+    let words = "run it with WEIR_WRITE=1 to write dashboards/METRICS.md again";
+    assert!(std::fs::read_to_string(path).unwrap_or_default() == catalogue(), "{words}");
+    // Declared and used: each name stands in the code that sets it.
+    let mut code = String::new();
+    let mut open = vec![root().join("pipeline"), root().join("jobs")];
+    while let Some(dir) = open.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => open.push(path),
+                false if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("engine/src/metric.rs") => {
+                    code += &std::fs::read_to_string(path).unwrap();
+                }
+                false => {}
+            }
+        }
+    }
+    let constants = [
+        (FRESHNESS, "FRESHNESS"),
+        (HTTP_REQUESTS, "HTTP_REQUESTS"),
+        (HTTP_SECONDS, "HTTP_SECONDS"),
+        (POOL, "POOL"),
+        (BUILD, "BUILD"),
+    ];
+    for metric in ALL {
+        let constant = constants.iter().find(|(name, _)| *name == metric.name);
+        let is_set =
+            code.contains(&format!("\"{}\"", metric.name)) || constant.is_some_and(|(_, name)| code.contains(name));
+        assert!(is_set, "{} is declared and nothing sets it", metric.name);
+    }
+}
+
+/// What a process exports is declared, and in Prometheus' form.
+async fn exported(up: &Up<'_>) {
+    let text = reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for family in families {
+        let is_total = COUNTERS.iter().any(|counter| counter.name == family) || family == EXECUTION_TIME.name;
+        let is_declared = ALL.iter().any(|metric| metric.name == family);
+        assert!(is_total || is_declared || family.starts_with("process_"), "{family} is exported and not declared");
+    }
+    for wanted in [
+        "weir_build_info{version=",
+        "weir_lane_freshness_seconds_bucket{lane=\"history\",le=\"30\"}",
+        "weir_http_requests_total{method=\"GET\",route=\"/metrics\",class=\"2xx\"}",
+        "weir_http_request_seconds_count{route=\"/metrics\"}",
+        "weir_postgres_pool_connections{state=\"in_use\"}",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(text.contains(wanted), "{wanted} is not in\n{text}");
+    }
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut check.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A Prometheus of the test's own, that scrapes often.
@@ -144,6 +244,7 @@ async fn every_panels_query_has_an_answer() {
         }
     }
     assert!(queries > 15);
+    exported(&up).await;
     // The rules are loaded, and with a target that answers none of them fires.
     let rules: Value = reqwest::get(format!("{}/api/v1/rules", prometheus.url)).await.unwrap().json().await.unwrap();
     let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap().clone();

@@ -59,10 +59,10 @@ async fn history_is_made_again_after_files_or_all_of_it_were_lost() {
     );
     let plan = weir.run(&["backfill", "history", "--dry-run"]);
     let planned = String::from_utf8_lossy(&plan.stderr).into_owned();
-    let said = weir.ok(&["backfill", "history", "--event-type", "UserRegistered"]);
-    let some: i64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
-    let said = weir.ok(&["backfill", "history"]);
-    let rest: i64 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let inserted = |said: String| said.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap();
+    let first = inserted(weir.ok(&["backfill", "history", "--to", "500"]));
+    let some = inserted(weir.ok(&["backfill", "history", "--event-type", "UserRegistered"])) + first;
+    let rest = inserted(weir.ok(&["backfill", "history"]));
     assert!(
         some > 0 && rest > 0 && planned.contains(&format!("{} rows are missing of {}", some + rest, facts.total())),
         "{planned}"
@@ -253,7 +253,7 @@ async fn a_lane_with_another_projection_waits_until_it_is_rebuilt_or_declared_co
     assert!(String::from_utf8_lossy(&status.stderr).contains("another projection"), "{status:?}");
     let verify = other.run(&["verify"]);
     assert!(
-        !verify.status.success() && String::from_utf8_lossy(&verify.stdout).contains("another projection"),
+        !verify.status.success() && String::from_utf8_lossy(&verify.stderr).contains("another projection"),
         "{verify:?}"
     );
     // What serves goes on serving; the next version is filled beside it.

@@ -8,7 +8,7 @@ mod rebuild_clickhouse;
 mod workflows;
 
 pub(crate) use archive::ArchiveAsked;
-pub(crate) use backfill::{Backfill, Reprocess};
+pub(crate) use backfill::{Backfill, Reprocess, SliceLength};
 pub(crate) use rebuild::{RebuildAsked, notes};
 pub(crate) use workflows::{Asked as WorkflowsAsked, Files};
 

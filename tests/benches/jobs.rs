@@ -28,9 +28,6 @@ const TURNS: usize = 3;
 /// Rows of a page of the floors.
 const PAGE: i64 = 2000;
 
-/// Rows of a second that the throttled job is allowed, of a job that does some ten times as many.
-const RATE: u64 = 8000;
-
 fn events() -> i64 {
     std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS)
 }
@@ -301,7 +298,7 @@ pub(crate) fn beside() {
     let (stage, events) = staged();
     let alone = job(&stage, &["backfill", "clickhouse", "--reprocess", "all"]).0;
     let own = events as f64 / alone;
-    let rate = RATE.to_string();
+    let rate = ((own / 4.0) as u64).to_string();
     let (mut total, mut shares) = (events, Vec::new());
     let mut backlog = |is_beside: bool| {
         total += events / 2;

@@ -10,7 +10,7 @@ use crate::attached::{Attached, Target};
 use crate::job::Job;
 use crate::output::{Format, Listing, complain};
 use crate::runner::Ask;
-use crate::work::{Backfill, Reprocess, Work, notes};
+use crate::work::{Backfill, Reprocess, SliceLength, Work, notes};
 
 /// Rows a second that a plan reckons with, from the benchmark.
 const ROWS_PER_SECOND: u64 = 50_000;
@@ -35,11 +35,11 @@ pub(crate) enum Sink {
 pub(crate) struct Args {
     /// What is filled
     sink: Sink,
-    /// Recorded at or after: 2024-01-31, its midnight UTC, or 2024-01-31T10:00:00Z
-    #[arg(long, value_name = "TIME")]
+    /// Recorded at or after: 2024-01-31, its midnight UTC, or 2024-01-31T10:00:00Z; or at this position of the event store and above
+    #[arg(long, value_name = "TIME|POSITION")]
     from: Option<String>,
-    /// Recorded before
-    #[arg(long, value_name = "TIME")]
+    /// Recorded before; or below this position
+    #[arg(long, value_name = "TIME|POSITION")]
     to: Option<String>,
     /// Of this type only; may be given again
     #[arg(long = "event-type", value_name = "TYPE")]
@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Which rows
     #[arg(long, value_enum, default_value = "missing")]
     reprocess: Reprocess,
+    /// How long a slice is at most; without it as long as it has few enough rows
+    #[arg(long, value_enum)]
+    slice: Option<SliceLength>,
     /// Slices that are filled at a time
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
@@ -80,6 +83,7 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
         event_types: args.event_types,
         tenant: args.tenant,
         reprocess: args.reprocess,
+        slice: args.slice,
         concurrency: Some(args.concurrency),
         rate: args.rate,
         newest_first: args.newest_first,

@@ -33,8 +33,31 @@ use super::Work;
 /// Rows of a slice at most, where the minute is not fuller than that: what ClickHouse holds of it is in memory once.
 const SLICE_ROWS: u64 = 250_000;
 
-/// No slice is longer than a day, so that progress is seen.
-const SLICE_MS: i64 = 86_400_000;
+/// How long a slice is at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SliceLength {
+    /// An hour
+    Hour,
+    /// A day
+    Day,
+    /// Seven days
+    Week,
+    /// Thirty days
+    Month,
+}
+
+impl SliceLength {
+    fn millis(self) -> i64 {
+        const HOUR: i64 = 3_600_000;
+        match self {
+            Self::Hour => HOUR,
+            Self::Day => 24 * HOUR,
+            Self::Week => 7 * 24 * HOUR,
+            Self::Month => 30 * 24 * HOUR,
+        }
+    }
+}
 
 /// Which rows are inserted again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, clap::ValueEnum)]
@@ -62,6 +85,8 @@ pub(crate) struct Backfill {
     /// Of this tenant only.
     pub(crate) tenant: Option<String>,
     pub(crate) reprocess: Reprocess,
+    /// How long a slice is at most; `None` for as long as its rows are few enough.
+    pub(crate) slice: Option<SliceLength>,
     /// Slices at a time.
     pub(crate) concurrency: Option<usize>,
     /// Rows a second at most.
@@ -72,8 +97,19 @@ pub(crate) struct Backfill {
 impl Backfill {
     /// What is wrong with it, before anything is touched.
     pub(crate) fn filter(&self) -> Result<Filter, BoxError> {
+        let positions = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<i64>().ok());
+        let (from_position, below_position) = (positions(&self.from), positions(&self.to));
+        if let (Some(from), Some(below)) = (from_position, below_position)
+            && from >= below
+        {
+            return Err(format!(
+                "the range from position {from} to {below} is empty: --to is the first that is left out"
+            )
+            .into());
+        }
         let at = |name: &str, text: &Option<String>| {
-            text.as_ref().map(|text| moment(text).map_err(|error| format!("--{name} {text}: {error}"))).transpose()
+            let times = text.as_ref().filter(|text| text.parse::<i64>().is_err());
+            times.map(|text| moment(text).map_err(|error| format!("--{name} {text}: {error}"))).transpose()
         };
         let (from, to) = (at("from", &self.from)?, at("to", &self.to)?);
         if let (Some(from), Some(to)) = (from, to)
@@ -96,7 +132,8 @@ impl Backfill {
         if self.concurrency == Some(0) || self.rate == Some(0) {
             return Err("--concurrency and --rate are at least 1".into());
         }
-        Ok(Filter { from, to, event_types: self.event_types.clone(), tenant: self.tenant.clone() })
+        let (event_types, tenant) = (self.event_types.clone(), self.tenant.clone());
+        Ok(Filter { from, to, from_position, below_position, event_types, tenant })
     }
 
     /// The same of history, whose sources are read from end to end.
@@ -126,16 +163,19 @@ impl Backfill {
 /// A time as RFC 3339, or a date, which is its midnight UTC.
 fn moment(text: &str) -> Result<Timestamp, String> {
     let whole = if text.len() == "2024-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    whole.parse().map_err(|error| format!("{error}; write 2024-01-31 or 2024-01-31T10:00:00Z"))
+    whole
+        .parse()
+        .map_err(|error| format!("{error}; write 2024-01-31, 2024-01-31T10:00:00Z or a position in the event store"))
 }
 
 /// Neighbouring stretches together, as long as they are short and small enough.
-fn slices(stretches: Vec<Stretch>) -> Vec<Stretch> {
+fn slices(stretches: Vec<Stretch>, length_max: Option<SliceLength>) -> Vec<Stretch> {
+    let length_max = length_max.map_or(i64::MAX, SliceLength::millis);
     let mut slices: Vec<Stretch> = Vec::new();
     for next in stretches {
         match slices.last_mut() {
             Some(last)
-                if last.rows + next.rows <= SLICE_ROWS && next.to.as_millis() - last.from.as_millis() <= SLICE_MS =>
+                if last.rows + next.rows <= SLICE_ROWS && next.to.as_millis() - last.from.as_millis() <= length_max =>
             {
                 last.to = next.to;
                 last.rows += next.rows;
@@ -202,7 +242,7 @@ impl Work {
             stretch.from = stretch.from.max(filter.from.unwrap_or(stretch.from));
             stretch.to = stretch.to.min(filter.to.unwrap_or(stretch.to));
         }
-        let mut slices = slices(stretches);
+        let mut slices = slices(stretches, asked.slice);
         if asked.newest_first {
             slices.reverse();
         }
@@ -405,12 +445,14 @@ mod tests {
     }
 
     #[test]
-    fn slices_are_a_day_and_a_bounded_number_of_rows_at_most() {
+    fn slices_are_of_a_bounded_number_of_rows_and_no_longer_than_was_asked_for() {
         const HOUR: i64 = 3_600_000;
         let hour =
             |n: i64, rows| Stretch { from: at(n * HOUR), to: at((n + 1) * HOUR), rows, happened: (at(n), at(n)) };
-        let made =
-            slices(vec![hour(0, 100), hour(5, 100), hour(23, 100), hour(24, 100), hour(25, 249_950), hour(26, 60)]);
+        let hours = vec![hour(0, 100), hour(5, 100), hour(23, 100), hour(24, 100), hour(25, 249_950), hour(26, 60)];
+        let whole: Vec<u64> = slices(hours.clone(), None).iter().map(|slice| slice.rows).collect();
+        assert_eq!(whole, [400, 249_950, 60]);
+        let made = slices(hours, Some(SliceLength::Day));
         let bounds: Vec<(i64, i64, u64)> =
             made.iter().map(|slice| (slice.from.as_millis() / HOUR, slice.to.as_millis() / HOUR, slice.rows)).collect();
         assert_eq!(bounds, [(0, 24, 300), (24, 25, 100), (25, 26, 249_950), (26, 27, 60)]);

@@ -11,10 +11,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER};
+use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, metric, observed};
 use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::tokens::Scope;
@@ -29,18 +30,32 @@ const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// A gauge that was not set for so long is not shown any more.
 const GAUGES_KEPT: Duration = Duration::from_secs(60);
 
-/// Installs this process's recorder. Histograms get buckets; without, the exporter would make summaries of them.
+/// How often observations of histograms are counted.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Installs this process's recorder, within a runtime. Histograms get buckets; without, the exporter would make summaries of them.
 pub fn exporter() -> Result<PrometheusHandle, BuildError> {
     const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
     const RECORDS: [f64; 8] = [1.0, 10.0, 100.0, 500.0, 1000.0, 5000.0, 20_000.0, 100_000.0];
     const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_commands".to_owned()), &COMMANDS)?
         .set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), &RECORDS)?
         // A partition that another process took over is no longer this one's to report.
         .idle_timeout(MetricKindMask::GAUGE, Some(GAUGES_KEPT))
-        .install_recorder()
+        .install_recorder()?;
+    metric::describe();
+    metrics_process::Collector::default().describe();
+    let upkeep = handle.clone();
+    // What histograms have observed is kept until it is counted: whether anyone asks or not.
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
 }
 
 /// The process answers.
@@ -108,7 +123,17 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
+/// What does not change while a process runs is said again, since a gauge that was not set for a while is not shown.
+fn say_process(api: &Api) {
+    metrics::gauge!(metric::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics_process::Collector::default().collect();
+    for (state, count) in api.database.connections() {
+        metrics::gauge!(metric::POOL, "state" => state).set(as_double(i64::try_from(count).unwrap_or(i64::MAX)));
+    }
+}
+
 async fn scrape(api: &Api) -> String {
+    say_process(api);
     for (name, part) in api.board.read() {
         for phase in LanePhase::ALL {
             let labels = [("part", name.clone()), ("phase", phase.as_str().to_owned())];
@@ -142,6 +167,8 @@ async fn scrape(api: &Api) -> String {
                 let is_it = run.outcome.as_deref() == Some(outcome);
                 metrics::gauge!("weir_job_last_outcome", &labels).set(if is_it { 1.0 } else { 0.0 });
             }
+            let took = run.ended_at.map_or(0, |at| at.as_second() - run.started_at.as_second());
+            metrics::gauge!("weir_job_last_duration_seconds", &labels).set(as_double(took));
             let ended = run.ended_at.map_or(0, |at| at.as_second());
             metrics::gauge!("weir_job_last_end_timestamp_seconds", &labels).set(as_double(ended));
         }
@@ -163,7 +190,10 @@ async fn scrape(api: &Api) -> String {
         Err(_) => (0.0, String::new()),
     };
     metrics::gauge!("weir_totals_readable").set(up);
-    format!("{totals}{}", api.process_metrics.render())
+    let mut observed = Vec::new();
+    // Into memory.
+    drop(TextEncoder::new().encode(&observed::families(), &mut observed));
+    format!("{totals}{}{}", api.process_metrics.render(), String::from_utf8_lossy(&observed))
 }
 
 #[allow(clippy::as_conversions, reason = "Prometheus values are doubles by definition")]

@@ -14,6 +14,7 @@ mod openapi;
 mod pace;
 mod problem;
 mod reads;
+mod requests;
 mod serve;
 mod tls;
 mod values;
@@ -21,7 +22,7 @@ mod values;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use weir_engine::StatusBoard;
@@ -97,6 +98,7 @@ fn router(api: Api, front: &Arc<Front>, checks_host: bool) -> Router {
         })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(Arc::new(api));
+    let router = router.layer(from_fn(requests::observe));
     if front.proxies.is_empty() {
         return router;
     }

@@ -128,12 +128,19 @@ async fn write_part(
     let object = BufWriter::new(archive.store.clone(), archive.path(&name));
     let mut writer =
         AsyncArrowWriter::try_new(object, rows::schema(columns), Some(properties)).map_err(during(ACTION))?;
-    let (mut hash, mut next) = (SetHash::default(), positions.start);
-    while let Some(batch) = rows::page(client, columns, next, positions.end).await? {
+    let mut hash = SetHash::default();
+    let mut page = rows::page(client, columns, positions.start, positions.end).await?;
+    while let Some(batch) = page {
         let Some((_, last)) = rows::ends(&batch) else { break };
-        rows::hash(&batch, &mut hash);
-        writer.write(&batch).await.map_err(during(ACTION))?;
-        next = last + 1;
+        // The server is at the next page while this one is encoded.
+        let following = rows::page(client, columns, last + 1, positions.end);
+        let writing = async {
+            rows::hash(&batch, &mut hash);
+            writer.write(&batch).await.map_err(during(ACTION))
+        };
+        let (following, written) = tokio::join!(following, writing);
+        written?;
+        page = following?;
     }
     writer.close().await.map_err(during(ACTION))?;
     archive.sync(&name).await?;

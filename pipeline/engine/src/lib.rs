@@ -7,6 +7,8 @@ mod error;
 pub mod failpoint;
 mod headers;
 mod lane_kind;
+pub mod metric;
+pub mod observed;
 mod progress;
 mod record;
 pub mod retry;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_model::EventType;
+use weir_model::{Clock as _, EventType, SystemClock};
 
 use crate::batch::{Batch, BatchLimits};
 use crate::chunk::Chunk;
 use crate::error::{BoxError, SinkError, SourceError};
+use crate::observed;
 use crate::progress;
 use crate::record::Partition;
 use crate::retry::{Backoff, chain};
@@ -260,6 +261,10 @@ impl Runner<'_> {
         metrics::histogram!("weir_lane_batch_records", &labels).record(progress::double(self.batch.len()));
         metrics::histogram!("weir_lane_commit_seconds", &labels).record(started.elapsed().as_secs_f64());
         metrics::counter!("weir_lane_records_total", &labels).increment(u64::try_from(applied + dead).unwrap_or(0));
+        let now = SystemClock.now().as_millis();
+        let recorded = self.batch.events().filter_map(|located| located.event.recorded_at);
+        let waited = recorded.map(|at| progress::double((now - at.as_millis()).max(0)) / 1000.0);
+        observed::fresh(&self.lane.name, waited);
         tracing::debug!(lane = self.lane.name, applied, dead, seconds = started.elapsed().as_secs_f64(), "committed");
         self.source.committed(&self.batch.spans()).await;
         self.batch.advance();

@@ -32,6 +32,10 @@ pub struct Filter {
     pub from: Option<Timestamp>,
     /// Recorded before.
     pub to: Option<Timestamp>,
+    /// At these positions of the event store and above.
+    pub from_position: Option<i64>,
+    /// Below this position.
+    pub below_position: Option<i64>,
     /// Of these types only, as history names them; empty for all.
     pub event_types: Vec<String>,
     /// Of this tenant only.
@@ -74,7 +78,9 @@ impl Filter {
             col("event_type").in_list(self.event_types.iter().map(|name| lit(name.as_str())).collect(), false)
         });
         let tenant = self.tenant.as_ref().map(|tenant| col("tenant").eq(lit(tenant.as_str())));
-        [from, to, types, tenant].into_iter().flatten().reduce(Expr::and)
+        let at_least = self.from_position.map(|position| col("position").gt_eq(lit(position)));
+        let below = self.below_position.map(|position| col("position").lt(lit(position)));
+        [from, to, at_least, below, types, tenant].into_iter().flatten().reduce(Expr::and)
     }
 }
 

@@ -95,6 +95,17 @@ impl Database {
         self.pool.get().await.during("connecting to Postgres")
     }
 
+    /// The pool's connections by state: in use, idle, and how many tasks wait for one.
+    #[must_use]
+    pub fn connections(&self) -> [(&'static str, usize); 3] {
+        let status = self.pool.status();
+        [
+            ("in_use", status.size.saturating_sub(status.available)),
+            ("idle", status.available),
+            ("waited_for", status.waiting),
+        ]
+    }
+
     /// A connection outside the pool, and what carries it.
     pub(crate) async fn connect(&self) -> Result<(Client, Connection<Socket, TlsStream<Socket>>), DbError> {
         self.config.connect(self.tls.clone()).await.during("connecting to Postgres")

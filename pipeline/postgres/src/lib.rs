@@ -52,5 +52,5 @@ pub use owner::PartitionOwner;
 pub use projection::{ApplyError, Handler, Handlers, Projection};
 pub use projection_sink::ProjectionSink;
 pub use read_models::ReadModelsProjection;
-pub use reader::EventStoreReader;
+pub use reader::{EventStoreReader, StoredRows};
 pub use source::{EVENT_STORE_TOPIC, EventStoreSource};

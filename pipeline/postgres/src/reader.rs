@@ -36,6 +36,25 @@ impl EventStoreReader {
     }
 }
 
+/// The event store's rows in position order, decoded, for work that reads all of it.
+pub struct StoredRows {
+    pager: Pager<Row>,
+}
+
+impl StoredRows {
+    /// Reads the event store's id.
+    pub async fn open(database: Database) -> Result<Self, DbError> {
+        let partition = EventStoreSource::partition(&database).await?;
+        let pager = Pager::new(database, CHUNK_BYTES, move |row| row_to_event(&partition, row));
+        Ok(Self { pager })
+    }
+
+    /// The next rows from a position on; none at the end.
+    pub async fn page(&mut self, from: i64) -> Result<Vec<Row>, DbError> {
+        self.pager.page(from, CHUNK_ROWS).await
+    }
+}
+
 #[async_trait]
 impl Reader for EventStoreReader {
     fn partition(&self) -> &Partition {

@@ -77,6 +77,9 @@ const DROPPED: &str = "weir_rebuild_dropped";
 /// Rows written at once.
 const ROWS_MAX: usize = 2000;
 
+/// Events applied in one transaction, as a lane's batch.
+const APPLIED_MAX: usize = 20_000;
+
 /// What a rebuild found and did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
@@ -254,7 +257,7 @@ impl Scratch {
     /// Applies events as the lane does.
     pub async fn apply(&self, events: &[Located], units: Units) -> Result<(), DbError> {
         let mut client = self.database.get().await?;
-        for some in events.chunks(ROWS_MAX) {
+        for some in events.chunks(APPLIED_MAX) {
             let transaction = client.transaction().await.during(ACTION)?;
             let some: Vec<&Located> = some.iter().collect();
             ReadModelsProjection { units }.apply(&transaction, &some).await.map_err(permanent_apply)?;

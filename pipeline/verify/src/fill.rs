@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use weir_engine::{Headers, Located, Partition, Row};
 use weir_history::{Filter, Held, HistoryTable, Refill, transaction_id};
 use weir_model::project::Units;
-use weir_model::{OTHER_EVENT, OtherEvent, Position, Timestamp};
+use weir_model::{Envelope, OTHER_EVENT, OtherEvent, Position};
 use weir_postgres::job_run::Progress;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 
@@ -314,9 +314,13 @@ impl Work<'_> {
         self.held.as_ref().is_none_or(|held| !held.has(partition, offset))
     }
 
-    fn is_wanted(&self, event_type: &str, tenant: &str, recorded: Timestamp) -> bool {
+    fn is_wanted(&self, event_type: &str, of: &Envelope) -> bool {
         let Fill::Missing(filter) = &self.asked.fill else { return true };
-        filter.from.is_none_or(|from| recorded >= from)
+        let (recorded, tenant) = (of.recorded_at.unwrap_or(of.timestamp), of.tenant.as_str());
+        let position = of.position.map(|position| position.0);
+        filter.from_position.is_none_or(|from| position.is_some_and(|at| at >= from))
+            && filter.below_position.is_none_or(|below| position.is_some_and(|at| at < below))
+            && filter.from.is_none_or(|from| recorded >= from)
             && filter.to.is_none_or(|to| recorded < to)
             && (filter.event_types.is_empty() || filter.event_types.iter().any(|name| name == event_type))
             && filter.tenant.as_ref().is_none_or(|of| of == tenant)
@@ -324,9 +328,8 @@ impl Work<'_> {
 
     fn keep(&mut self, event: Located) -> Result<(), RebuildError> {
         let of = &event.event;
-        let recorded = of.recorded_at.unwrap_or(of.timestamp);
         if !self.is_missing(&event.record.partition, event.record.offset)
-            || !self.is_wanted(of.event_type.as_str(), of.tenant.as_str(), recorded)
+            || !self.is_wanted(of.event_type.as_str(), &of.envelope)
         {
             return Ok(());
         }
@@ -340,9 +343,7 @@ impl Work<'_> {
 
     fn keep_other(&mut self, event: Located<OtherEvent>) -> Result<(), RebuildError> {
         let of = &event.event;
-        let recorded = of.recorded_at.unwrap_or(of.timestamp);
-        if !self.is_missing(&event.record.partition, event.record.offset)
-            || !self.is_wanted(OTHER_EVENT, of.tenant.as_str(), recorded)
+        if !self.is_missing(&event.record.partition, event.record.offset) || !self.is_wanted(OTHER_EVENT, &of.envelope)
         {
             return Ok(());
         }

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use tokio::sync::mpsc;
-use weir_engine::{BoxError, Partition};
+use weir_engine::{BoxError, Located, Partition, Row};
 use weir_history::{HistoryError, HistoryTable};
 use weir_model::project::{FoldedRow, Units};
-use weir_postgres::DbError;
 use weir_postgres::rebuild::{Rebuilt, Scratch, Stand, Subject};
+use weir_postgres::{DbError, StoredRows};
 
 use crate::expected::{Expected, Walk};
 use crate::fold::{Folded, fold_sorted};
@@ -20,6 +20,9 @@ const ATTEMPTS_MAX: usize = 5;
 
 /// Items between the reader and the folds, and rows between those and the second copy.
 const QUEUE_MAX: usize = 1000;
+
+/// Events that are read and applied together.
+const PAGE_MAX: usize = 16_000;
 
 /// Rows written together.
 const ROWS_MAX: usize = 2000;
@@ -134,9 +137,51 @@ impl Rebuild<'_> {
         let (sources, lost, table) = (&sources, &lost, table.as_ref());
         let walk = Walk { database, sources, cuts: &cuts, starts: &starts, lost, table, units };
         match self.subject {
+            // In the order in which their lane reads them.
+            Subject::ReadModels if sources.topics.is_none() && lost.is_empty() => self.apply_event_store(&cuts).await,
             Subject::ReadModels => self.fill_read_models(walk, spill).await,
             Subject::Metrics => self.count(walk).await,
         }
+    }
+
+    /// The event store's events one after the other, as the lane does it: nothing has to be sorted.
+    async fn apply_event_store(&self, cuts: &Cuts) -> Result<(), RebuildError> {
+        let mut stored = StoredRows::open(self.stores.database.clone()).await?;
+        let (sender, pages) = mpsc::channel::<Vec<Located>>(1);
+        let cut = cuts.values().max_by_key(|cut| cut.below);
+        let reading = async move {
+            let Some(cut) = cut else { return Ok(()) };
+            let (mut from, mut page) = (0, Vec::with_capacity(PAGE_MAX));
+            while from < cut.below {
+                let rows = stored.page(from).await?;
+                let Some(last) = rows.last() else { break };
+                from = last.record().offset + 1;
+                let held = rows.into_iter().filter_map(|row| match row {
+                    Row::Event(event) => Some(event),
+                    Row::Other(_) | Row::Dead(_) => None,
+                });
+                page.extend(held.filter(|l| l.record.offset < cut.below && !cut.dead.contains(&l.record.offset)));
+                // The receiver ends early only on an error of its own.
+                if page.len() >= PAGE_MAX && sender.send(std::mem::take(&mut page)).await.is_err() {
+                    break;
+                }
+            }
+            drop(sender.send(page).await);
+            // Its end, for the receiver: what this gives is held on to.
+            drop(sender);
+            Ok::<_, DbError>(())
+        };
+        let applying = async {
+            // Here, so that an error ends the reading too.
+            let mut pages = pages;
+            while let Some(page) = pages.recv().await {
+                self.scratch.apply(&page, self.units).await?;
+            }
+            Ok::<_, DbError>(())
+        };
+        let (read, applied) = tokio::join!(reading, applying);
+        applied?;
+        Ok(read?)
     }
 
     async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<(), RebuildError> {
