@@ -25,9 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_by_the_schedule_and_each_killed_in_the_middle() {
-    let dir = std::env::var_os("WEIR_OULAD").filter(|_| std::env::var_os("WEIR_JOBS_ON_OULAD").is_some());
+    let dir = std::env::var_os("WEIR_OULAD").filter(|_| std::env::var_os("OULAD_JOBS").is_some());
     let Some(dir) = dir.map(std::path::PathBuf::from) else {
-        let words = "NOT RUN: oulad::jobs; WEIR_OULAD=DIR and WEIR_JOBS_ON_OULAD=1 run it, for some minutes";
+        let words = "NOT RUN: oulad::jobs; WEIR_OULAD=DIR and OULAD_JOBS=1 run it, for some minutes";
         writeln!(std::io::stderr(), "{words}").unwrap();
         return;
     };
