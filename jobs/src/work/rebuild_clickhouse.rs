@@ -127,6 +127,9 @@ impl Work {
         held.check().await?;
         rebuild.exchange().await?;
         self.fetch_back(rebuild, &now).await?;
+        // Before the version is told: a crash between leaves a table that goes further than its stand says, of which a rollback copies rows that are
+        // there. The other way round it would lack what lies between two stands.
+        rebuild.keep_previous().await?;
         failpoint::hit("clickhouse.before_version");
         let dead = |partition: &Partition| {
             now.dead.iter().filter(|place| place.partition == *partition).map(|place| place.offset).collect()
@@ -138,7 +141,6 @@ impl Work {
         fence.hold(&*transaction).await?;
         let versions = versions::swap(&*transaction, LANE, FORMAT, version, &stand).await?;
         transaction.commit().await?;
-        rebuild.keep_previous().await?;
         drop(held);
         Ok(Done { compared, copied, versions })
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use weir_engine::{Partition, Span, failpoint};
 
-use crate::backfill::{Insertion, Place};
+use crate::backfill::Insertion;
 use crate::carry::Months;
 use crate::error::ClickHouseError;
 use crate::migrate::VIEWS;
@@ -34,8 +34,8 @@ pub const FORMAT: &str = "migration 6";
 /// What the names of new tables have behind those that serve, before the run's number.
 const REBUILT: &str = "_rebuilt_";
 
-/// Places in one statement.
-const PLACES_MAX: usize = 200;
+/// Stretches in one statement.
+const STRETCHES_MAX: usize = 200;
 
 /// A rebuild under way.
 pub struct Rebuild<'a> {
@@ -146,18 +146,12 @@ impl<'a> Rebuild<'a> {
         self.server.execute_long(ACTION, &sql).await
     }
 
-    /// Rows at these places, as far as the serving table has them.
-    pub async fn keep_places(&self, places: &[Place]) -> Result<(), ClickHouseError> {
-        let of = |Place { partition, offset }: &Place| (partition.clone(), *offset, *offset + 1);
-        self.keep_stretches(&places.iter().map(of).collect::<Vec<_>>()).await.map(|_| ())
-    }
-
     /// Rows from one offset to below another, as far as the serving table has them. Gives how many there are.
     pub async fn keep_stretches(&self, stretches: &[(Partition, i64, i64)]) -> Result<u64, ClickHouseError> {
         let of = |(partition, from, below): &(Partition, i64, i64)| stretch(partition, *from, *below);
         let mut kept = 0;
         for some in
-            stretches.iter().filter(|(_, from, below)| from < below).map(of).collect::<Vec<_>>().chunks(PLACES_MAX)
+            stretches.iter().filter(|(_, from, below)| from < below).map(of).collect::<Vec<_>>().chunks(STRETCHES_MAX)
         {
             let condition = some.join(" OR ");
             kept += self.server.count(TABLE, &condition).await?;
