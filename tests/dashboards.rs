@@ -2,13 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+mod grafana;
+mod live;
+mod objectives;
+mod pages;
+mod panels;
+
 use weir_engine::metric::{ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL};
 use weir_model::project::{COUNTERS, EXECUTION_TIME};
 use weir_tests::postgres::free_port;
-use weir_tests::{Fixture, Up, Weir, root, seed};
+use weir_tests::{Up, root};
 
 fn dashboards() -> PathBuf {
     root().join("dashboards")
@@ -21,19 +27,52 @@ fn promtool(args: &[&str]) {
     assert!(output.status.success(), "{words}");
 }
 
+/// Every dashboard, by its uid.
+fn pages() -> Vec<(String, Value)> {
+    let files = std::fs::read_dir(dashboards().join("grafana/dashboards")).unwrap();
+    let read = |path: PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    let mut pages: Vec<(String, Value)> = files
+        .map(|file| read(file.unwrap().path()))
+        .map(|page| (page["uid"].as_str().unwrap().to_owned(), page))
+        .collect();
+    pages.sort_by(|a, b| a.0.cmp(&b.0));
+    pages
+}
+
 #[test]
 fn alerts_fire_when_they_must_and_not_when_they_must_not() {
     promtool(&["check", "config", "prometheus.yml"]);
-    promtool(&["test", "rules", "alerts_test.yml"]);
+    promtool(&["test", "rules", "alerts_test.yml", "slo_test.yml"]);
     // Each alert has its cases and its runbook.
     let read = |name: &str| std::fs::read_to_string(dashboards().join("prometheus").join(name)).unwrap();
-    let (alerts, cases, runbooks) = (read("alerts.yml"), read("alerts_test.yml"), read("runbooks.md"));
-    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(names.len(), 10);
-    for name in names {
-        assert!(cases.matches(&format!("alertname: {name}\n")).count() >= 2, "{name} must fire once and once not");
-        assert!(runbooks.contains(&format!("## {name}\n")), "{name} has no runbook");
-        assert!(alerts.contains(&format!("runbooks.md#{}", name.to_lowercase())), "{name} does not name its runbook");
+    let uids: Vec<String> = pages().into_iter().map(|(uid, _)| uid).collect();
+    let (mut names, mut runbooks) = (Vec::new(), Vec::new());
+    for (rules, cases) in [("alerts.yml", "alerts_test.yml"), ("slo.yml", "slo_test.yml")] {
+        let cases = read(cases);
+        for rule in read(rules).split("- alert: ").skip(1) {
+            let name = rule.lines().next().unwrap().to_owned();
+            assert!(cases.matches(&format!("alertname: {name}\n")).count() >= 2, "{name} must fire once and once not");
+            let value = |key: &str| {
+                let line = rule.lines().find_map(|line| line.trim().strip_prefix(key));
+                line.unwrap_or_else(|| panic!("{name} has no {key}")).trim().trim_matches('"').to_owned()
+            };
+            assert!(["critical", "warning"].contains(&value("severity:").as_str()), "{name}");
+            assert!(value("summary:").len() > 10 && value("description:").len() > 10, "{name}");
+            let dashboard = value("dashboard:");
+            assert!(uids.iter().any(|uid| dashboard.starts_with(&format!("/d/{uid}"))), "{name} leads to {dashboard}");
+            let runbook = value("runbook_url:");
+            let page = std::fs::read_to_string(root().join(&runbook)).unwrap_or_else(|e| panic!("{runbook}: {e}"));
+            for part in ["\n## Check and do\n", "\n## Over when\n", "`"] {
+                assert!(page.contains(part), "{runbook} has no {part:?}");
+            }
+            runbooks.push(runbook.rsplit('/').next().unwrap().to_owned());
+            names.push(name);
+        }
+    }
+    names.dedup();
+    assert_eq!(names.len(), 17 + 7);
+    for file in std::fs::read_dir(dashboards().join("runbooks")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        assert!(runbooks.iter().any(|name| *name == *file.to_string_lossy()), "no alert leads to {file:?}");
     }
 }
 
@@ -144,12 +183,22 @@ struct Prometheus {
 
 impl Prometheus {
     fn watching(up: &Up<'_>) -> Self {
+        Self::watching_with(up, |rules| rules)
+    }
+
+    /// With rules that are not quite as they stand.
+    fn watching_with(up: &Up<'_>, edit: impl Fn(String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let target = up.api.trim_start_matches("http://");
         let config = std::fs::read_to_string(dashboards().join("prometheus/prometheus.yml")).unwrap();
-        let config = config.replace("127.0.0.1:8626", target).replace("scrape_interval: 15s", "scrape_interval: 1s");
+        let config = config
+            .replace("127.0.0.1:8626", target)
+            .replace("scrape_interval: 15s", "scrape_interval: 1s\n  evaluation_interval: 2s");
         std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        std::fs::copy(dashboards().join("prometheus/alerts.yml"), dir.path().join("alerts.yml")).unwrap();
+        for rules in ["alerts.yml", "slo.yml"] {
+            let text = std::fs::read_to_string(dashboards().join("prometheus").join(rules)).unwrap();
+            std::fs::write(dir.path().join(rules), edit(text)).unwrap();
+        }
         let port = free_port();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new("prometheus")
@@ -178,85 +227,14 @@ impl Drop for Prometheus {
     }
 }
 
-/// What Grafana makes of its macros.
-fn expand(sql: &str) -> String {
-    let mut sql = sql.to_owned();
-    for (name, expanded) in [
-        ("$__timeGroupAlias(", "floor(extract(epoch FROM {})/86400)*86400 AS \"time\""),
-        ("$__timeFilter(", "{} BETWEEN '2000-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'"),
-    ] {
-        while let Some(start) = sql.find(name) {
-            let end = start + sql[start..].find(')').unwrap();
-            let inside = sql[start + name.len()..end].split(',').next().unwrap().to_owned();
-            sql.replace_range(start..=end, &expanded.replace("{}", &inside));
-        }
-    }
-    assert!(!sql.contains("$__"), "an unknown macro: {sql}");
-    sql
-}
-
-#[tokio::test]
-async fn every_panels_query_has_an_answer() {
-    let fixture = Fixture::new(3000, seed("dashboards"));
-    let weir = Weir::new();
-    weir.ok(&["import", "oulad", fixture.arg()]);
-    weir.ok(&["demo", "--events", "300", "--rate", "1000"]);
-    let up = weir.up();
-    up.caught_up().await;
-    let prometheus = Prometheus::watching(&up);
-    let postgres = weir_tests::weir::connect(&up.postgres()).await;
-    let dashboard: Value =
-        serde_json::from_str(&std::fs::read_to_string(dashboards().join("grafana/weir.json")).unwrap()).unwrap();
-    // Something happens while Prometheus looks.
-    let token = up.token("default", "command,read");
-    for n in 0..30 {
-        let mut data = weir_model::wire::samples::one(weir_model::EventType::TaskAssigned);
-        data["taskId"] = serde_json::json!(format!("dashboard-{n}"));
-        let post = |command: &str, data: &Value| {
-            reqwest::Client::new()
-                .post(format!("{}/v1/commands/{command}", up.api))
-                .bearer_auth(&token)
-                .json(data)
-                .send()
-        };
-        assert_eq!(post("AssignTask", &data).await.unwrap().status(), 201);
-        let mut done = weir_model::wire::samples::one(weir_model::EventType::TaskCompleted);
-        (done["taskId"], done["agentId"]) = (data["taskId"].clone(), data["agentId"].clone());
-        assert_eq!(post("CompleteTask", &done).await.unwrap().status(), 201);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let mut queries = 0;
-    for panel in dashboard["panels"].as_array().unwrap() {
-        for target in panel["targets"].as_array().unwrap() {
-            queries += 1;
-            let title = &panel["title"];
-            if let Some(sql) = target["rawSql"].as_str() {
-                let rows = postgres.query(&expand(sql), &[]).await.unwrap_or_else(|e| panic!("{title}: {e}: {sql}"));
-                assert!(!rows.is_empty(), "{title} shows nothing");
-                continue;
-            }
-            let expression = target["expr"].as_str().unwrap();
-            let started = Instant::now();
-            while prometheus.query(expression).await.is_none_or(|series| series.is_empty()) {
-                assert!(started.elapsed() < Duration::from_secs(60), "{title} shows nothing: {expression}");
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-        }
-    }
-    assert!(queries > 15);
-    exported(&up).await;
-    // The rules are loaded, and with a target that answers none of them fires.
+/// The rules are loaded, and with a target that answers none of them fires.
+async fn rules_are_well(prometheus: &Prometheus) {
     let rules: Value = reqwest::get(format!("{}/api/v1/rules", prometheus.url)).await.unwrap().json().await.unwrap();
-    let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap().clone();
-    assert_eq!(rules.len(), 10);
+    let groups = rules["data"]["groups"].as_array().unwrap();
+    let rules: Vec<&Value> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
     assert!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
-    for lane in ["history", "metrics", "read-models"] {
-        // A scrape that took too long leaves a gap.
-        let (started, lag) = (Instant::now(), format!("weir_lane_lag_records{{lane=\"{lane}\"}}"));
-        while prometheus.query(&lag).await.is_none_or(|series| series.len() != 1) {
-            assert!(started.elapsed() < Duration::from_secs(60), "{lane}");
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-    }
-    up.terminate();
+    let alerts: Vec<&&Value> = rules.iter().filter(|rule| rule["type"] == "alerting").collect();
+    assert_eq!(alerts.len(), 17 + 2 * 7);
+    let firing: Vec<_> = alerts.iter().filter(|rule| rule["state"] == "firing").map(|rule| &rule["name"]).collect();
+    assert!(firing.is_empty(), "{firing:?}");
 }

@@ -8,6 +8,7 @@ use weir_tests::{ClickHouse, Facts, Fixture, Weir, seed};
 use crate::readers;
 
 mod jobs;
+mod questions;
 
 /// Waits until so many rows are in ClickHouse.
 pub(crate) async fn rows(server: &ClickHouse, at_least: u64) {

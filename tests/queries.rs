@@ -1,16 +1,23 @@
-//! The same question, the same answer: of history, of ClickHouse, and of a plain model that reads the event store's JSON.
+//! The same question, the same answer: of history, of ClickHouse, of the read models, of DuckDB on history's files, and of plain models over the
+//! event store's JSON: twelve questions here, the others in `queries/model.py`, which also reads the Open University's files for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
+use weir_query::Question;
 use weir_tests::{ClickHouse, Fixture, Weir, seed};
 
 /// An event as the event store has it.
-struct Stored {
+pub(crate) struct Stored {
     event_id: String,
+    producer: String,
+    version: String,
     event_type: String,
     tenant: String,
-    data: Value,
+    pub(crate) data: Value,
     timestamp: String,
     recorded_at: String,
     /// The canonical payload's characters.
@@ -18,11 +25,11 @@ struct Stored {
 }
 
 impl Stored {
-    fn text(&self, field: &str) -> String {
+    pub(crate) fn text(&self, field: &str) -> String {
         self.data[field].as_str().unwrap().to_owned()
     }
 
-    fn number(&self, field: &str) -> f64 {
+    pub(crate) fn number(&self, field: &str) -> f64 {
         self.data[field].as_f64().unwrap()
     }
 
@@ -31,16 +38,19 @@ impl Stored {
     }
 }
 
-async fn stored(weir: &Weir) -> Vec<Stored> {
+pub(crate) async fn stored(weir: &Weir) -> Vec<Stored> {
     const SQL: &str = "SELECT event_type, tenant, event_data, \
          to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), \
-         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), event_id::text FROM event_log ORDER BY id";
+         to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), event_id::text, \
+         source, schema_version FROM event_log ORDER BY id";
     let rows = weir.owner().await.query(SQL, &[]).await.unwrap();
     let of = |row: &tokio_postgres::Row| {
         let data: Value = row.get(2);
         let canonical = weir_model::canonical::object_text(data.as_object().unwrap());
         Stored {
             event_id: row.get(5),
+            producer: row.get(6),
+            version: row.get(7),
             event_type: row.get(0),
             tenant: row.get(1),
             characters: canonical.chars().count(),
@@ -74,7 +84,7 @@ fn grouped<'a>(
     groups.into_iter().map(merged).collect()
 }
 
-fn of_type<'a>(events: &'a [Stored], event_type: &str) -> Vec<&'a Stored> {
+pub(crate) fn of_type<'a>(events: &'a [Stored], event_type: &str) -> Vec<&'a Stored> {
     events.iter().filter(|event| event.event_type == event_type).collect()
 }
 
@@ -300,6 +310,179 @@ fn plain(value: &Value) -> Value {
     }
 }
 
+const QUESTIONS: usize = 34;
+
+/// Questions that have their model here.
+const OWN: [&str; 12] = [
+    "active_learners_per_day",
+    "attempts_by_assessment",
+    "deadlines_kept",
+    "execution_time_by_agent",
+    "execution_time_by_task_type",
+    "freshness",
+    "learners_at_risk",
+    "processing",
+    "registrations_per_day",
+    "results_by_learning_path",
+    "uploads_by_type",
+    "volume_per_tenant",
+];
+
+/// Answers of `queries/model.py`, by question: its arguments and rows of values.
+fn plain_answers(input: PlainInput<'_>) -> Map<String, Value> {
+    let model = weir_tests::root().join("tests/queries/model.py");
+    let mut command = Command::new("python3");
+    command.arg(model).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if let PlainInput::Files(dir) = input {
+        command.arg(dir);
+    }
+    let mut child = command.spawn().expect("python3 runs; install Debian's python3");
+    let mut stdin = child.stdin.take().unwrap();
+    if let PlainInput::Events(events) = input {
+        for event in events {
+            let row = json!({"id": event.event_id, "type": event.event_type, "tenant": event.tenant, "data": event.data,
+                "producer": event.producer, "version": event.version, "timestamp": event.timestamp, "recorded_at": event.recorded_at});
+            writeln!(stdin, "{row}").unwrap();
+        }
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "model.py failed");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum PlainInput<'a> {
+    Events(&'a [Stored]),
+    /// The Open University's, in this directory.
+    Files(&'a Path),
+}
+
+/// An answer as rows of values in the order of the head's columns; each value is of the kind that its column says.
+fn as_declared(question: &Question, answer: &Value) -> Vec<Value> {
+    let row = |row: &Value| {
+        let object = row.as_object().unwrap();
+        let names: Vec<&String> = question.columns.iter().map(|column| &column.name).collect();
+        assert_eq!(object.keys().collect::<BTreeSet<_>>(), names.iter().copied().collect(), "{}", question.name);
+        let values = question.columns.iter().map(|column| {
+            let value = &object[&column.name];
+            let is_right = match column.kind.as_str() {
+                "integer" => value.is_i64() || value.is_u64(),
+                "number" => value.is_number(),
+                "flag" => value.is_boolean(),
+                _ => value.is_string(),
+            };
+            assert!(is_right || value.is_null(), "{} says {} of {value}", question.name, column.kind);
+            plain(value)
+        });
+        Value::Array(values.collect())
+    };
+    answer.as_array().unwrap().iter().map(row).collect()
+}
+
+/// Every question that `expected` has answers of, asked of each store that can tell.
+pub(crate) fn agree(weir: &Weir, stores: &[&str], expected: &BTreeMap<String, (Vec<String>, Vec<Value>)>) {
+    let questions = weir_query::questions().unwrap();
+    let ask = |question: &Question| {
+        let Some((arguments, rows)) = expected.get(question.name) else { return };
+        let on_read_models = question.read_models_sql.map(|_| "read-models");
+        for store in stores.iter().copied().chain(on_read_models) {
+            let mut words = vec!["ask", question.name, "--on", store];
+            words.extend(arguments.iter().map(String::as_str));
+            let answer = as_declared(question, &weir.json(&words));
+            let differs = answer.iter().zip(rows).find(|(a, b)| a != b);
+            assert!(
+                answer == *rows,
+                "{} on {store}: {} rows, {} expected, first {differs:?}",
+                question.name,
+                answer.len(),
+                rows.len()
+            );
+        }
+    };
+    // Two at a time.
+    std::thread::scope(|scope| {
+        let (even, odd): (Vec<_>, Vec<_>) = questions.iter().enumerate().partition(|(n, _)| n % 2 == 0);
+        scope.spawn(|| even.into_iter().for_each(|(_, question)| ask(question)));
+        scope.spawn(|| odd.into_iter().for_each(|(_, question)| ask(question)));
+    });
+}
+
+/// Of `queries/model.py`.
+pub(crate) fn expected_of(input: PlainInput<'_>) -> BTreeMap<String, (Vec<String>, Vec<Value>)> {
+    let of = |(name, answer): (String, Value)| {
+        let arguments = answer["arguments"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
+        (name, (arguments.collect(), answer["rows"].as_array().unwrap().iter().map(plain).collect()))
+    };
+    plain_answers(input).into_iter().map(of).collect()
+}
+
+/// Of this module's own models.
+pub(crate) fn own_answers(events: &[Stored]) -> BTreeMap<String, (Vec<String>, Vec<Value>)> {
+    let of = |question: &Question| {
+        let rows = Value::Array(model(question.name, events));
+        (question.name.to_owned(), (Vec::new(), as_declared(question, &rows)))
+    };
+    weir_query::questions().unwrap().iter().filter(|question| OWN.contains(&question.name)).map(of).collect()
+}
+
+/// What DuckDB needs to take the same text: the views, and functions by the names that ClickHouse has for them.
+const DUCKDB: &str = "
+import glob, json, os, sys, duckdb, duckdb_extension_delta
+folder = os.path.dirname(duckdb_extension_delta.__file__)
+db = duckdb.connect()
+db.execute(\"LOAD '%s'\" % glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0])
+db.execute(\"SET TimeZone = 'UTC'\")
+db.execute(\"CREATE VIEW events AS SELECT * REPLACE (coalesce(user_id, actor_id) AS user_id) FROM delta_scan('%s')\" % sys.argv[1])
+db.execute('CREATE MACRO toUnixTimestamp64Milli(t) AS epoch_ms(t)')
+db.execute(\"CREATE MACRO JSONExtractFloat(j, k) AS coalesce(TRY_CAST(json_extract_string(j, '$.' || k) AS DOUBLE), 0)\")
+asked = json.load(sys.stdin)
+for view, kind in asked['views']:
+    db.execute(\"CREATE VIEW %s AS SELECT * FROM events WHERE event_type = '%s'\" % (view, kind))
+def plain(v):
+    import datetime, decimal
+    if isinstance(v, bool) or v is None or isinstance(v, str): return v
+    return v.isoformat() if isinstance(v, datetime.date) else float(v)
+def moment(ms):
+    import datetime
+    at = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
+    return at.strftime('%Y-%m-%dT%H:%M:%S') + ('.%03d' % (ms % 1000) if ms % 1000 else '') + 'Z'
+def rows(sql):
+    answer = db.sql(sql)
+    is_time = ['TIME ZONE' in str(kind) for kind in answer.types]
+    names = [('epoch_ms(%s)' if t else '%s') % ('\"' + name + '\"') for name, t in zip(answer.columns, is_time)]
+    found = answer.project(', '.join(names)).fetchall()
+    return [[moment(v) if t and v is not None else plain(v) for v, t in zip(row, is_time)] for row in found]
+print(json.dumps({name: rows(sql) for name, sql in asked['questions'].items()}))
+";
+
+/// The same text, by DuckDB on history's files.
+pub(crate) fn duckdb_agrees(history: &str, expected: &BTreeMap<String, (Vec<String>, Vec<Value>)>) {
+    let views = weir_model::EventType::ALL.map(|kind| (weir_query::view_name(kind), kind.as_str()));
+    let mut texts = Map::new();
+    for (name, (arguments, _)) in expected {
+        let question = weir_query::questions().unwrap().iter().find(|question| question.name == name).unwrap();
+        let arguments = question.arguments(arguments).unwrap();
+        texts.insert(name.clone(), question.statement(weir_query::Dialect::DataFusion, &arguments).into());
+    }
+    let mut child = Command::new(crate::readers::python())
+        .args(["-c", DUCKDB, history])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked = json!({"views": views, "questions": texts});
+    child.stdin.take().unwrap().write_all(asked.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "DuckDB has no answer");
+    let answers: Map<String, Value> = serde_json::from_slice(&output.stdout).unwrap();
+    for (name, (_, rows)) in expected {
+        let answer = plain(&answers[name]);
+        let differs = answer.as_array().unwrap().iter().zip(rows).find(|(a, b)| a != b);
+        assert!(answer == json!(rows), "{name} by DuckDB, first {differs:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_question_has_one_answer() {
     let fixture = Fixture::new(3000, seed("queries"));
@@ -312,18 +495,56 @@ async fn each_question_has_one_answer() {
     let events = stored(&weir).await;
     let questions = weir.json(&["ask"]);
     let questions = questions.as_array().unwrap();
-    assert_eq!(questions.len(), 12);
-    for question in questions {
-        let name = question["question"].as_str().unwrap();
-        assert!(question["asks"].as_str().unwrap().len() > 20, "{question}");
-        let expected = plain(&Value::Array(model(name, &events)));
-        assert_ne!(expected, json!([]), "{name}: an empty answer shows nothing");
-        for store in ["history", "clickhouse"] {
-            let answer = plain(&weir.json(&["ask", name, "--on", store]));
-            assert_eq!(answer, expected, "{name} on {store}");
-        }
+    assert_eq!(questions.len(), QUESTIONS);
+    let mut expected = expected_of(PlainInput::Events(&events));
+    expected.extend(own_answers(&events));
+    for question in weir_query::questions().unwrap() {
+        assert!(!expected[question.name].1.is_empty(), "{}: an empty answer shows nothing", question.name);
     }
+    assert_eq!(expected.len(), QUESTIONS);
+    agree(&weir, &["history", "clickhouse"], &expected);
+    duckdb_agrees(up.status()["addresses"]["history"].as_str().unwrap(), &expected);
     let files = std::fs::read_dir(weir_tests::root().join("sql/queries")).unwrap();
     assert_eq!(files.count(), questions.len(), "every file is a question");
+    up.terminate();
+}
+
+/// Nothing that a question is told becomes SQL, and what it cannot be told has an error that says how to mend it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_takes_words_as_words() {
+    let server = ClickHouse::start();
+    let weir = Weir::new().with_all(server.settings());
+    weir.ok(&["demo", "--events", "300", "--rate", "1000"]);
+    let up = weir.up();
+    for hostile in ["x' OR '1'='1", "\\' OR 1=1 --", "?", "{n:String}", "$from", "';DROP TABLE events_stored --"] {
+        for store in ["history", "clickhouse"] {
+            let tenant = format!("tenant={hostile}");
+            assert_eq!(weir.json(&["ask", "freshness", &tenant, "--on", store]), json!([]), "{hostile} on {store}");
+        }
+        let tenant = format!("tenant={hostile}");
+        assert_eq!(
+            weir.json(&["ask", "registrations_per_day", &tenant, "--on", "read-models"]),
+            json!([]),
+            "{hostile}"
+        );
+    }
+    for (words, error) in [
+        (vec!["learner_scores"], "learner_scores needs user=…: the learner"),
+        (vec!["learners_inactive", "days=many"], "days: `many` is no whole number"),
+        (
+            vec!["learners_inactive", "weeks=2"],
+            "learners_inactive knows no weeks; it takes tenant=… from=… to=… days=14",
+        ),
+        (vec!["learners_inactive", "14"], "`14`: write NAME=VALUE"),
+        (vec!["freshness", "from=yesterday"], "write 2024-01-31 or 2024-01-31T10:00:00Z"),
+        (vec!["learner_at_risk"], "did you mean learners_at_risk?"),
+        (vec!["freshness", "--on", "read-models"], "the read models cannot answer freshness"),
+    ] {
+        let mut all = vec!["ask"];
+        all.extend(words);
+        let refused = weir.run(&all);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(error), "{all:?}: {said}");
+    }
     up.terminate();
 }

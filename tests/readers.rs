@@ -7,7 +7,7 @@ use serde_json::Value;
 use weir_tests::{Facts, Fixture, Up, Weir, seed};
 
 /// A Python with DuckDB and its Delta extension.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     weir_tests::python::with("readers", &["duckdb==1.5.5", "duckdb-extension-delta==1.5.5"]).join("bin/python")
 }
 

@@ -191,6 +191,8 @@ pub(crate) fn handlers(
         parts: attached.settings.parts().into_iter().map(str::to_owned).collect(),
         layout: weir_api::Layout::default(),
         scraped: weir_api::Scraped::default(),
+        data_dir: attached.dir.path().to_owned(),
+        retention: attached.settings.retention(),
         jobs: Arc::new(Door::new(attached, stop)),
     })
 }

@@ -110,11 +110,22 @@ fn chosen(passed: &[Timestamp], now: Timestamp, was_running: bool, settings: &se
     }
 }
 
+/// For who watches whether a job is overdue.
+fn say_interval(plan: &Plan, now: Timestamp) {
+    let Some(one) = next(&plan.cron, &plan.zone, now) else { return };
+    let Some(two) = next(&plan.cron, &plan.zone, one) else { return };
+    let interval = two.duration_since(one).as_secs_f64();
+    metrics::gauge!("weir_job_schedule_interval_seconds", "name" => plan.job.name()).set(interval);
+}
+
 async fn follow(runner: &Runner, database: &Database, plan: &Plan, stop: &CancellationToken) -> Result<(), BoxError> {
     let mut was_running = false;
     loop {
         let now = Timestamp::now();
         let seen_to = job_runs::scheduled_to(&**database.get().await?, plan.job.name(), now).await?;
+        if runner.can(plan.job).await? {
+            say_interval(plan, now);
+        }
         let passed = passed(plan, seen_to, now);
         if let Some(last) = passed.last()
             && runner.can(plan.job).await?

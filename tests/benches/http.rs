@@ -99,6 +99,8 @@ pub(crate) fn run() {
             parts: Vec::new(),
             layout: weir_api::Layout::default(),
             scraped: weir_api::Scraped::default(),
+            data_dir: std::env::temp_dir(),
+            retention: Vec::new(),
             jobs: Arc::new(NoJobs),
         };
         tokio::spawn(weir_api::serve(listener, weir_api::Front::default(), handlers, CancellationToken::new()));

@@ -5,17 +5,20 @@ use std::process::ExitCode;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_engine::BoxError;
-use weir_query::{History, QUESTIONS, Question};
+use weir_query::{Dialect, History, Question, questions};
 
-use crate::attached::{Target, history_root};
+use crate::attached::{Attached, Patience, Target, history_root};
 use crate::output::{Format, Listing};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which one; without it, a list
     name: Option<String>,
+    /// What it is told, such as days=30; the list says what each takes
+    #[arg(value_name = "NAME=VALUE")]
+    arguments: Vec<String>,
     /// Of whom
     #[arg(long, value_enum, default_value = "history")]
     on: Store,
@@ -28,33 +31,73 @@ pub(crate) struct Args {
 enum Store {
     History,
     Clickhouse,
+    ReadModels,
 }
 
+impl Store {
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::History => Dialect::DataFusion,
+            Self::Clickhouse => Dialect::ClickHouse,
+            Self::ReadModels => Dialect::Postgres,
+        }
+    }
+}
+
+/// Names less alike than this are not suggested.
+const ALIKE: f64 = 0.8;
+
 pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    let all = questions()?;
     let Some(name) = args.name else {
-        let mut rows = Listing::new(&["question", "asks"]);
-        rows.rows.extend(QUESTIONS.iter().map(|question| vec![json!(question.name), json!(question.words())]));
-        rows.print(format)?;
+        list(all).print(format)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let question =
-        Question::named(&name).ok_or_else(|| format!("there is no question {name}; `weir ask` lists them"))?;
-    let sql = question.sql;
+    let question = all.iter().find(|question| question.name == name).ok_or_else(|| unknown(&name, all))?;
+    let arguments = question.arguments(&args.arguments)?;
+    let sql = question.statement(args.on.dialect(), &arguments);
+    let sql = sql.ok_or_else(|| format!("the read models cannot answer {name}; ask history or clickhouse"))?;
     if args.sql {
-        crate::output::say(sql.trim_end())?;
+        crate::output::say(&sql)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (dir, settings) = target.open()?;
-    let (schema, batches) = match args.on {
+    let answer = match args.on {
         Store::History => {
+            let (dir, settings) = target.open()?;
             let history = History::open(&history_root(&dir, &settings)?, settings.sql.memory_max_bytes).await?;
-            history.sql(sql).await?
+            of_batches(&history.sql(&sql).await?)?
         }
-        Store::Clickhouse => settings.clickhouse.required()?.table(sql).await?,
+        Store::Clickhouse => of_batches(&target.open()?.1.clickhouse.required()?.table(&sql).await?)?,
+        Store::ReadModels => of_read_models(target, question, &sql).await?,
     };
-    let batches = batches.iter().map(in_milliseconds).collect::<Result<Vec<_>, _>>()?;
-    super::sql::to_rows(&schema, &batches)?.print(format)?;
+    answer.print(format)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(all: &[Question]) -> Listing {
+    let mut rows = Listing::new(&["question", "asks", "takes", "on"]);
+    rows.rows.extend(all.iter().map(|question| {
+        let stores = match question.read_models_sql {
+            Some(_) => "history, clickhouse, read-models",
+            None => "history, clickhouse",
+        };
+        vec![json!(question.name), json!(question.about), json!(question.usage()), json!(stores)]
+    }));
+    rows
+}
+
+fn unknown(name: &str, all: &[Question]) -> String {
+    let alike = |question: &Question| strsim::jaro_winkler(name, question.name);
+    let nearest = all.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    match nearest.filter(|question| alike(question) > ALIKE) {
+        Some(nearest) => format!("there is no question {name}; did you mean {}?", nearest.name),
+        None => format!("there is no question {name}; `weir ask` lists them"),
+    }
+}
+
+fn of_batches((schema, batches): &(arrow::datatypes::SchemaRef, Vec<RecordBatch>)) -> Result<Listing, BoxError> {
+    let batches = batches.iter().map(in_milliseconds).collect::<Result<Vec<_>, _>>()?;
+    super::sql::to_rows(schema, &batches)
 }
 
 /// Stores keep times in units of their own; answers are the same.
@@ -68,4 +111,37 @@ fn in_milliseconds(batch: &RecordBatch) -> Result<RecordBatch, BoxError> {
         fields.push(Field::new(field.name(), to, true));
     }
     Ok(RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Rows of Postgres, as JSON, which has a form for each of its types.
+async fn of_read_models(target: &Target, question: &Question, sql: &str) -> Result<Listing, BoxError> {
+    let (dir, settings) = target.open()?;
+    let attached = Attached::new(dir, settings, Patience::None).await?;
+    let rows = read(&attached, sql).await;
+    attached.detach().await?;
+    let columns: Vec<String> = question.columns.iter().map(|column| column.name.clone()).collect();
+    let cells = |row: &Value| -> Vec<Value> {
+        let cell = |column: &weir_query::Column| match (&row[&column.name], column.kind.as_str()) {
+            (Value::String(text), "time") => utc(text).into(),
+            (value, _) => value.clone(),
+        };
+        question.columns.iter().map(cell).collect()
+    };
+    Ok(Listing { columns, rows: rows?.iter().map(cells).collect() })
+}
+
+async fn read(attached: &Attached, sql: &str) -> Result<Vec<Value>, BoxError> {
+    let mut client = attached.database.get().await?;
+    let transaction = client.build_transaction().read_only(true).start().await?;
+    let rows = transaction.query(&format!("SELECT to_jsonb(answer) FROM (\n{sql}\n) answer"), &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// As history's times are written: seconds, and milliseconds where there are any.
+fn utc(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) if at.subsec_millisecond() != 0 => format!("{at:.3}"),
+        Ok(at) => format!("{at:.0}"),
+        Err(_) => text.to_owned(),
+    }
 }

@@ -83,6 +83,15 @@ fn flat(options: &BTreeMap<String, Nested>) -> BTreeMap<String, String> {
 }
 
 impl Settings {
+    /// How long topics keep records; those that keep them for ever are not here. Nothing without brokers.
+    pub(crate) fn retention(&self) -> Vec<(String, Duration)> {
+        let is_used = !self.kafka.brokers.is_empty();
+        let kept = |(name, topic): (&String, &Topic)| {
+            Some((name.clone(), Duration::from_millis(u64::try_from(topic.retention_ms).ok()?)))
+        };
+        self.kafka.topics.iter().filter(|_| is_used).filter_map(kept).collect()
+    }
+
     /// What the topics should be.
     pub(crate) fn topic_specs(&self) -> Vec<TopicSpec> {
         let spec = |(name, topic): (&String, &Topic)| TopicSpec {

@@ -22,10 +22,11 @@ use tokio::time::{Duration, Instant};
 use weir_clickhouse::{ClickHouse, Place, Rebuild, places};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
 use weir_history::{Filter, HistoryTable, Stretch};
-use weir_model::{EventType, OTHER_EVENT, Timestamp};
+use weir_model::{EventType, OTHER_EVENT};
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::{self, Outcome};
 use weir_postgres::{Ledger, dead_letters};
+use weir_query::moment;
 use weir_verify::Fill;
 
 use super::Work;
@@ -109,7 +110,11 @@ impl Backfill {
         }
         let at = |name: &str, text: &Option<String>| {
             let times = text.as_ref().filter(|text| text.parse::<i64>().is_err());
-            times.map(|text| moment(text).map_err(|error| format!("--{name} {text}: {error}"))).transpose()
+            times
+                .map(|text| {
+                    moment(text).map_err(|error| format!("--{name} {text}: {error}, or a position in the event store"))
+                })
+                .transpose()
         };
         let (from, to) = (at("from", &self.from)?, at("to", &self.to)?);
         if let (Some(from), Some(to)) = (from, to)
@@ -158,14 +163,6 @@ impl Backfill {
         let text = serde_json::to_string(&said).unwrap_or_default() + table;
         format!("backfill-clickhouse {}", hex::encode(&Sha256::digest(text.as_bytes())[..16]))
     }
-}
-
-/// A time as RFC 3339, or a date, which is its midnight UTC.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let whole = if text.len() == "2024-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    whole
-        .parse()
-        .map_err(|error| format!("{error}; write 2024-01-31, 2024-01-31T10:00:00Z or a position in the event store"))
 }
 
 /// Neighbouring stretches together, as long as they are short and small enough.
@@ -440,8 +437,8 @@ impl Run<'_> {
 mod tests {
     use super::*;
 
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis).expect("a time")
+    fn at(millis: i64) -> weir_model::Timestamp {
+        weir_model::Timestamp::from_millis(millis).expect("a time")
     }
 
     #[test]

@@ -19,7 +19,7 @@ use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, metric, observed};
 use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::tokens::Scope;
-use weir_postgres::{dead_letters, job_runs, parts, repeats};
+use weir_postgres::{Ledger, dead_letters, job_runs, parts, repeats};
 
 use crate::auth::authenticate;
 use crate::{Api, Problem};
@@ -46,6 +46,7 @@ pub fn exporter() -> Result<PrometheusHandle, BuildError> {
         .idle_timeout(MetricKindMask::GAUGE, Some(GAUGES_KEPT))
         .install_recorder()?;
     metric::describe();
+    metrics::counter!("weir_http_connections_refused_total").increment(0);
     metrics_process::Collector::default().describe();
     let upkeep = handle.clone();
     // What histograms have observed is kept until it is counted: whether anyone asks or not.
@@ -127,6 +128,14 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>) -> Response {
 fn say_process(api: &Api) {
     metrics::gauge!(metric::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics_process::Collector::default().collect();
+    for (topic, kept) in &api.retention {
+        metrics::gauge!("weir_topic_retention_seconds", "topic" => topic.clone()).set(kept.as_secs_f64());
+    }
+    if let Ok(disk) = rustix::fs::statvfs(&api.data_dir) {
+        let bytes = |blocks: u64| as_double(i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX));
+        metrics::gauge!("weir_data_dir_free_bytes").set(bytes(disk.f_bavail));
+        metrics::gauge!("weir_data_dir_size_bytes").set(bytes(disk.f_blocks));
+    }
     for (state, count) in api.database.connections() {
         metrics::gauge!(metric::POOL, "state" => state).set(as_double(i64::try_from(count).unwrap_or(i64::MAX)));
     }
@@ -158,6 +167,9 @@ async fn scrape(api: &Api) -> String {
             metrics::gauge!("weir_dead_letters", "lane" => lane.clone()).set(as_double(kept));
             let left_out = repeated.get(&lane).copied().unwrap_or(0);
             metrics::counter!("weir_lane_repeats_total", "lane" => lane).absolute(u64::try_from(left_out).unwrap_or(0));
+        }
+        for (lane, records) in Ledger::skipped(&**client).await? {
+            metrics::gauge!("weir_lane_skipped_records", "lane" => lane).set(as_double(records));
         }
         for run in job_runs::last(&**client).await? {
             let labels = [("name", run.job.clone())];

@@ -19,7 +19,9 @@ mod serve;
 mod tls;
 mod values;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -75,6 +77,10 @@ pub struct Api {
     pub layout: Layout,
     /// What was last scraped.
     pub scraped: Scraped,
+    /// For metrics: where the data directory is.
+    pub data_dir: PathBuf,
+    /// For metrics: topics that do not keep records for ever, and how long they do.
+    pub retention: Vec<(String, Duration)>,
     /// What runs jobs.
     pub jobs: Arc<dyn Jobs>,
 }

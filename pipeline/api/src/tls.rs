@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use openssl::asn1::Asn1Time;
+use openssl::x509::X509;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -78,6 +80,16 @@ struct Files {
 /// What connections that begin now are shown.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
+impl Current {
+    /// Until when its certificate holds, in seconds since 1970.
+    fn end(&self) -> Option<f64> {
+        let certified = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificate = X509::from_der(certified.cert.first()?).ok()?;
+        let span = Asn1Time::from_unix(0).ok()?.diff(certificate.not_after()).ok()?;
+        Some(f64::from(span.days) * 86_400.0 + f64::from(span.secs))
+    }
+}
+
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Current")
@@ -112,6 +124,11 @@ impl Tls {
     pub(crate) async fn renew(self) {
         let (mut seen, mut said) = (Some(self.seen.as_ref().clone()), String::new());
         loop {
+            // Said again and again, since a gauge that was not set for a while is not shown.
+            metrics::gauge!("weir_tls_renewal_failing").set(if said.is_empty() { 0.0 } else { 1.0 });
+            if let Some(end) = self.current.end() {
+                metrics::gauge!("weir_tls_certificate_end_timestamp_seconds").set(end);
+            }
             tokio::time::sleep(RENEWAL_INTERVAL).await;
             let contents = self.files.contents();
             if contents.as_ref().ok() == seen.as_ref() {
@@ -122,11 +139,9 @@ impl Tls {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
                     tracing::info!(certificate = %self.files.certificate.display(), "the certificate was renewed");
                     (seen, said) = (Some(contents), String::new());
-                    metrics::gauge!("weir_tls_renewal_failing").set(0.0);
                 }
                 // One file may be new and the other not yet.
                 Err(error) => {
-                    metrics::gauge!("weir_tls_renewal_failing").set(1.0);
                     let words = error.to_string();
                     if words != said {
                         tracing::warn!(error = words, "the certificate is not renewed; the one before stays in use");

@@ -38,7 +38,7 @@ use crate::uncounted::Uncounted;
 const LARGE_BLOCK: usize = 10_000;
 
 /// Minutes whose rollups are computed later.
-const WAITING: &str = "weir_clickhouse_rollup_minutes_waiting";
+const WAITING: &str = "weir_clickhouse_rollups_waiting";
 
 /// Writes to ClickHouse.
 pub struct ClickHouseSink {

@@ -89,11 +89,21 @@ pub const ALL: &[Metric] = &[
     gauge("weir_lane_lag_records", &["lane"], "Records that the lane has not committed yet."),
     gauge("weir_lane_next_offset", &["lane"], "The lane's next offsets, summed over the partitions of this process."),
     gauge("weir_lane_waiting", &["lane"], "1 while the lane waits for something; `weir status` says for what."),
+    gauge(
+        "weir_lane_skipped_records",
+        &["lane"],
+        "Records that the lane never read, since its ledger was set beyond them: lost to retention, or skipped by hand.",
+    ),
     gauge("weir_dead_letters", &["lane"], "Records that the lane could not apply, as the database has them."),
     gauge(
         "weir_part_phase",
         &["part", "phase"],
         "1 for the phase that a lane, the publisher or the command side of this process is in.",
+    ),
+    counter(
+        "weir_part_errors_total",
+        &["part"],
+        "Times that a lane, the publisher or the command side of this process could not go on, and began to wait for a store.",
     ),
     gauge(
         "weir_part_live_processes",
@@ -113,6 +123,11 @@ pub const ALL: &[Metric] = &[
         &["lane", "topic", "partition"],
         "Seconds since the first of them was recorded; 0 when nothing waits.",
     ),
+    gauge(
+        "weir_topic_retention_seconds",
+        &["topic"],
+        "How long the topic keeps records, as `weir topics apply` sets it; absent where it keeps them for ever.",
+    ),
     counter(
         "weir_records_read_total",
         &["for"],
@@ -125,14 +140,18 @@ pub const ALL: &[Metric] = &[
     gauge("weir_publisher_lag_seconds", &[], "Seconds since the first of them was recorded; 0 when nothing waits."),
     histogram("weir_publisher_transaction_seconds", &[], "Seconds that a transaction of the publisher took."),
     gauge("weir_event_store_head", &[], "The last position of the event store, as the publisher sees it."),
-    gauge(
-        "weir_clickhouse_rollup_minutes_waiting",
-        &[],
-        "Minutes of ClickHouse's rollups that are to be computed again.",
-    ),
+    gauge("weir_clickhouse_rollups_waiting", &[], "Minutes of ClickHouse's rollups that are to be computed again."),
     gauge(POOL, &["state"], "Connections to Postgres: in use, idle, and the tasks that wait for one."),
     gauge("weir_totals_readable", &[], "1 if the database gave the committed totals of this scrape."),
     gauge("weir_tls_renewal_failing", &[], "1 while a renewed certificate cannot be used, and the one before is."),
+    gauge("weir_tls_certificate_end_timestamp_seconds", &[], "Until when the certificate in use holds."),
+    gauge("weir_data_dir_free_bytes", &[], "Room on the disk of the data directory that is left for weir."),
+    gauge("weir_data_dir_size_bytes", &[], "The size of that disk."),
+    gauge(
+        "weir_job_schedule_interval_seconds",
+        &["name"],
+        "From a job's next moment by its schedule to the one after, where this process runs the schedule and can do the job.",
+    ),
     gauge("weir_job_last_outcome", &["name", "outcome"], "1 for the outcome of a job's last run."),
     gauge("weir_job_last_end_timestamp_seconds", &["name"], "When a job's last run ended."),
     gauge("weir_job_last_ok_timestamp_seconds", &["name"], "When a job's last run began that went well."),

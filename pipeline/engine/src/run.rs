@@ -63,6 +63,9 @@ pub async fn run_lane(
     stop: &CancellationToken,
 ) -> Result<(), LaneError> {
     board.announce(&lane.name);
+    for name in ["weir_lane_fenced_total", "weir_lane_detached_total"] {
+        metrics::counter!(name, "lane" => lane.name.clone()).increment(0);
+    }
     let (batch, owned, unclaimed) = (Batch::default(), Vec::new(), Vec::new());
     let (refused, refused_at, claim_failed) = (BTreeMap::new(), Instant::now(), false);
     let mut runner = Runner {

@@ -101,14 +101,19 @@ impl StatusBoard {
     /// Announces a part, so that readiness waits for it.
     pub fn announce(&self, lane: &str) {
         self.update(lane, |_| {});
+        // There from the start: what begins with its first increment shows no increase.
+        metrics::counter!("weir_part_errors_total", "part" => lane.to_owned()).increment(0);
     }
 
     /// Changes a part's status.
     pub fn update(&self, lane: &str, change: impl FnOnce(&mut LaneStatus)) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let status = lanes.entry(lane.to_owned()).or_insert_with(LaneStatus::new);
-        let before = status.phase;
+        let (before, was_well) = (status.phase, status.trouble.is_none());
         change(status);
+        if was_well && status.trouble.is_some() {
+            metrics::counter!("weir_part_errors_total", "part" => lane.to_owned()).increment(1);
+        }
         if status.phase != before {
             status.since = Instant::now();
         }

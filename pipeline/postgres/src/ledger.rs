@@ -421,6 +421,14 @@ impl Ledger {
         rows.iter().map(skip).collect()
     }
 
+    /// How many records each lane skipped.
+    pub async fn skipped(client: &impl GenericClient) -> Result<Vec<(String, i64)>, DbError> {
+        const ACTION: &str = "counting what lanes skipped";
+        const SQL: &str = "SELECT lane, sum(to_offset - from_offset)::bigint FROM lane_skips GROUP BY lane";
+        let rows = client.query(SQL, &[]).await.during(ACTION)?;
+        rows.iter().map(|row| Ok((row.try_get(0).during(ACTION)?, row.try_get(1).during(ACTION)?))).collect()
+    }
+
     /// Every row there is, by lane.
     pub async fn rows(client: &impl GenericClient) -> Result<Vec<LedgerRow>, DbError> {
         const SQL: &str = "SELECT * FROM ledger ORDER BY lane, topic, partition, source";

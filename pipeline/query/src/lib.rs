@@ -1,8 +1,13 @@
 //! SQL over history: DataFusion on the Delta table, with a view per event type and JSON functions.
 
+mod arguments;
+mod functions;
+mod question;
 mod questions;
 
-pub use questions::{QUESTIONS, Question};
+pub use arguments::{Arguments, Dialect, Parameter, moment};
+pub use question::{Column, HeadError, Question};
+pub use questions::questions;
 
 use std::sync::Arc;
 
@@ -63,6 +68,9 @@ impl History {
             .build_arc()?;
         let mut context = SessionContext::new_with_config_rt(config, runtime);
         datafusion_functions_json::register_all(&mut context)?;
+        for function in functions::all() {
+            context.register_udf(function);
+        }
         match HistoryTable::open(root).await? {
             Some(table) => {
                 let provider = table.delta().table_provider().await.map_err(|e| DataFusionError::External(e.into()))?;

@@ -1,47 +1,68 @@
-//! The questions of `sql/queries`, each once: history and ClickHouse have the same names and take the same words.
+//! The questions of `sql/queries`, each once: `weir ask`, dashboards and tests take them from there.
 
-/// A question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    /// Its file's name.
-    pub name: &'static str,
-    /// What is asked.
-    pub sql: &'static str,
-}
+use std::sync::LazyLock;
 
-impl Question {
-    /// By its name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        QUESTIONS.iter().find(|question| question.name == name).copied()
-    }
+use crate::question::{HeadError, Question};
 
-    /// What it asks, in words.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let lines = self.sql.lines().map_while(|line| line.strip_prefix("-- "));
-        lines.collect::<Vec<_>>().join(" ")
-    }
-}
-
-macro_rules! question {
-    ($name:literal) => {
-        Question { name: $name, sql: include_str!(concat!("../../../sql/queries/", $name, ".sql")) }
+macro_rules! files {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("../../../sql/queries/", $name, ".sql")))),+]
     };
 }
 
-/// All of them.
-pub const QUESTIONS: [Question; 12] = [
-    question!("active_learners_per_day"),
-    question!("attempts_by_assessment"),
-    question!("deadlines_kept"),
-    question!("execution_time_by_agent"),
-    question!("execution_time_by_task_type"),
-    question!("freshness"),
-    question!("learners_at_risk"),
-    question!("processing"),
-    question!("registrations_per_day"),
-    question!("results_by_learning_path"),
-    question!("uploads_by_type"),
-    question!("volume_per_tenant"),
-];
+/// Names and files.
+const FILES: [(&str, &str); 34] = files!(
+    "active_learners_per_day",
+    "agent_failures",
+    "agent_resources",
+    "assessment_difficulty",
+    "attempts_by_assessment",
+    "attempts_until_passed",
+    "content_items",
+    "deadlines_kept",
+    "deadlines_missed",
+    "engagement_by_module",
+    "events_by_source",
+    "execution_time_by_agent",
+    "execution_time_by_task_type",
+    "freshness",
+    "funnel",
+    "late_events",
+    "learner_progress",
+    "learner_scores",
+    "learner_time",
+    "learner_timeline",
+    "learners_at_risk",
+    "learners_inactive",
+    "learning_paths_compared",
+    "processing",
+    "processing_by_size",
+    "registrations_per_day",
+    "results_by_learning_path",
+    "retention_by_cohort",
+    "score_distribution",
+    "session_length",
+    "tenants_compared",
+    "time_to_first_session",
+    "uploads_by_type",
+    "volume_per_tenant",
+);
+
+/// All of them, by name.
+pub fn questions() -> Result<&'static [Question], HeadError> {
+    static READ: LazyLock<Result<Vec<Question>, HeadError>> =
+        LazyLock::new(|| FILES.iter().map(|(name, text)| Question::read(name, text)).collect());
+    READ.as_deref().map_err(Clone::clone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_has_a_whole_head() {
+        let questions = questions().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(questions.len(), FILES.len());
+        assert!(questions.is_sorted_by_key(|question| question.name), "by name");
+    }
+}

@@ -62,11 +62,7 @@ impl Learners {
             ),
             12..13 => (EventType::UserDeactivated, json!({"userId": self.user(), "reason": "demo"})),
             13..25 => return self.upload(),
-            25..55 => (
-                EventType::LearningSessionStarted,
-                json!({"sessionId": self.thing("session"), "userId": self.user(), "learningPathId": self.pick(&["algebra", "history", "biology"]),
-                    "moduleId": self.pick(&["m1", "m2", "m3"]), "deviceInfo": {"type": self.pick(&["laptop", "phone"]), "os": "linux"}}),
-            ),
+            25..55 => return self.learn(),
             55..85 => return self.assess(),
             _ => return self.assign(),
         };
@@ -128,6 +124,20 @@ impl Learners {
         self.attempt(&assessment, &user, ability, 0)
     }
 
+    /// A session; some end with an assessment.
+    fn learn(&mut self) -> Step {
+        let (id, user) = (self.thing("session"), self.user());
+        let examined = self.random.random_bool(0.2).then(|| {
+            let (assessment, ability) = (self.pick(&ASSESSMENTS), self.random.random_range(0..=70));
+            let mut step = self.attempt(assessment, &user, ability, 0);
+            step.data.insert("sessionId".to_owned(), id.clone().into());
+            step
+        });
+        let data = json!({"sessionId": id, "userId": user, "learningPathId": self.pick(&["algebra", "history", "biology"]),
+            "moduleId": self.pick(&["m1", "m2", "m3"]), "deviceInfo": {"type": self.pick(&["laptop", "phone"]), "os": "linux"}});
+        step(EventType::LearningSessionStarted, data, examined)
+    }
+
     /// Most who fail try again later, and have learned something meanwhile.
     fn attempt(&mut self, assessment: &str, user: &str, ability: i64, before: i64) -> Step {
         let score = (ability + 10 * before + self.random.random_range(0..=30)).min(100);
@@ -143,14 +153,15 @@ impl Learners {
         let (id, agent) = (self.thing("task"), format!("agent-{}", self.random.random_range(0..8)));
         let status = self.pick(&["completed", "completed", "completed", "failed", "cancelled"]);
         let execution = self.random.random_range(50..900_000);
+        let used = json!({"cpuTime": execution / 3, "memoryUsage": self.random.random_range(20..900), "apiCalls": self.random.random_range(0..9)});
         let completed = step(
             EventType::TaskCompleted,
-            json!({"taskId": id, "agentId": agent, "status": status, "executionTime": execution, "resourceUsage": {"apiCalls": 3}}),
+            json!({"taskId": id, "agentId": agent, "status": status, "executionTime": execution, "resourceUsage": used}),
             None,
         );
-        // Some are kept and some are not.
-        let deadline =
-            jiff::Timestamp::now() + jiff::SignedDuration::from_millis(self.random.random_range(100..20_000));
+        // Some are kept and some are not, however fast the demo runs.
+        let given = if self.random.random_bool(0.2) { 5..500 } else { 500..20_000 };
+        let deadline = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(self.random.random_range(given));
         let mut data = json!({"taskId": id, "agentId": agent, "agentType": self.pick(&["researcher", "analyzer", "creator", "reviewer", "coordinator"]),
             "taskType": "summarise", "priority": self.pick(&["low", "normal", "high", "critical"]), "expectedDuration": 60_000});
         if self.random.random_bool(0.7) {
