@@ -14,7 +14,7 @@ mod panels;
 use weir_engine::metric::{ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL};
 use weir_model::project::{COUNTERS, EXECUTION_TIME};
 use weir_tests::postgres::free_port;
-use weir_tests::{Up, root};
+use weir_tests::{Up, Weir, root};
 
 fn dashboards() -> PathBuf {
     root().join("dashboards")
@@ -73,6 +73,27 @@ fn alerts_fire_when_they_must_and_not_when_they_must_not() {
     assert_eq!(names.len(), 17 + 7);
     for file in std::fs::read_dir(dashboards().join("runbooks")).unwrap().map(|entry| entry.unwrap().file_name()) {
         assert!(runbooks.iter().any(|name| *name == *file.to_string_lossy()), "no alert leads to {file:?}");
+    }
+}
+
+/// Commands that runbooks name exist, by their first two words.
+#[test]
+fn runbooks_name_commands_that_there_are() {
+    let mut commands = std::collections::BTreeSet::new();
+    for file in std::fs::read_dir(dashboards().join("runbooks")).unwrap().map(|entry| entry.unwrap().path()) {
+        for command in std::fs::read_to_string(file).unwrap().split("`weir ").skip(1) {
+            let command = command.split('`').next().unwrap();
+            let is_name =
+                |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
+            commands.insert(command.split(' ').take_while(is_name).take(2).map(str::to_owned).collect::<Vec<_>>());
+        }
+    }
+    assert!(commands.len() > 20, "{commands:?}");
+    let weir = Weir::new();
+    for command in commands {
+        let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
+        words.push("--help");
+        assert!(weir.run(&words).status.success(), "there is no `weir {}`", command.join(" "));
     }
 }
 
@@ -157,6 +178,8 @@ async fn exported(up: &Up<'_>) {
         "weir_lane_freshness_seconds_bucket{lane=\"history\",le=\"30\"}",
         "weir_http_requests_total{method=\"GET\",route=\"/metrics\",class=\"2xx\"}",
         "weir_http_request_seconds_count{route=\"/metrics\"}",
+        "weir_lane_skipped_records{lane=\"history\"} 0",
+        "weir_part_errors_total{part=\"history\"}",
         "weir_postgres_pool_connections{state=\"in_use\"}",
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",

@@ -110,21 +110,31 @@ fn chosen(passed: &[Timestamp], now: Timestamp, was_running: bool, settings: &se
     }
 }
 
-/// For who watches whether a job is overdue.
-fn say_interval(plan: &Plan, now: Timestamp) {
-    let Some(one) = next(&plan.cron, &plan.zone, now) else { return };
-    let Some(two) = next(&plan.cron, &plan.zone, one) else { return };
-    let interval = two.duration_since(one).as_secs_f64();
-    metrics::gauge!("weir_job_schedule_interval_seconds", "name" => plan.job.name()).set(interval);
+/// The longest time from one moment to the next within eight days, or from the next moment to the one after it: for who watches whether a job is
+/// overdue. A schedule of working days pauses over the weekend.
+fn interval(plan: &Plan, now: Timestamp) -> Option<Duration> {
+    let end = now + jiff::SignedDuration::from_hours(8 * 24);
+    let (mut at, mut longest) = (next(&plan.cron, &plan.zone, now)?, None);
+    while let Some(following) = next(&plan.cron, &plan.zone, at) {
+        longest = longest.max(Duration::try_from(following.duration_since(at)).ok());
+        at = following;
+        if at > end {
+            break;
+        }
+    }
+    longest
 }
 
 async fn follow(runner: &Runner, database: &Database, plan: &Plan, stop: &CancellationToken) -> Result<(), BoxError> {
     let mut was_running = false;
+    // Workflows run when one of them is due, whatever the schedule.
+    let interval = interval(plan, Timestamp::now()).filter(|_| plan.job != Job::Workflows);
     loop {
         let now = Timestamp::now();
         let seen_to = job_runs::scheduled_to(&**database.get().await?, plan.job.name(), now).await?;
-        if runner.can(plan.job).await? {
-            say_interval(plan, now);
+        if let Some(interval) = interval {
+            metrics::gauge!("weir_job_schedule_interval_seconds", "name" => plan.job.name())
+                .set(interval.as_secs_f64());
         }
         let passed = passed(plan, seen_to, now);
         if let Some(last) = passed.last()
@@ -270,5 +280,16 @@ mod tests {
         let seen_to = at("2026-03-04T11:00:00Z");
         assert!(passed(&plan, seen_to, at("2026-03-04T10:20:00Z")).is_empty());
         assert_eq!(passed(&plan, seen_to, at("2026-03-04T12:00:00Z")), [at("2026-03-04T12:00:00Z")]);
+    }
+
+    #[test]
+    fn an_interval_is_the_longest_pause() {
+        let hours = |cron: &str| {
+            let plan = plan_of(cron, "UTC", Overlap::Refuse, Catchup::All);
+            interval(&plan, at("2026-03-04T11:00:00Z")).unwrap().as_secs() / 3600
+        };
+        assert_eq!((hours("0 * * * *"), hours("0 9-17 * * *"), hours("20 4 * * 1-5")), (1, 16, 72));
+        // From the first of April to the first of May.
+        assert_eq!(hours("0 0 1 * *"), 30 * 24);
     }
 }

@@ -80,7 +80,7 @@ def learner():
         number("Mean score", "Of all attempts.", "percent", f"SELECT avg(average_score_percent)::float8 AS mean {progress}"),
         number("Last activity", "Session or assessment.", "dateTimeFromNow", f"SELECT extract(epoch FROM max(last_activity))::float8 * 1000 AS last {progress}"),
         sql_rows("At risk, and why", "Empty if the workflow learners_at_risk did not find this learner at risk.",
-                 f"SELECT reason, last_session_at, assessments, recent_percent::float8, earlier_percent::float8 FROM workflows.learners_at_risk WHERE {mine}",
+                 f"SELECT reason, last_session_at, assessments, recent_percent::float8, earlier_percent::float8 FROM workflows.learners_at_risk WHERE {mine} LIMIT 20",
                  ["reason text", "last_session_at time", "assessments integer", "recent_percent number percent", "earlier_percent number percent"], width=24, height=4),
         daily("learner_time", "sessions", width=12, title="Sessions by day"),
         daily("learner_time", "seconds_spent", width=12, unit="s", title="Time in assessments by day"),

@@ -50,7 +50,7 @@ def pipeline():
         metric("Rollups that wait", "Minutes of ClickHouse's rollups that are to be computed again.", "short", ("max(weir_clickhouse_rollups_waiting)", "minutes")),
         gauge("Jobs, last run", "How long each job's last run took.", "s", "max by (name) (weir_job_last_duration_seconds)", "{{name}}"),
         gauge("Jobs, ended ago", "Since each job's last run ended. WeirJobOverdue.", "s", "time() - max by (name) (weir_job_last_end_timestamp_seconds > 0)", "{{name}}"),
-        gauge("Jobs, interval", "From one scheduled moment of a job to the next.", "s", "max by (name) (weir_job_schedule_interval_seconds)", "{{name}}"),
+        gauge("Jobs, interval", "The longest pause in each job's schedule.", "s", "max by (name) (weir_job_schedule_interval_seconds)", "{{name}}"),
         states("Jobs, outcome", "Of each job's last run. WeirJobFailed.", "max by (name, outcome) (weir_job_last_outcome) == 1", "{{name}}: {{outcome}}", width=12),
         metric("Processes", "That do a part: heard of, and silent. WeirProcessSilent, WeirPartWithoutProcess.", "short", ("max by (part) (weir_part_live_processes)", "{{part}} live"),
                ("max by (part) (weir_part_silent_processes)", "{{part}} silent"), width=12),

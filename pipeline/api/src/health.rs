@@ -162,14 +162,15 @@ async fn scrape(api: &Api) -> String {
         let client = api.database.get().await?;
         let letters = dead_letters::counts(&**client).await?;
         let repeated = repeats::counts(&**client).await?;
+        let skipped = Ledger::skipped(&**client).await?;
         for lane in names {
             let kept = letters.get(&lane).copied().unwrap_or(0);
             metrics::gauge!("weir_dead_letters", "lane" => lane.clone()).set(as_double(kept));
+            // 0 from the start: what begins with its first increment shows no increase.
+            let records = skipped.get(&lane).copied().unwrap_or(0);
+            metrics::gauge!("weir_lane_skipped_records", "lane" => lane.clone()).set(as_double(records));
             let left_out = repeated.get(&lane).copied().unwrap_or(0);
             metrics::counter!("weir_lane_repeats_total", "lane" => lane).absolute(u64::try_from(left_out).unwrap_or(0));
-        }
-        for (lane, records) in Ledger::skipped(&**client).await? {
-            metrics::gauge!("weir_lane_skipped_records", "lane" => lane).set(as_double(records));
         }
         for run in job_runs::last(&**client).await? {
             let labels = [("name", run.job.clone())];

@@ -150,7 +150,7 @@ pub const ALL: &[Metric] = &[
     gauge(
         "weir_job_schedule_interval_seconds",
         &["name"],
-        "From a job's next moment by its schedule to the one after, where this process runs the schedule and can do the job.",
+        "The longest pause between two moments of a job's schedule, where this process runs it; not of workflows, which have times of their own.",
     ),
     gauge("weir_job_last_outcome", &["name", "outcome"], "1 for the outcome of a job's last run."),
     gauge("weir_job_last_end_timestamp_seconds", &["name"], "When a job's last run ended."),

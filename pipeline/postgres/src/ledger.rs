@@ -422,7 +422,7 @@ impl Ledger {
     }
 
     /// How many records each lane skipped.
-    pub async fn skipped(client: &impl GenericClient) -> Result<Vec<(String, i64)>, DbError> {
+    pub async fn skipped(client: &impl GenericClient) -> Result<HashMap<String, i64>, DbError> {
         const ACTION: &str = "counting what lanes skipped";
         const SQL: &str = "SELECT lane, sum(to_offset - from_offset)::bigint FROM lane_skips GROUP BY lane";
         let rows = client.query(SQL, &[]).await.during(ACTION)?;
