@@ -100,7 +100,7 @@ async fn one_changed_score_in_the_event_store() {
 #[tokio::test]
 async fn one_changed_score_in_a_parquet_file() {
     let weir = filled().await;
-    let file = find(&weir.path().join("history/events/event_type=AssessmentCompleted")).expect("a data file");
+    let file = find_all(&weir.path().join("history/events/event_type=AssessmentCompleted")).pop().expect("a data file");
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&file).unwrap()).unwrap();
     let (schema, batches) = (reader.schema().clone(), reader.build().unwrap().map(Result::unwrap).collect::<Vec<_>>());
     let mut writer = ArrowWriter::try_new(File::create(&file).unwrap(), schema.clone(), None).unwrap();
@@ -121,6 +121,15 @@ async fn one_changed_score_in_a_parquet_file() {
     weir.ok(&["rebuild", "history"]);
     let (code, words) = said(&weir, &["verify"]);
     assert!(code == Some(0) && words.contains("all equal"), "{words}");
+    // Files that no reader gets past any more are no hindrance, and are named.
+    for file in find_all(&weir.path().join("history/events/event_type=AssessmentCompleted")) {
+        std::fs::write(&file, "PAR1, and then nothing").unwrap();
+    }
+    assert_ne!(weir.run(&["verify"]).status.code(), Some(0));
+    let (code, words) = said(&weir, &["rebuild", "history"]);
+    assert!(code == Some(0) && words.contains("could not be read"), "{words}");
+    let (code, words) = said(&weir, &["verify"]);
+    assert!(code == Some(0) && words.contains("all equal"), "{words}");
     // And by hand. While the table is there it is refused.
     let reset = ["ledger", "reset", "history", "--topic", "events", "--to", "earliest", "--yes"];
     let (code, words) = said(&weir, &reset);
@@ -132,18 +141,10 @@ async fn one_changed_score_in_a_parquet_file() {
     assert!(code == Some(0) && words.contains("all equal"), "{words}");
 }
 
-fn find(dir: &Path) -> Option<PathBuf> {
-    for entry in std::fs::read_dir(dir).ok()?.filter_map(Result::ok) {
-        let path = entry.path();
-        if path.is_dir() {
-            if let Some(found) = find(&path) {
-                return Some(found);
-            }
-        } else if path.extension().is_some_and(|e| e == "parquet") {
-            return Some(path);
-        }
-    }
-    None
+fn find_all(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.flat_map(|path| if path.is_dir() { find_all(&path) } else { vec![path] });
+    files.filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect()
 }
 
 /// A command's exit code and all that it says.

@@ -172,9 +172,13 @@ async fn readers_go_on(up: &Up<'_>, weir: &Weir, server: &ClickHouse) {
             path = format!("{list}?limit=7&cursor={next}");
         }
     }
-    for question in weir.json(&["ask"]).as_array().unwrap() {
+    for question in weir_query::questions().unwrap() {
+        // What a question cannot do without: any one of them.
+        let required = question.parameters.iter().filter(|parameter| parameter.default.is_none());
+        let arguments: Vec<String> = required.map(|parameter| format!("{}=user-1", parameter.name)).collect();
         for store in ["history", "clickhouse"] {
-            weir.json(&["ask", question["question"].as_str().unwrap(), "--on", store]);
+            let words = ["ask", question.name, "--on", store];
+            weir.json(&words.into_iter().chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>());
         }
     }
     weir.json(&["sql", "SELECT * FROM events"]);

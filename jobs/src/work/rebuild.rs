@@ -89,7 +89,11 @@ impl Work {
             0 => String::new(),
             n => format!("; {} of the table were gone", files(n)),
         };
-        Ok((Outcome::Ok, format!("{words}{lost}")))
+        let damaged = match done.damaged_files.len() {
+            0 => String::new(),
+            n => format!("; {} of the table could not be read", files(n)),
+        };
+        Ok((Outcome::Ok, format!("{words}{lost}{damaged}")))
     }
 
     /// What `backfill-history` would write.
@@ -128,5 +132,6 @@ fn files(n: usize) -> String {
 /// What to know about a run.
 pub(crate) fn notes(done: &HistoryFilled) -> Vec<String> {
     let lost = done.lost_files.iter().map(|path| format!("{path} was named by the table, and is gone"));
-    lost.chain(done.notes.iter().cloned()).collect()
+    let damaged = done.damaged_files.iter().map(|path| format!("{path} could not be read"));
+    lost.chain(damaged).chain(done.notes.iter().cloned()).collect()
 }

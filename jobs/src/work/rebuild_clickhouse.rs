@@ -3,9 +3,9 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
-use weir_clickhouse::{ClickHouse, Compared, FORMAT, Place, Rebuild};
+use weir_clickhouse::{ClickHouse, Compared, FORMAT, Rebuild};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
-use weir_history::{Filter, HistoryTable, transaction_id};
+use weir_history::{Filter, HistoryTable, Place, transaction_id};
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::Outcome;
 use weir_postgres::versions::{self, StandKept};

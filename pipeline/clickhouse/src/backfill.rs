@@ -8,12 +8,12 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, RecordBatch, StringArray, UInt32Array,
     UInt32Builder,
 };
-use arrow::datatypes::{Field, Int64Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use weir_engine::Partition;
-use weir_history::{Filter, Stretch};
+use weir_history::{Filter, Place, Stretch, places};
 use weir_model::{OTHER_EVENT, OtherEvent};
 
 use crate::error::ClickHouseError;
@@ -23,15 +23,6 @@ use crate::server::{ClickHouse, literal};
 
 /// Ids that are asked for in one query.
 const IDS_MAX: usize = 2000;
-
-/// Where a record is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// Source, topic and number.
-    pub partition: Partition,
-    /// In it.
-    pub offset: i64,
-}
 
 /// The rows of a batch with the columns of history, as what is inserted. `epoch` is that of the lane's owner of each partition.
 fn to_insert(batch: &RecordBatch, epoch: &dyn Fn(&Partition) -> i64) -> Result<RecordBatch, ArrowError> {
@@ -110,34 +101,6 @@ fn nested(batch: &RecordBatch, data: &StringArray) -> Result<(UInt32Array, Array
         bits.push(of_row);
     }
     Ok((bits.into(), Arc::new(places.finish())))
-}
-
-/// Where each row of a batch with the columns of history is.
-pub fn places(batch: &RecordBatch) -> Result<Vec<Place>, ArrowError> {
-    let missing = |name: &str| ArrowError::SchemaError(format!("{name} is missing or of another type"));
-    let text =
-        |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| missing(name));
-    let integer = |name: &str| {
-        batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(|| missing(name))
-    };
-    let (source, topic, number, offset) = (text("source")?, text("topic")?, integer("partition")?, integer("offset")?);
-    let mut last: Option<Partition> = None;
-    let mut found = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let number = i32::try_from(number.value(row)).unwrap_or(-1);
-        let is_same = |partition: &Partition| {
-            partition.number == number
-                && *partition.topic == *topic.value(row)
-                && *partition.source == *source.value(row)
-        };
-        let partition = match last.take() {
-            Some(partition) if is_same(&partition) => partition,
-            _ => Partition { source: source.value(row).into(), topic: topic.value(row).into(), number },
-        };
-        found.push(Place { partition: partition.clone(), offset: offset.value(row) });
-        last = Some(partition);
-    }
-    Ok(found)
 }
 
 /// The minutes since 1970 in which the events of a batch happened.

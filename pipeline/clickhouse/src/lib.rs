@@ -15,7 +15,7 @@ mod sink;
 mod uncounted;
 mod verify;
 
-pub use backfill::{Insertion, Place, places};
+pub use backfill::Insertion;
 pub use error::ClickHouseError;
 pub use rebuild::{Compared, FORMAT, Rebuild};
 pub use rollups::RollupCheck;

@@ -3,6 +3,7 @@
 mod compact;
 mod kafka_record;
 mod past;
+mod places;
 mod refill;
 mod reset;
 pub mod rows;
@@ -17,6 +18,7 @@ mod write;
 
 pub use compact::{Compacted, Compaction, Group};
 pub use kafka_record::{KafkaRecord, Kept};
+pub use places::{Place, places};
 pub use refill::{Held, Refill, Refilled};
 pub use reset::reset;
 pub use scan::{Filter, Stretch};

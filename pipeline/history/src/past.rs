@@ -3,16 +3,22 @@
 //! A Postgres that was restored to an older copy gives positions a second time, to other events. History would take them
 //! for what it holds already and leave them out, in silence. The last event that history holds tells the two pasts apart.
 
-use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use deltalake_core::datafusion::prelude::{SessionContext, col, lit};
+use futures::TryStreamExt;
 use weir_engine::Partition;
 
+use crate::compact::{RowHash, file_schema, rows_of};
+use crate::places::{integers, places, texts};
 use crate::table::{HistoryError, HistoryTable, during};
 
 /// How far below the end the last event is looked for first: behind it only dead letters would stand.
 const WINDOW: i64 = 100_000;
+
+const ACTION: &str = "looking for the last event of history";
 
 /// Offset and event id of the last event of a partition below an offset.
 pub(crate) async fn last_event(
@@ -20,7 +26,6 @@ pub(crate) async fn last_event(
     partition: &Partition,
     below: i64,
 ) -> Result<Option<(i64, String)>, HistoryError> {
-    const ACTION: &str = "looking for the last event of history";
     let context = SessionContext::new();
     let provider = table.delta().table_provider().await.map_err(during(ACTION))?;
     table.delta().update_datafusion_session(&context.state()).map_err(during(ACTION))?;
@@ -38,8 +43,46 @@ pub(crate) async fn last_event(
         .map_err(during(ACTION))?;
     let batches = last.collect().await.map_err(during(ACTION))?;
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
-    let offsets = cast(batch.column(0), &DataType::Int64).map_err(during(ACTION))?;
-    let ids = cast(batch.column(1), &DataType::Utf8).map_err(during(ACTION))?;
+    let offsets = integers(batch, "offset").map_err(during(ACTION))?;
+    let ids = texts(batch, "event_id").map_err(during(ACTION))?;
     let (offsets, ids) = (offsets.as_primitive::<Int64Type>(), ids.as_string::<i32>());
     Ok(Some((offsets.value(0), ids.value(0).to_owned())))
+}
+
+/// The same for a table of which some files may not be readable any more, and the paths of those: each file is read for itself.
+pub(crate) async fn last_readable_event(
+    table: &HistoryTable,
+    partition: &Partition,
+    below: i64,
+) -> Result<(Option<(i64, String)>, Vec<String>), HistoryError> {
+    let store = table.delta().log_store().object_store(None);
+    let snapshot = table.delta().snapshot().map_err(during(ACTION))?;
+    let paths: Vec<_> = snapshot.log_data().into_iter().map(|view| view.object_store_path()).collect();
+    let from = below.saturating_sub(WINDOW);
+    let (mut last, mut unreadable): (Option<(i64, String)>, _) = (None, Vec::new());
+    for path in paths {
+        let hash = RowHash::new(&file_schema()).map_err(during(ACTION))?;
+        let batches = rows_of(Arc::clone(&store), vec![path.clone()], Arc::new(Mutex::new(hash)));
+        match batches.try_collect::<Vec<_>>().await {
+            Ok(batches) => {
+                for batch in batches {
+                    let found = last_of(&batch, partition)?.filter(|(offset, _)| *offset >= from);
+                    last = last.max(found);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(file = %path, %error, "a file of history cannot be read");
+                unreadable.push(path.to_string());
+            }
+        }
+    }
+    Ok((last, unreadable))
+}
+
+fn last_of(batch: &RecordBatch, partition: &Partition) -> Result<Option<(i64, String)>, HistoryError> {
+    let ids = texts(batch, "event_id").map_err(during(ACTION))?;
+    let ids = ids.as_string::<i32>();
+    let rows = places(batch).map_err(during(ACTION))?.into_iter().enumerate();
+    let ours = rows.filter(|(_, place)| place.partition == *partition);
+    Ok(ours.map(|(row, place)| (place.offset, ids.value(row).to_owned())).max())
 }

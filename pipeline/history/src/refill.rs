@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::Int64Type;
 use deltalake_core::datafusion::prelude::{Expr, col, lit};
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::logstore::object_store::path::Path as StorePath;
@@ -30,6 +29,7 @@ use weir_model::{Clock, OtherEvent, SystemClock};
 
 use crate::compact::{RowHash, aligned, file_schema, rows_of};
 use crate::past;
+use crate::places::{Place, integers, places};
 use crate::rows;
 use crate::scan::Filter;
 use crate::schema::{PARTITION_COLUMNS, columns};
@@ -82,9 +82,9 @@ impl Held {
     }
 
     fn add(&mut self, batch: &RecordBatch) -> Result<(), HistoryError> {
-        let positions = integers(batch, "position")?;
+        let positions = integers(batch, "position").map_err(during(ACTION))?;
         let positions = positions.as_primitive::<Int64Type>();
-        for (row, (partition, offset)) in places(batch)?.into_iter().enumerate() {
+        for (row, Place { partition, offset }) in places(batch).map_err(during(ACTION))?.into_iter().enumerate() {
             self.offsets.entry(partition).or_default().extend(u64::try_from(offset).ok());
             if positions.is_valid(row) {
                 self.positions.extend(u64::try_from(positions.value(row)).ok());
@@ -92,36 +92,6 @@ impl Held {
         }
         Ok(())
     }
-}
-
-fn array(batch: &RecordBatch, name: &str, to: &DataType) -> Result<arrow::array::ArrayRef, HistoryError> {
-    let column =
-        batch.column_by_name(name).ok_or_else(|| format!("there is no column {name}")).map_err(during(ACTION))?;
-    cast(column, to).map_err(during(ACTION))
-}
-
-fn integers(batch: &RecordBatch, name: &str) -> Result<arrow::array::ArrayRef, HistoryError> {
-    array(batch, name, &DataType::Int64)
-}
-
-/// Where each row is.
-fn places(batch: &RecordBatch) -> Result<Vec<(Partition, i64)>, HistoryError> {
-    let (source, topic) = (array(batch, "source", &DataType::Utf8)?, array(batch, "topic", &DataType::Utf8)?);
-    let (source, topic) = (source.as_string::<i32>(), topic.as_string::<i32>());
-    let (number, offset) = (integers(batch, "partition")?, integers(batch, "offset")?);
-    let (number, offset) = (number.as_primitive::<Int64Type>(), offset.as_primitive::<Int64Type>());
-    let mut known: Option<Partition> = None;
-    let place = |row: usize| {
-        let number = i32::try_from(number.value(row)).unwrap_or(-1);
-        let is_it =
-            |p: &Partition| p.number == number && *p.topic == *topic.value(row) && *p.source == *source.value(row);
-        if !known.as_ref().is_some_and(is_it) {
-            let (source, topic) = (source.value(row).into(), topic.value(row).into());
-            known = Some(Partition { source, topic, number });
-        }
-        known.clone().map(|partition| (partition, offset.value(row)))
-    };
-    Ok((0..batch.num_rows()).filter_map(place).collect())
 }
 
 /// A run that fills history.
@@ -216,6 +186,15 @@ impl HistoryTable {
         past::last_event(self, partition, below).await
     }
 
+    /// The same where files of it may be damaged, and the paths of those that cannot be read.
+    pub async fn last_readable_event(
+        &self,
+        partition: &Partition,
+        below: i64,
+    ) -> Result<(Option<(i64, String)>, Vec<String>), HistoryError> {
+        past::last_readable_event(self, partition, below).await
+    }
+
     /// What it holds of a range.
     pub async fn held(&self, filter: &Filter) -> Result<Held, HistoryError> {
         let rows = self.frame(filter).await?;
@@ -239,9 +218,13 @@ impl HistoryTable {
             .map_err(during(ACTION))?;
         let mut found = HashMap::new();
         for batch in rows.collect().await.map_err(during(ACTION))? {
-            let positions = integers(&batch, "position")?;
+            let positions = integers(&batch, "position").map_err(during(ACTION))?;
             let positions = positions.as_primitive::<Int64Type>();
-            found.extend(positions.values().iter().copied().zip(places(&batch)?));
+            found.extend(
+                positions.values().iter().copied().zip(
+                    places(&batch).map_err(during(ACTION))?.into_iter().map(|place| (place.partition, place.offset)),
+                ),
+            );
         }
         Ok(found)
     }

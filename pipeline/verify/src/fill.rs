@@ -64,6 +64,8 @@ pub struct HistoryFilled {
     pub replaced: usize,
     /// Files that the table's log named and that were not there.
     pub lost_files: Vec<String>,
+    /// Files that the event store was to be compared with and that cannot be read.
+    pub damaged_files: Vec<String>,
     /// What to know.
     pub notes: Vec<String>,
 }
@@ -78,7 +80,7 @@ pub async fn fill_history(
     let mut table = open(stores, asked).await?;
     let mut filled = HistoryFilled::default();
     let (refill, cuts) = begin(stores, asked, &mut table, &partitions, &mut filled).await?;
-    refuse_another_past(stores, &table).await?;
+    filled.damaged_files = refuse_another_past(stores, &table, &asked.fill).await?;
     let of_lane: Cuts = cuts.into_iter().map(|(partition, cut)| ((HISTORY, partition), cut)).collect();
     let mut sources = Sources::open(stores, None).await?;
     let mut words = Vec::new();
@@ -134,13 +136,23 @@ async fn open(stores: Stores<'_>, asked: &HistoryFilling) -> Result<HistoryTable
 }
 
 /// An event store that was restored to an older copy would take rows of the past that it lost out of history, and what is to say so with them.
-async fn refuse_another_past(stores: Stores<'_>, table: &HistoryTable) -> Result<(), RebuildError> {
+/// Files that cannot be read say nothing of it; where all of history is written again, they are what it is written again for, and are named.
+async fn refuse_another_past(
+    stores: Stores<'_>,
+    table: &HistoryTable,
+    fill: &Fill,
+) -> Result<Vec<String>, RebuildError> {
     let partition = EventStoreSource::partition(stores.database).await?;
     let below = table.transaction(&transaction_id(HISTORY, &partition)).await?.unwrap_or(0);
-    let Some((offset, id)) = table.last_event(&partition, below).await? else { return Ok(()) };
+    let (last, damaged) = match table.last_event(&partition, below).await {
+        Ok(last) => (last, Vec::new()),
+        Err(_) if matches!(fill, Fill::Everything) => table.last_readable_event(&partition, below).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let Some((offset, id)) = last else { return Ok(damaged) };
     let stored = EventStore::new(stores.database.clone()).event_id_at(Position(offset)).await?;
     if stored.is_some_and(|stored| stored.to_string() == id) {
-        return Ok(());
+        return Ok(damaged);
     }
     Err(RebuildError::Refused(format!(
         "the event store does not hold the event that history has at position {offset}: Postgres was restored to an older copy than history"
