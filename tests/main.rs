@@ -36,6 +36,7 @@ mod readmes;
 mod rebuild;
 mod settings;
 mod shape;
+mod sql_clients;
 mod tampering;
 mod tap;
 mod workflows;

@@ -19,6 +19,7 @@ use crate::lanes::{start_lanes, start_publisher};
 use crate::schedule;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::sql_server::{Serving, SqlServer};
 use crate::telling::{self, Telling};
 
 /// How long a lane on topics must have found nothing before it counts as caught up.
@@ -35,6 +36,8 @@ pub(crate) struct Instance {
     telling: Telling,
     /// The schedule.
     jobs: JoinSet<()>,
+    /// Clients of SQL, where a setting says so.
+    sql: Option<Serving>,
     stop: CancellationToken,
     stop_appending: CancellationToken,
     _lock: std::fs::File,
@@ -69,6 +72,10 @@ impl Instance {
         let board = StatusBoard::default();
         let commands = attached.commands(&board, &stop_appending);
         let (listening, api) = listen("api.listen", &attached.settings.api.listen, &attached.settings).await?;
+        let sql = match attached.settings.sql.listen.as_str() {
+            "" => None,
+            address => Some(SqlServer::listen(&attached, address).await?),
+        };
         let names: Vec<String> = attached.settings.lanes().into_iter().map(str::to_owned).collect();
         // Before the lanes, or what they count first is counted nowhere.
         let handlers = handlers(&attached, commands.clone(), board.clone(), &stop)?;
@@ -82,18 +89,37 @@ impl Instance {
         attached.dir.set_running(&Running { pid: std::process::id(), api: api.clone() })?;
         tracing::info!(api, data_dir = %attached.dir.path().display(), "up");
         let jobs = schedule::start(&attached, &stop);
+        let sql = match sql {
+            Some(server) => {
+                tracing::info!(address = server.address, "clients of Postgres' protocol may ask history");
+                Some(server.serve(stop.clone())?)
+            }
+            None => None,
+        };
         let watch = Watch { server: attached.server.take(), lanes, stopped: Vec::new() };
         let view = View { attached, commands, board, api };
-        Ok(Self { view, watch, http, telling, jobs, stop, stop_appending, _lock: lock })
+        Ok(Self { view, watch, http, telling, jobs, sql, stop, stop_appending, _lock: lock })
     }
 
     /// Drains: no new commands, then each lane commits what it holds, then the server goes. Gives the first lane's trouble
     /// beside what is still attached.
     pub(crate) async fn stop(self) -> Result<(Attached, Option<BoxError>), BoxError> {
         tracing::info!("draining");
-        let Self { view: View { mut attached, .. }, watch, mut http, telling, mut jobs, stop, stop_appending, _lock } =
-            self;
+        let Self {
+            view: View { mut attached, .. },
+            watch,
+            mut http,
+            telling,
+            mut jobs,
+            sql,
+            stop,
+            stop_appending,
+            _lock,
+        } = self;
         stop.cancel();
+        if let Some(sql) = sql {
+            sql.ended().await?;
+        }
         while jobs.join_next().await.is_some() {}
         // A client that never ends its request does not hold the end up.
         match tokio::time::timeout(OPEN_REQUESTS_WAIT, &mut http).await {

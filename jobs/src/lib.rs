@@ -26,9 +26,11 @@ mod output;
 mod own;
 mod runner;
 mod schedule;
+mod self_signed;
 mod server;
 mod settings;
 mod show;
+mod sql_server;
 mod telling;
 mod work;
 

@@ -102,6 +102,12 @@ impl Api {
         Ok(Front { tls, proxies, hosts, plaintext_beyond_loopback: self.plaintext_beyond_loopback })
     }
 
+    /// The files of the certificate and of its key.
+    pub(crate) fn certificate(&self) -> Option<(PathBuf, PathBuf)> {
+        let TlsFiles { certificate, key } = &self.tls;
+        (!certificate.as_os_str().is_empty()).then(|| (certificate.clone(), key.clone()))
+    }
+
     /// The first entry that is no address or network, and what to do about it.
     fn meaningless(&self) -> Option<(&'static str, String)> {
         let TlsFiles { certificate, key } = &self.tls;
@@ -311,6 +317,16 @@ impl Maintenance {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sql {
     pub(crate) memory_max_bytes: usize,
+    pub(crate) listen: String,
+    pub(crate) connections_max: usize,
+    statement_timeout_seconds: u64,
+}
+
+impl Sql {
+    /// How long a statement of a client may run.
+    pub(crate) fn statement_max(&self) -> Duration {
+        Duration::from_secs(self.statement_timeout_seconds)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -9,13 +9,16 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use weir_engine::{BoxError, LaneKind};
 use weir_model::Position;
 use weir_postgres::{EventStore, inspect};
 use weir_query::History;
 
+use super::told_to_stop;
 use crate::attached::{Attached, Patience, Target, history_root};
-use crate::output::{Format, Listing};
+use crate::output::{Format, Listing, say};
+use crate::sql_server::SqlServer;
 
 use prompt::Prompt;
 
@@ -23,6 +26,9 @@ use prompt::Prompt;
 pub(crate) struct Args {
     /// SQL over `events` and a view per event type, such as assessment_completed; without it, a prompt
     query: Option<String>,
+    /// Answer clients of Postgres (psql, drivers, Grafana) at this address until told to stop
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8627", conflicts_with_all = ["query", "wait_for"])]
+    serve: Option<String>,
     /// Wait until history holds this position, for those who read what they wrote
     #[arg(long, value_name = "POSITION")]
     wait_for: Option<i64>,
@@ -32,6 +38,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
+    if let Some(address) = args.serve {
+        return serve(target, &address).await;
+    }
     // History alone answers; Postgres is needed only to wait for a lane.
     let (dir, settings) = target.open()?;
     let history = history_root(&dir, &settings)?;
@@ -51,6 +60,40 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
     let (schema, batches) = history.sql(&query).await?;
     to_rows(&schema, &batches)?.print(format)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Serves until told to stop. Postgres is needed for logins.
+async fn serve(target: &Target, address: &str) -> Result<ExitCode, BoxError> {
+    let told = told_to_stop();
+    tokio::pin!(told);
+    let mut attached = tokio::select! {
+        attached = Box::pin(target.attach_patiently()) => attached?,
+        stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
+    };
+    let stop = CancellationToken::new();
+    let server = SqlServer::listen(&attached, address).await?;
+    say(&format!(
+        "clients of Postgres are answered at {}; `weir token create --scopes sql` makes a login",
+        server.address
+    ))?;
+    let mut postgres = attached.server.take();
+    let supervised = async {
+        match postgres.as_mut() {
+            Some(server) => BoxError::from(server.supervise().await),
+            None => std::future::pending().await,
+        }
+    };
+    let serving = server.serve(stop.clone())?;
+    let failure = tokio::select! {
+        stopped = &mut told => { stopped?; None }
+        error = supervised => Some(error),
+    };
+    stop.cancel();
+    let served = serving.ended().await;
+    attached.server = postgres;
+    attached.detach().await?;
+    served?;
+    failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// Arrow's columns as rows.

@@ -22,13 +22,23 @@ pub enum Scope {
     Command,
     /// Reading events, streams and snapshots.
     Read,
-    /// Everything of its tenant.
+    /// Everything of its tenant over HTTP.
     Admin,
+    /// SQL over its tenant's history.
+    Sql,
+    /// SQL over every tenant's history.
+    Operator,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Command, Self::Read, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Command, Self::Read, Self::Admin, Self::Sql, Self::Operator];
+
+    /// Whether such a token is a login of SQL.
+    #[must_use]
+    pub fn is_of_sql(self) -> bool {
+        matches!(self, Self::Sql | Self::Operator)
+    }
 
     /// As stored.
     #[must_use]
@@ -37,6 +47,8 @@ impl Scope {
             Self::Command => "command",
             Self::Read => "read",
             Self::Admin => "admin",
+            Self::Sql => "sql",
+            Self::Operator => "operator",
         }
     }
 }
@@ -52,7 +64,8 @@ impl FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.as_str() == name);
-        found.ok_or_else(|| format!("`{name}` is no scope; there are command, read and admin"))
+        let all = Self::ALL.map(Self::as_str).join(", ");
+        found.ok_or_else(|| format!("`{name}` is no scope; there are {all}"))
     }
 }
 
@@ -70,7 +83,7 @@ impl Principal {
     /// Whether the token allows this.
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+        self.scopes.contains(&scope) || (self.scopes.contains(&Scope::Admin) && !scope.is_of_sql())
     }
 }
 
@@ -106,15 +119,65 @@ pub async fn create(
     name: &str,
     scopes: &[Scope],
 ) -> Result<String, DbError> {
-    const SQL: &str = "INSERT INTO api_tokens (id, tenant, name, scopes, secret_hash) VALUES ($1, $2, $3, $4, $5)";
+    const SQL: &str = "INSERT INTO api_tokens (id, tenant, name, scopes, secret_hash, scram_salt, scram_salted_password) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let id = hex::encode(rand::random::<[u8; ID_BYTES]>());
     let secret = hex::encode(rand::random::<[u8; SECRET_BYTES]>());
+    let token = format!("weir_{id}_{secret}");
+    let scram = match scopes.iter().any(|scope| scope.is_of_sql()) {
+        true => Some(Scram::of(&token)?),
+        false => None,
+    };
+    let (salt, salted) =
+        (scram.as_ref().map(|s| s.salt.as_slice()), scram.as_ref().map(|s| s.salted_password.as_slice()));
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
     let secret_hash = hash(&secret);
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-        [&id, &tenant.as_str(), &name, &scopes, &secret_hash.as_slice()];
-    client.execute(SQL, &values).await.during("making a token")?;
-    Ok(format!("weir_{id}_{secret}"))
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [&id, &tenant.as_str(), &name, &scopes, &secret_hash.as_slice(), &salt, &salted];
+    client.execute(SQL, &values).await.during(MAKING)?;
+    Ok(token)
+}
+
+const MAKING: &str = "making a token";
+
+/// What SCRAM-SHA-256 needs of a password (RFC 5802 and 7677).
+struct Scram {
+    salt: [u8; 16],
+    salted_password: [u8; 32],
+}
+
+impl Scram {
+    /// Of a token, whole.
+    fn of(token: &str) -> Result<Self, DbError> {
+        /// As Postgres itself and its clients have it.
+        const ITERATIONS: usize = 4096;
+        let (salt, mut salted_password) = (rand::random::<[u8; 16]>(), [0; 32]);
+        let sha256 = openssl::hash::MessageDigest::sha256();
+        openssl::pkcs5::pbkdf2_hmac(token.as_bytes(), &salt, ITERATIONS, sha256, &mut salted_password)
+            .map_err(|e| DbError::new(MAKING, ErrorKind::Permanent, e.to_string()))?;
+        Ok(Self { salt, salted_password })
+    }
+}
+
+/// A token that opens SQL.
+#[derive(Debug, Clone)]
+pub struct SqlLogin {
+    /// Whose rows it sees; `None`: every tenant's.
+    pub tenant: Option<String>,
+    /// Of the token.
+    pub salt: Vec<u8>,
+    /// RFC 5802, `SaltedPassword`; the password is the token, whole.
+    pub salted_password: Vec<u8>,
+}
+
+/// The token of this id, if it opens SQL and was not revoked.
+pub async fn sql_login(client: &impl GenericClient, id: &str) -> Result<Option<SqlLogin>, DbError> {
+    const ACTION: &str = "looking up a login of SQL";
+    const SQL: &str = "SELECT CASE WHEN NOT 'operator' = ANY(scopes) THEN tenant END, scram_salt, scram_salted_password FROM api_tokens \
+        WHERE id = $1 AND revoked_at IS NULL AND scram_salt IS NOT NULL AND scopes && ARRAY['sql', 'operator']";
+    let Some(row) = client.query_opt(SQL, &[&id]).await.during(ACTION)? else { return Ok(None) };
+    let get = |index: usize| row.try_get::<_, Vec<u8>>(index).during(ACTION);
+    Ok(Some(SqlLogin { tenant: row.try_get(0).during(ACTION)?, salt: get(1)?, salted_password: get(2)? }))
 }
 
 /// A token as it is kept.
