@@ -225,7 +225,8 @@ async fn memories_of_lanes_become_one_index() {
     // Later migrations first, which stand on nothing of the index.
     client
         .batch_execute(
-            "DROP SCHEMA workflows CASCADE; DROP TABLE lane_versions, workflow_state, jobs, job_slices, job_runs",
+            "DROP SCHEMA workflows CASCADE; DROP TABLE lane_versions, workflow_state, jobs, job_slices, job_runs; \
+             ALTER TABLE api_tokens DROP COLUMN scram_salt, DROP COLUMN scram_salted_password",
         )
         .await
         .unwrap();

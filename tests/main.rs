@@ -39,4 +39,5 @@ mod shape;
 mod sql_clients;
 mod tampering;
 mod tap;
+mod tenants;
 mod workflows;

@@ -18,6 +18,7 @@ mod schedule;
 mod source;
 mod sql;
 mod status;
+mod tenant;
 mod token;
 mod topics;
 mod trace;
@@ -144,9 +145,12 @@ pub(crate) enum Command {
     },
     /// The manual page, on stdout
     Man,
-    /// Bearer tokens of the HTTP side
+    /// Bearer tokens of the HTTP side, and logins of SQL over history
     #[command(subcommand)]
     Token(token::Token),
+    /// Roles in Postgres that see one tenant's rows alone
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
 }
 
 impl Command {
@@ -199,6 +203,7 @@ pub(crate) async fn run(cli: Cli, own: OwnLanes) -> Result<ExitCode, BoxError> {
         }
         Command::Config(command) => config::run(&target, command, format),
         Command::Token(command) => Box::pin(token::run(&target, command, format)).await,
+        Command::Tenant(command) => Box::pin(tenant::run(&target, command, format)).await,
     }
 }
 

@@ -148,10 +148,18 @@ impl Server {
     /// For people and dashboards: may read, nothing else. A client that knows channel binding gives its password to no server that does not
     /// have it already.
     pub(crate) fn reader_url(&self) -> String {
-        let Secrets { port, reader_password, .. } = &self.secrets;
-        format!(
-            "postgres://{READER}:{reader_password}@127.0.0.1:{port}/postgres?sslmode=require&channel_binding=require"
-        )
+        self.url_by_tcp(READER, &self.secrets.reader_password)
+    }
+
+    /// The same for another role that may only read.
+    pub(crate) fn url_by_tcp(&self, role: &str, password: &str) -> String {
+        let port = self.secrets.port;
+        format!("postgres://{role}:{password}@127.0.0.1:{port}/postgres?sslmode=require&channel_binding=require")
+    }
+
+    /// For making roles, and nothing else.
+    pub(crate) fn superuser_url(&self) -> Result<String, ServerError> {
+        self.url_of(SUPERUSER, &self.secrets.owner_password)
     }
 
     fn url_of(&self, role: &str, password: &str) -> Result<String, ServerError> {

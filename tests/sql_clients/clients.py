@@ -41,6 +41,7 @@ def of_psycopg(url):
             "COPY (SELECT 1) TO '/tmp/weir-no-such-file'",
             "CREATE EXTERNAL TABLE p STORED AS CSV LOCATION '/etc/passwd'",
             "SET datafusion.runtime.memory_limit = '100G'",
+            "SET \"datafusion.runtime.memory_limit\" = '100G'",
             "SELECT 1/0",
             "SELECT array_agg(value) FROM generate_series(1, 100000000)",
         ]

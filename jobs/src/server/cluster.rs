@@ -7,6 +7,8 @@ use std::path::Path;
 
 use openssl::error::ErrorStack;
 
+use weir_postgres::tenants::GROUP;
+
 use super::{OWNER, SUPERUSER, ServerError, io_error};
 use crate::data_dir::write_bytes;
 use crate::self_signed;
@@ -17,7 +19,7 @@ fn host_based_access() -> String {
     format!(
         "# Written by weir whenever it starts the server.\n\
          local   postgres {SUPERUSER},{OWNER} scram-sha-256\n\
-         hostssl postgres +weir_reader 127.0.0.1/32 scram-sha-256\n"
+         hostssl postgres +weir_reader,+{GROUP} 127.0.0.1/32 scram-sha-256\n"
     )
 }
 

@@ -31,6 +31,7 @@ mod redrive;
 pub mod repeats;
 mod source;
 pub mod switching;
+pub mod tenants;
 mod tls;
 pub mod tokens;
 pub mod verify;

@@ -7,6 +7,7 @@ mod question;
 mod questions;
 mod serve;
 mod tables;
+mod tenant_rows;
 mod yielding;
 
 pub use arguments::{Arguments, Dialect, Parameter, moment};

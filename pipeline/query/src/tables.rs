@@ -7,11 +7,12 @@ use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
+use datafusion::prelude::{SessionConfig, SessionContext};
 use weir_history::HistoryTable;
 use weir_model::{EventType, OTHER_EVENT};
 
 use crate::functions;
+use crate::tenant_rows::TenantRows;
 use crate::yielding::Yielding;
 
 /// The catalog, which a client of Postgres' protocol sees as its database.
@@ -67,7 +68,7 @@ pub(crate) async fn register(
     tenant: Option<&str>,
 ) -> Result<(), DataFusionError> {
     let stored = match tenant {
-        Some(tenant) => context.read_table(stored)?.filter(col("tenant").eq(lit(tenant)))?.into_view(),
+        Some(tenant) => Arc::new(TenantRows::new(stored, tenant)),
         None => stored,
     };
     context.register_table(STORED, stored)?;

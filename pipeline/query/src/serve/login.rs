@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use datafusion_postgres::pgwire::api::ClientInfo;
@@ -25,21 +25,17 @@ pub(crate) struct Door {
     sasl: SASLAuthStartupHandler<Parameters>,
 }
 
-/// What was found under the name that a connection gave.
+/// The name that a connection gave last, and whose rows are seen under it: it is that one's password that is asked for.
 #[derive(Default, Debug)]
-pub(crate) struct Found {
-    name: OnceLock<String>,
-    tenant: OnceLock<Option<String>>,
-}
+pub(crate) struct Found(Mutex<Option<(String, Option<String>)>>);
 
 impl Found {
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.name.get().map(String::as_str)
+    pub(crate) fn get(&self) -> Option<(String, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whose rows it sees.
-    pub(crate) fn tenant(&self) -> Option<&Option<String>> {
-        self.tenant.get()
+    fn set(&self, found: Option<(String, Option<String>)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }
 
@@ -93,6 +89,7 @@ impl fmt::Debug for Source {
 impl AuthSource for Source {
     async fn get_password(&self, login: &LoginInfo) -> PgWireResult<Password> {
         let name = login.user().unwrap_or_default();
+        self.found.set(None);
         let known = self.shared.logins.login(name).await.map_err(|error| {
             tracing::warn!(error = error.to_string(), "who a client is cannot be looked up");
             refusal("FATAL", "57P03", "who you are cannot be looked up: Postgres does not answer; try again")
@@ -103,8 +100,7 @@ impl AuthSource for Source {
             return Ok(Password::new(Some(salt[..16].to_vec()), rand::random::<[u8; 32]>().to_vec()));
         };
         // Used once the password has been seen to be right: no statement is taken before.
-        self.found.name.get_or_init(|| name.to_owned());
-        self.found.tenant.get_or_init(|| known.tenant.clone());
+        self.found.set(Some((name.to_owned(), known.tenant.clone())));
         Ok(Password::new(Some(known.salt), known.salted_password))
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::common::{DFSchema, ParamValues};
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::{CopyTarget, Query, Set, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Query, SetExpr, Statement};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::hooks::HookClient;
 use datafusion_postgres::pgwire::api::ClientInfo;
@@ -25,12 +25,14 @@ fn check(statement: &Statement) -> Result<(), PgWireError> {
     let may = match statement {
         Statement::Query(query) => reads(query),
         Statement::Explain { statement, .. } | Statement::Prepare { statement, .. } => return check(statement),
+        Statement::Copy { source: CopySource::Query(query), to: true, target: CopyTarget::Stdout, .. } => reads(query),
         Statement::Copy { to: true, target: CopyTarget::Stdout, .. } => true,
-        Statement::Set(Set::SingleAssignment { variable, .. }) => {
-            if variable.to_string().to_lowercase().starts_with("datafusion.") {
-                return Err(refusal("ERROR", "42501", "the engine's own settings are not a client's to change"));
-            }
-            true
+        Statement::Declare { stmts } => {
+            stmts.iter().filter_map(|declared| declared.for_query.as_ref()).all(|q| reads(q))
+        }
+        // In whatever way it is written.
+        Statement::Set(set) if set.to_string().to_lowercase().contains("datafusion") => {
+            return Err(refusal("ERROR", "42501", "the engine's own settings are not a client's to change"));
         }
         Statement::Set(_)
         | Statement::ExplainTable { .. }
@@ -41,7 +43,6 @@ fn check(statement: &Statement) -> Result<(), PgWireError> {
         | Statement::StartTransaction { .. }
         | Statement::Commit { .. }
         | Statement::Rollback { .. }
-        | Statement::Declare { .. }
         | Statement::Fetch { .. }
         | Statement::Close { .. }
         | Statement::Execute { .. } => true,

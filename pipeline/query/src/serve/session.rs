@@ -153,23 +153,25 @@ impl Statements {
         Ok(service)
     }
 
+    fn login(&self) -> PgWireResult<(String, Option<String>)> {
+        self.found.get().ok_or_else(|| refusal("FATAL", "28000", "there was no login"))
+    }
+
     /// A login that was revoked is one no more.
     async fn look_up(&self) -> PgWireResult<()> {
-        let name = self.found.name().unwrap_or_default();
-        let known = self.shared.logins.login(name).await.map_err(|error| {
+        let (name, tenant) = self.login()?;
+        let known = self.shared.logins.login(&name).await.map_err(|error| {
             tracing::warn!(error = error.to_string(), "who a client is cannot be looked up");
             refusal("ERROR", "57P03", "who you are cannot be looked up: Postgres does not answer; try again")
         })?;
         match known {
-            Some(known) if Some(&known.tenant) == self.found.tenant() => Ok(()),
+            Some(known) if known.tenant == tenant => Ok(()),
             _ => Err(refusal("FATAL", "28000", "this login was revoked")),
         }
     }
 
     async fn tables(&self) -> PgWireResult<Tables> {
-        let Some(tenant) = self.found.tenant() else {
-            return Err(refusal("FATAL", "28000", "there was no login"));
-        };
+        let (_, tenant) = self.login()?;
         let made = async {
             let context = tables::context(self.shared.snapshots.runtime.clone())?;
             let (version, rows) = self.shared.snapshots.last(&context).await?;

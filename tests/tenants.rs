@@ -1,0 +1,90 @@
+//! Does a tenant's own role in Postgres see that tenant's rows, and nothing else?
+
+use std::process::{Command, Output};
+
+use weir_tests::{Fixture, Weir, seed};
+
+const TABLES: &str =
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1";
+
+fn psql(url: &str, sql: &str) -> Output {
+    let mut psql = Command::new("psql");
+    psql.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "--csv", "--tuples-only", "-c", sql, "-d", url]);
+    psql.output().expect("psql runs; install Debian's postgresql-client")
+}
+
+fn ask(url: &str, sql: &str) -> Vec<String> {
+    let output = psql(url, sql);
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn refused(url: &str, sql: &str, part: &str) {
+    let output = psql(url, sql);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.contains(part), "{sql}: {words}");
+}
+
+#[test]
+fn a_tenants_role_sees_its_rows_alone() {
+    const ODD: &str = "O'Hara; DROP ROLE weir_owner";
+    let (weir, fixture) = (Weir::new(), Fixture::new(60, seed("tenants")));
+    for tenant in ["default", "school", ODD] {
+        weir.ok(&["import", "oulad", fixture.arg(), "--tenant", tenant]);
+    }
+    let up = weir.up();
+    weir.ok(&["sql", "SELECT 1"]);
+    let grant = |tenant: &str| weir.json(&["tenant", "grant", tenant])["url"].as_str().unwrap().to_owned();
+    let (school, odd) = (grant("school"), grant(ODD));
+    let listed = weir.json(&["tenant", "list"]);
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|row| row["tenant"].as_str().unwrap()).collect();
+    assert!(listed.len() == 2 && listed.contains(&"school") && listed.contains(&ODD), "{listed:?}");
+
+    let everyone = up.postgres();
+    let tables = ask(&school, TABLES);
+    assert!(tables.len() > 8 && tables.contains(&"user_read_model".to_owned()), "{tables:?}");
+    for (url, tenant) in [(&school, "school"), (&odd, ODD)] {
+        for table in &tables {
+            let own = format!("SELECT count(*) FROM {table}");
+            let name = tenant.replace('\'', "''");
+            let of_all = ask(&everyone, &format!("SELECT count(*) FROM {table} WHERE tenant = '{name}'"));
+            assert_eq!(ask(url, &own), of_all, "{table} of {tenant}");
+            assert_eq!(ask(url, &format!("SELECT count(*) FROM {table} WHERE tenant <> '{name}'")), ["0"], "{table}");
+        }
+        assert_ne!(ask(url, "SELECT count(*) FROM user_read_model"), ["0"]);
+    }
+    // A function that tells what it is called with is called with no other tenant's rows.
+    let leak = "SELECT count(*) FROM user_read_model WHERE CASE WHEN tenant <> 'school' THEN 1 / 0 ELSE 1 END = 1";
+    assert_ne!(ask(&school, leak), ["0"]);
+    for sql in [
+        "SELECT count(*) FROM public.user_read_model",
+        "SELECT * FROM public.events",
+        "SELECT * FROM public.api_tokens",
+        "SELECT * FROM pg_authid",
+    ] {
+        refused(&school, sql, "permission denied");
+    }
+    let others = ask(&odd, "SELECT current_schema()").remove(0);
+    refused(&school, &format!("SELECT * FROM {others}.user_read_model"), "permission denied");
+    refused(&school, "SET default_transaction_read_only = off; DELETE FROM user_read_model", "permission denied");
+    refused(&school, "SET default_transaction_read_only = off; CREATE TEMP TABLE t (a int)", "permission denied");
+    refused(&school, "SELECT pg_advisory_lock(1)", "permission denied");
+    // In clear, the same address is no way in.
+    refused(
+        &school.replace("sslmode=require&channel_binding=require", "sslmode=disable"),
+        "SELECT 1",
+        "no pg_hba.conf entry",
+    );
+
+    // A new password ends the old one; revoking ends what is open, and other readers notice nothing.
+    let again = grant("school");
+    refused(&school, "SELECT 1", "password authentication failed");
+    assert_eq!(ask(&again, TABLES), tables);
+    weir.ok(&["tenant", "revoke", "school"]);
+    refused(&again, "SELECT 1", "authentication failed");
+    let output = weir.run(&["tenant", "revoke", "school"]);
+    assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("weir tenant list"));
+    assert_ne!(ask(&everyone, "SELECT count(*) FROM user_read_model WHERE tenant = 'school'"), ["0"]);
+    assert_ne!(ask(&odd, "SELECT count(*) FROM user_read_model"), ["0"]);
+    up.terminate();
+}
