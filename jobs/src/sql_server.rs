@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weir_engine::BoxError;
+use weir_engine::retry::chain;
 use weir_postgres::{Database, Ledger, tokens};
 use weir_query::{Login, Logins, Options};
 
@@ -77,6 +78,9 @@ impl SqlServer {
             let serving = runtime.spawn(served);
             let ended = runtime.block_on(serving).map_err(BoxError::from).flatten();
             runtime.shutdown_background();
+            if let Err(error) = &ended {
+                tracing::error!(error = chain(error.as_ref()), "clients of Postgres' protocol are answered no more");
+            }
             if tell.send(ended).is_err() {
                 tracing::debug!("SQL ended after what it ran in");
             }

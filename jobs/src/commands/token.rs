@@ -20,7 +20,7 @@ pub(crate) enum Token {
         /// What it is for
         #[arg(long, default_value = "")]
         name: String,
-        /// What it allows: command, read, admin
+        /// What it allows: over HTTP command, read, admin; of SQL over history sql (its tenant's rows), operator (every tenant's)
         #[arg(long, value_delimiter = ',', default_value = "command,read")]
         scopes: Vec<Scope>,
     },
