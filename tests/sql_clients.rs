@@ -1,8 +1,10 @@
 //! Does any client of Postgres read history, each login its own tenant's rows, and nothing but reads?
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_tests::{Fixture, Up, Weir, seed};
@@ -269,39 +271,62 @@ fn a_login_sees_its_tenants_rows_alone_until_it_is_revoked() {
     assert_eq!(counted, school.ask("SELECT count(*) FROM events"));
 
     strangers(&weir, &up, &school);
-    // New rows are seen by a connection that was there before, and a revoked login asks nothing more.
-    let (driver, driving) = {
+    an_open_connection(&weir, &school);
+}
+
+/// A client that asks the same prepared statement again and again.
+struct Asking {
+    driver: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Asking {
+    fn new(login: &Login) -> Self {
         let script = "import psycopg, sys\nc = psycopg.connect(sys.argv[1], autocommit=True)\nfor line in sys.stdin:\n  \
-            try:\n    print(c.execute('SELECT count(*) FROM events').fetchone()[0], flush=True)\n  \
-            except Exception as e:\n    print(e, flush=True); break";
-        let mut child = Command::new(python())
-            .args(["-c", script, &school.url()])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let answers = std::io::BufReader::new(child.stdout.take().unwrap());
-        (child, answers)
-    };
-    let mut lines = std::io::BufRead::lines(driving);
-    let mut driver = driver;
-    let mut next = |driver: &mut std::process::Child| {
-        std::io::Write::write_all(driver.stdin.as_mut().unwrap(), b"?\n").unwrap();
-        lines.next().unwrap().unwrap()
-    };
-    let before: i64 = next(&mut driver).parse().unwrap();
+            try:\n    print(c.execute('SELECT count(*) FROM events', prepare=True).fetchone()[0], flush=True)\n  \
+            except Exception as e:\n    print(str(e).splitlines()[0], flush=True)";
+        let mut python = Command::new(python());
+        python.args(["-c", script, &login.url()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut driver = python.spawn().unwrap();
+        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        Self { driver, lines }
+    }
+
+    fn next(&mut self) -> String {
+        self.driver.stdin.as_mut().unwrap().write_all(b"?\n").unwrap();
+        self.lines.next().unwrap().unwrap()
+    }
+}
+
+/// New rows are seen by a connection that was there before, also after history could not be read; a revoked login asks nothing more.
+fn an_open_connection(weir: &Weir, school: &Login) {
+    let mut asking = Asking::new(school);
+    let before: i64 = asking.next().parse().unwrap();
+    let log = weir.path().join("history/events/_delta_log");
+    let versions = std::fs::read_dir(&log).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.strip_suffix(".json")?.parse::<u64>().ok()
+    });
+    let next = log.join(format!("{:020}.json", versions.max().unwrap() + 1));
+    std::fs::write(&next, "no commit").unwrap();
+    let error = asking.next();
+    std::fs::remove_file(&next).unwrap();
+    assert!(error.contains("history cannot be read"), "{error}");
+    assert_eq!(asking.next(), before.to_string());
+
     let more = Fixture::new(20, seed("sql_clients") + 1);
     weir.ok(&["import", "oulad", more.arg(), "--tenant", "school"]);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while next(&mut driver).parse::<i64>().unwrap() <= before {
-        assert!(std::time::Instant::now() < deadline, "the new rows are not seen");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while asking.next().parse::<i64>().unwrap() <= before {
+        assert!(Instant::now() < deadline, "the new rows are not seen");
+        std::thread::sleep(Duration::from_millis(200));
     }
     weir.ok(&["token", "revoke", &school.user]);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    let refused = next(&mut driver);
+    std::thread::sleep(Duration::from_millis(1500));
+    let refused = asking.next();
     assert!(refused.contains("revoked"), "{refused}");
-    driver.wait().unwrap();
+    drop(asking.driver.stdin.take());
+    asking.driver.wait().unwrap();
 }
 
 fn login_has_tenants(login: &Login, table: &str) -> bool {
@@ -322,10 +347,10 @@ fn connections_and_statements_are_bounded() {
     let token = up.token("default", "operator");
     let user = token.split('_').nth(1).unwrap().to_owned();
     let login = Login { address: format!("127.0.0.1:{port}"), user, password: token };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !login.psql(&["-c", "SELECT 1"]).status.success() {
-        assert!(std::time::Instant::now() < deadline, "{}", words(&login.psql(&["-c", "SELECT 1"])));
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(Instant::now() < deadline, "{}", words(&login.psql(&["-c", "SELECT 1"])));
+        std::thread::sleep(Duration::from_millis(200));
     }
     let endless = "SELECT count(*) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b";
     let refused = words(&login.psql(&["-c", endless]));
@@ -334,18 +359,18 @@ fn connections_and_statements_are_bounded() {
     let refused = words(&login.psql(&["-c", "SET statement_timeout = 60000", "-c", endless]));
     assert!(refused.contains("statement timeout (1000 ms)"), "{refused}");
     // Those of before may not have been let go of yet, and then it is one of these that is refused.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let idle: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(&login.address).unwrap()).collect();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         let is_refused = !login.psql(&["-c", "SELECT 1"]).status.success();
         drop(idle);
         if is_refused {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "a third connection");
+        assert!(Instant::now() < deadline, "a third connection");
     }
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     assert_eq!(login.ask("SELECT 1"), ["1"]);
     rustix::process::kill_process(rustix::process::Pid::from_child(&serving), rustix::process::Signal::TERM).unwrap();
     assert!(serving.wait().unwrap().success());

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use deltalake_core::datafile::DataFileReader;
+use deltalake_core::datafile::reader::ParquetFileReader;
 use deltalake_core::datafusion::prelude::{SessionContext, col, lit};
+use deltalake_core::logstore::object_store::{Error as StoreError, ObjectStoreExt};
 use futures::TryStreamExt;
 use weir_engine::Partition;
 
@@ -49,7 +52,27 @@ pub(crate) async fn last_event(
     Ok(Some((offsets.value(0), ids.value(0).to_owned())))
 }
 
-/// The same for a table of which some files may not be readable any more, and the paths of those: each file is read for itself.
+/// Files that are there and cannot be opened, or are not as long as the log says.
+pub(crate) async fn unreadable_files(table: &HistoryTable) -> Result<Vec<String>, HistoryError> {
+    let store = table.delta().log_store().object_store(None);
+    let snapshot = table.delta().snapshot().map_err(during(ACTION))?;
+    let named: Vec<_> = snapshot.log_data().into_iter().map(|view| (view.object_store_path(), view.size())).collect();
+    let mut unreadable = Vec::new();
+    for (path, size) in named {
+        let is_as_long = match store.head(&path).await {
+            Ok(found) => i64::try_from(found.size) == Ok(size),
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(error) => return Err(during(ACTION)(error)),
+        };
+        if !is_as_long || ParquetFileReader::new(Arc::clone(&store)).read_file(path.clone()).await.is_err() {
+            tracing::warn!(file = %path, "a file of history cannot be read");
+            unreadable.push(path.to_string());
+        }
+    }
+    Ok(unreadable)
+}
+
+/// The same as `last_event` for a table of which some files may not be readable any more, and the paths of those: each file is read for itself.
 pub(crate) async fn last_readable_event(
     table: &HistoryTable,
     partition: &Partition,

@@ -186,7 +186,12 @@ impl HistoryTable {
         past::last_event(self, partition, below).await
     }
 
-    /// The same where files of it may be damaged, and the paths of those that cannot be read.
+    /// Paths of files that are there and cannot be opened, or are not as long as the log says.
+    pub async fn unreadable_files(&self) -> Result<Vec<String>, HistoryError> {
+        past::unreadable_files(self).await
+    }
+
+    /// The same as `last_event` where files of it may be damaged, and the paths of those that cannot be read.
     pub async fn last_readable_event(
         &self,
         partition: &Partition,

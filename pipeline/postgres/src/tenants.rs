@@ -3,7 +3,7 @@
 //! A schema of the role's own has a view of each table that readers may read and that says whose a row is. Tables themselves are not touched:
 //! row-level security on them would bind every reader, also those that are no tenant's, and keep their conditions from being used early.
 
-use tokio_postgres::GenericClient;
+use tokio_postgres::{Error, GenericClient};
 use weir_model::TenantId;
 
 use crate::error::{DbError, During};
@@ -62,35 +62,30 @@ pub async fn make_role(client: &impl GenericClient, tenant: &TenantId, verifier:
 /// Makes the tenant's schema and its views, as they are to be now. Returns the views' names.
 pub async fn make_views(client: &impl GenericClient, tenant: &TenantId) -> Result<Vec<String>, DbError> {
     const ACTION: &str = "making a tenant's views";
-    const TABLES: &str = "SELECT c.relname::text FROM pg_class c \
+    const TABLES: &str = "SELECT c.relname::text, quote_ident(c.relname) FROM pg_class c \
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped \
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') \
-          AND has_table_privilege('weir_reader', c.oid, 'SELECT') ORDER BY 1";
+          AND has_table_privilege('weir_reader', c.oid, 'SELECT') AND has_table_privilege(c.oid, 'SELECT') ORDER BY 1";
     let role = role_of(tenant);
-    let tables: Vec<String> = client
-        .query(TABLES, &[])
-        .await
-        .during(ACTION)?
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()
-        .during(ACTION)?;
+    let rows = client.query(TABLES, &[]).await.during(ACTION)?;
+    let tables: Vec<(String, String)> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Error>>().during(ACTION)?;
     let is = quoted(tenant.as_str());
     let views: String = tables
         .iter()
-        .map(|table| {
+        .map(|(_, table)| {
             format!(
                 "CREATE VIEW {role}.{table} WITH (security_barrier) AS SELECT * FROM public.{table} WHERE tenant = {is}; \
                  GRANT SELECT ON {role}.{table} TO {role}; "
             )
         })
         .collect();
-    // At once: who reads meanwhile waits, and finds the views again.
+    // Statements of one message are one transaction: who reads meanwhile waits, and finds the views again.
     let sql = format!(
-        "BEGIN; DROP SCHEMA IF EXISTS {role} CASCADE; CREATE SCHEMA {role}; GRANT USAGE ON SCHEMA {role} TO {role}; {views} COMMIT"
+        "DROP SCHEMA IF EXISTS {role} CASCADE; CREATE SCHEMA {role}; GRANT USAGE ON SCHEMA {role} TO {role}; {views}"
     );
     client.batch_execute(&sql).await.during(ACTION)?;
-    Ok(tables)
+    Ok(tables.into_iter().map(|(table, _)| table).collect())
 }
 
 /// Takes the views away.

@@ -64,7 +64,7 @@ pub struct HistoryFilled {
     pub replaced: usize,
     /// Files that the table's log named and that were not there.
     pub lost_files: Vec<String>,
-    /// Files that the event store was to be compared with and that cannot be read.
+    /// Files of the table that cannot be read; a rebuild alone looks for them.
     pub damaged_files: Vec<String>,
     /// What to know.
     pub notes: Vec<String>,
@@ -80,7 +80,7 @@ pub async fn fill_history(
     let mut table = open(stores, asked).await?;
     let mut filled = HistoryFilled::default();
     let (refill, cuts) = begin(stores, asked, &mut table, &partitions, &mut filled).await?;
-    filled.damaged_files = refuse_another_past(stores, &table, &asked.fill).await?;
+    refuse_another_past(stores, &table, &asked.fill, &mut filled).await?;
     let of_lane: Cuts = cuts.into_iter().map(|(partition, cut)| ((HISTORY, partition), cut)).collect();
     let mut sources = Sources::open(stores, None).await?;
     let mut words = Vec::new();
@@ -141,18 +141,33 @@ async fn refuse_another_past(
     stores: Stores<'_>,
     table: &HistoryTable,
     fill: &Fill,
-) -> Result<Vec<String>, RebuildError> {
+    filled: &mut HistoryFilled,
+) -> Result<(), RebuildError> {
     let partition = EventStoreSource::partition(stores.database).await?;
     let below = table.transaction(&transaction_id(HISTORY, &partition)).await?.unwrap_or(0);
-    let (last, damaged) = match table.last_event(&partition, below).await {
-        Ok(last) => (last, Vec::new()),
-        Err(_) if matches!(fill, Fill::Everything) => table.last_readable_event(&partition, below).await?,
+    if matches!(fill, Fill::Everything) {
+        filled.damaged_files = table.unreadable_files().await?;
+    }
+    let last = match table.last_event(&partition, below).await {
+        Ok(last) => last,
+        Err(_) if matches!(fill, Fill::Everything) => {
+            let (last, damaged) = table.last_readable_event(&partition, below).await?;
+            filled.damaged_files = damaged;
+            last
+        }
         Err(error) => return Err(error.into()),
     };
-    let Some((offset, id)) = last else { return Ok(damaged) };
+    let Some((offset, id)) = last else {
+        if !filled.damaged_files.is_empty() {
+            filled.notes.push(
+                "no event of history could be read: nothing says whether the event store still has the past that history was written from".to_owned(),
+            );
+        }
+        return Ok(());
+    };
     let stored = EventStore::new(stores.database.clone()).event_id_at(Position(offset)).await?;
     if stored.is_some_and(|stored| stored.to_string() == id) {
-        return Ok(damaged);
+        return Ok(());
     }
     Err(RebuildError::Refused(format!(
         "the event store does not hold the event that history has at position {offset}: Postgres was restored to an older copy than history"

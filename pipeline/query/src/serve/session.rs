@@ -125,31 +125,33 @@ fn failed(error: QueryError) -> PgWireError {
 }
 
 impl Statements {
-    /// The service on the last commit of history, for a login that still stands.
+    /// The service on the last commit of history, for a login that still stands. The tables stay as they are until others are there: what
+    /// fails or is cut off in between leaves statements that were prepared before with tables that are exchanged like all.
     async fn service(&self) -> PgWireResult<Arc<DfSessionService>> {
         let mut held = self.tables.lock().await;
-        let is_due = held.as_ref().is_none_or(|tables| tables.looked_up.elapsed() > LOGIN_STANDS);
-        if is_due {
+        if held.as_ref().is_none_or(|tables| tables.looked_up.elapsed() > LOGIN_STANDS) {
             self.look_up().await?;
+            if let Some(tables) = held.as_mut() {
+                tables.looked_up = Instant::now();
+            }
         }
-        let looked_up = if is_due { Some(Instant::now()) } else { None };
-        let mut tables = match held.take() {
-            Some(tables) => tables,
-            None => self.tables().await?,
-        };
-        let (version, rows) = self.shared.snapshots.last(&tables.context).await.map_err(failed)?;
-        if tables.version != version {
+        if let Some(tables) = held.as_mut() {
+            let (version, rows) = self.shared.snapshots.last(&tables.context).await.map_err(failed)?;
+            if tables.version == version {
+                return Ok(tables.service.clone());
+            }
             if rows.schema() == tables.current.schema() {
                 tables.current.set(rows);
                 tables.version = version;
-            } else {
-                // Columns are part of plans, so those begin again.
-                tables = self.tables().await?;
+                return Ok(tables.service.clone());
             }
         }
-        tables.looked_up = looked_up.unwrap_or(tables.looked_up);
+        // Columns are part of plans: those of statements that were prepared before are of no use any more.
+        let tables = self.tables().await?;
         let service = tables.service.clone();
-        *held = Some(tables);
+        if let Some(before) = held.replace(tables) {
+            before.current.end();
+        }
         Ok(service)
     }
 

@@ -1,5 +1,6 @@
 //! The commit of history that a statement reads.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -48,21 +49,32 @@ impl Snapshots {
     }
 }
 
+/// What Postgres says as well, so that drivers prepare the statement again.
+const OUTDATED: &str = "cached plan must not change result type";
+
 /// The table of a session: what its views and prepared statements read is exchanged between statements.
 #[derive(Debug)]
-pub(crate) struct Current(RwLock<Arc<dyn TableProvider>>);
+pub(crate) struct Current {
+    rows: RwLock<Arc<dyn TableProvider>>,
+    is_outdated: AtomicBool,
+}
 
 impl Current {
     pub(crate) fn new(rows: Arc<dyn TableProvider>) -> Self {
-        Self(RwLock::new(rows))
+        Self { rows: RwLock::new(rows), is_outdated: AtomicBool::new(false) }
+    }
+
+    /// History has other columns now: plans on these fail from here on.
+    pub(crate) fn end(&self) {
+        self.is_outdated.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, rows: Arc<dyn TableProvider>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = rows;
+        *self.rows.write().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     fn now(&self) -> Arc<dyn TableProvider> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rows.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -90,7 +102,27 @@ impl TableProvider for Current {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if self.is_outdated.load(Ordering::Relaxed) {
+            return Err(DataFusionError::NotImplemented(OUTDATED.to_owned()));
+        }
         let rows = self.now();
         rows.scan(state, projection, filters, limit).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_plan_on_columns_that_are_no_more_fails_as_in_postgres() {
+        let context = SessionContext::new();
+        let current = Arc::new(Current::new(tables::empty().unwrap()));
+        context.register_table("events", current.clone()).unwrap();
+        let prepared = context.table("events").await.unwrap();
+        assert!(prepared.clone().collect().await.is_ok());
+        current.end();
+        let error = prepared.collect().await.unwrap_err();
+        assert!(matches!(error.find_root(), DataFusionError::NotImplemented(words) if words == OUTDATED), "{error}");
     }
 }
