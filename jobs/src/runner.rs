@@ -66,8 +66,17 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(attached: &Attached) -> Self {
+        Self::of(Work::new(attached))
+    }
+
+    /// For a process that does nothing else.
+    pub(crate) fn alone(attached: &Attached) -> Self {
+        Self::of(Work::alone(attached))
+    }
+
+    fn of(work: Work) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { work: Work::new(attached), owner: format!("{host} process {}", std::process::id()).into() }
+        Self { work, owner: format!("{host} process {}", std::process::id()).into() }
     }
 
     /// Whether this process has what a job needs: of several processes with one schedule, one that has it runs the job.

@@ -46,6 +46,8 @@ pub(crate) struct Work {
     lanes: Vec<&'static str>,
     maintenance: settings::Maintenance,
     archive_url: String,
+    /// What a job may do at once: beside lanes, one thing.
+    cores: usize,
 }
 
 impl Work {
@@ -60,7 +62,14 @@ impl Work {
             lanes: attached.settings.enabled_lanes(),
             maintenance: attached.settings.maintenance.clone(),
             archive_url: attached.settings.archive.url.clone(),
+            cores: 1,
         }
+    }
+
+    /// The same for a process that does nothing else.
+    pub(crate) fn alone(attached: &Attached) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { cores, ..Self::new(attached) }
     }
 
     /// Whether there is what a job works on.

@@ -140,7 +140,7 @@ pub(crate) async fn run_here(attached: &Attached, ask: Ask) -> Result<ExitCode, 
             stopping.cancel();
         }
     });
-    let ran = Box::pin(Runner::new(attached).run(ask, &stop, &Show::Stderr)).await;
+    let ran = Box::pin(Runner::alone(attached).run(ask, &stop, &Show::Stderr)).await;
     told.abort();
     match ran? {
         Ran::Here(outcome, detail) => {

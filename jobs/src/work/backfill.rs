@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 use weir_clickhouse::{ClickHouse, Rebuild};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
@@ -205,6 +206,8 @@ pub(super) struct Run<'a> {
     pub(super) server: &'a ClickHouse,
     pub(super) asked: &'a Backfill,
     pub(super) filter: Filter,
+    /// History, of which each slice reads the last commit.
+    pub(super) table: Mutex<HistoryTable>,
     pub(super) lane: Lane,
     pub(super) began: Instant,
     /// The new table, where all is made again; else what serves is filled.
@@ -271,7 +274,8 @@ impl Work {
             return Err(words.into());
         }
         let (filter, began) = (asked.filter()?, Instant::now());
-        let run = Run { work: self, server, asked, filter, lane, began, into: None };
+        let run =
+            Run { work: self, server, asked, filter, table: self.history_table().await?, lane, began, into: None };
         let concurrency = asked.concurrency.unwrap_or(1);
         // Boxed: the compiler cannot see otherwise that they may move between threads.
         let work: Vec<BoxFuture<'_, Result<(), BoxError>>> =
@@ -284,6 +288,10 @@ impl Work {
             Outcome::Ok,
             format!("{written} rows inserted; {} slices of {rows} rows in history looked at", slices.len()),
         ))
+    }
+
+    pub(super) async fn history_table(&self) -> Result<Mutex<HistoryTable>, BoxError> {
+        Ok(Mutex::new(HistoryTable::open(&self.history).await?.ok_or("history is gone")?))
     }
 
     pub(super) async fn clickhouse_lane(&self) -> Result<Lane, BoxError> {
@@ -342,13 +350,16 @@ impl Run<'_> {
 
     /// Fills one slice.
     async fn slice(&self, slice: &Stretch, progress: &Progress) -> Result<Slice, BoxError> {
-        let table = HistoryTable::open(&self.work.history).await?.ok_or("history is gone")?;
         let there = match self.asked.reprocess {
             Reprocess::Missing => self.server.places_in(slice, &self.filter).await?,
             Reprocess::Failed | Reprocess::All => HashSet::new(),
         };
         let filter = Filter { from: Some(slice.from), to: Some(slice.to), ..self.filter.clone() };
-        let mut rows = table.rows(&filter).await?;
+        let mut rows = {
+            let mut table = self.table.lock().await;
+            table.refresh().await?;
+            table.rows(&filter).await?
+        };
         let mut insertion = self.into.map_or_else(|| self.server.insertion(), Rebuild::insertion);
         let mut mended = Vec::new();
         let epoch = |partition: &Partition| self.lane.epochs.get(partition).copied().unwrap_or(0);

@@ -1,5 +1,7 @@
 //! `compact-history`
 
+use futures::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
 use weir_engine::BoxError;
 use weir_history::{Compaction, HistoryTable};
 use weir_postgres::job_run::Progress;
@@ -8,19 +10,18 @@ use weir_postgres::job_runs::Outcome;
 use super::Work;
 
 impl Work {
-    fn compaction<'a>(&self, spill: &'a std::path::Path) -> Compaction<'a> {
+    fn compaction(&self) -> Result<Compaction, BoxError> {
         let settings = &self.maintenance;
-        Compaction {
+        Ok(Compaction {
             target_bytes: settings.compaction_target_bytes,
-            memory_bytes: settings.compaction_memory_bytes,
-            spill,
-        }
+            memory_bytes: settings.compaction_memory_bytes / self.cores,
+            spill: self.dir.spill()?,
+        })
     }
 
     /// Compacts every group of small files, then removes what neither the table nor a reader within the retention needs.
     pub(super) async fn compact_history(&self, progress: &Progress) -> Result<(Outcome, String), BoxError> {
-        let spill = self.dir.spill()?;
-        let options = self.compaction(&spill);
+        let options = self.compaction()?;
         let Some(mut table) = HistoryTable::open(&self.history).await? else {
             return Ok((Outcome::Ok, "there is no history yet".to_owned()));
         };
@@ -28,8 +29,17 @@ impl Work {
         let files: usize = groups.iter().map(weir_history::Group::files).sum();
         progress.expect(i64::try_from(files).ok(), "files");
         let (mut made, mut rows, mut left) = (0, 0, 0);
-        for group in &groups {
-            match table.compact(group, &options).await? {
+        let rewriter = table.rewriter(options);
+        // Tasks of their own, which use other cores too.
+        let rewriting = groups.into_iter().map(|group| {
+            let task = tokio::spawn(rewriter.clone().rewrite(group));
+            AbortOnDropHandle::new(task)
+        });
+        let mut rewriting = futures::stream::iter(rewriting).buffered(self.cores);
+        while let Some(rewritten) = rewriting.next().await {
+            let rewritten = rewritten??;
+            let group = rewritten.group();
+            match table.put_in_place(&rewritten).await? {
                 Some(done) => {
                     made += done.files;
                     rows += done.rows;

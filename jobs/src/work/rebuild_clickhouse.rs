@@ -65,7 +65,9 @@ impl Work {
         only_here.extend(lane.dead.iter().map(stretch_of));
         let rebuild = server.begin_rebuild(fence.epoch()).await?;
         let filter = Filter::default();
-        let run = Run { work: self, server, asked: &asked, filter, lane, began: Instant::now(), into: Some(&rebuild) };
+        let table = self.history_table().await?;
+        let began = Instant::now();
+        let run = Run { work: self, server, asked: &asked, filter, table, lane, began, into: Some(&rebuild) };
         // Boxed: the compiler cannot see otherwise that they may move between threads.
         let work: Vec<BoxFuture<'_, Result<(), BoxError>>> =
             slices.iter().map(|slice| run.fill_new(slice, progress).boxed()).collect();

@@ -12,6 +12,8 @@ use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 use weir_engine::Partition;
 use weir_history::{Filter, Place, Stretch, places};
 use weir_model::{OTHER_EVENT, OtherEvent};
@@ -115,6 +117,8 @@ pub struct Insertion<'a> {
     server: &'a ClickHouse,
     /// Into which table.
     table: String,
+    /// The block before, on its way while the next one is made.
+    under_way: Option<AbortOnDropHandle<Result<(), ClickHouseError>>>,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     minutes: BTreeSet<i64>,
@@ -145,25 +149,38 @@ impl Insertion<'_> {
 
     async fn send(&mut self) -> Result<(), ClickHouseError> {
         let Some(first) = self.waiting.first() else { return Ok(()) };
+        // In pieces: one text of all of them would be copied as it grows.
+        let mut pieces: Vec<Bytes> = Vec::new();
         let mut writer = StreamWriter::try_new(Vec::new(), &first.schema()).map_err(|error| broken(&error))?;
         for batch in &self.waiting {
             writer.write(batch).map_err(|error| broken(&error))?;
+            let next = Vec::with_capacity(writer.get_ref().len());
+            pieces.push(std::mem::replace(writer.get_mut(), next).into());
         }
         writer.finish().map_err(|error| broken(&error))?;
-        let bytes = Bytes::from(writer.into_inner().map_err(|error| broken(&error))?);
-        self.bytes += bytes.len();
-        const PIECE: usize = 256 << 10;
-        let pieces = (0..bytes.len()).step_by(PIECE).map(|from| bytes.slice(from..(from + PIECE).min(bytes.len())));
-        self.server.insert_as(&self.table, "ArrowStream", pieces).await?;
+        pieces.push(writer.into_inner().map_err(|error| broken(&error))?.into());
+        self.arrived().await?;
+        self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        let (server, table) = (self.server.clone(), self.table.clone());
+        let sending = async move { server.insert_as(&table, "ArrowStream", pieces.into_iter()).await };
+        self.under_way = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
         self.rows += self.waiting_rows;
         self.waiting_rows = 0;
         self.waiting.clear();
         Ok(())
     }
 
+    /// Waits for the block that is on its way.
+    async fn arrived(&mut self) -> Result<(), ClickHouseError> {
+        let Some(under_way) = self.under_way.take() else { return Ok(()) };
+        let gone = |error: JoinError| ClickHouseError::new("inserting into ClickHouse", error.to_string(), "");
+        under_way.await.map_err(gone)?
+    }
+
     /// Sends what waits, and computes the rollups of all minutes again that were touched, if the table is the one that they are of.
     pub async fn finish(mut self) -> Result<(usize, usize), ClickHouseError> {
         self.send().await?;
+        self.arrived().await?;
         if !self.minutes.is_empty() && self.table == TABLE {
             rollups::recompute(self.server, &self.minutes).await?;
         }
@@ -188,7 +205,7 @@ impl ClickHouse {
 
     pub(crate) fn insertion_into(&self, table: String) -> Insertion<'_> {
         let (waiting, minutes) = (Vec::new(), BTreeSet::new());
-        Insertion { server: self, table, waiting, waiting_rows: 0, minutes, rows: 0, bytes: 0 }
+        Insertion { server: self, table, under_way: None, waiting, waiting_rows: 0, minutes, rows: 0, bytes: 0 }
     }
 
     /// The places of the rows that are there of a stretch of history.

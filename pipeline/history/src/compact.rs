@@ -12,14 +12,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
 use buoyant_kernel::expressions::Scalar;
 use buoyant_kernel::table_properties::DataSkippingNumIndexedCols;
 use deltalake_core::datafile::DataFileReader;
@@ -41,9 +41,9 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use indexmap::IndexMap;
 use weir_engine::failpoint;
-use weir_model::canonical::SetHash;
 use weir_model::{Clock, SystemClock};
 
+use crate::row_hash::RowHash;
 use crate::schema::{PARTITION_COLUMNS, STATS_COLUMNS, arrow_schema};
 use crate::table::{HistoryError, HistoryTable, during};
 use crate::tidy::UNCOMMITTED_MAX;
@@ -54,18 +54,21 @@ const ACTION: &str = "compacting history";
 /// Rows within a file go by time, and where times are equal by where they were read.
 const ORDER: [&str; 5] = ["timestamp", "source", "topic", "partition", "offset"];
 
+/// Rows that are sorted together.
+const ROWS: usize = 8192;
+
 /// How often a commit is tried again after others' commits.
 const TRIES_MAX: usize = 50;
 
 /// What a compaction may use, and what it makes.
 #[derive(Debug, Clone)]
-pub struct Compaction<'a> {
+pub struct Compaction {
     /// Bytes of a new file at most, nearly.
     pub target_bytes: u64,
     /// Memory of the sort, in bytes; what does not fit goes to `spill`.
     pub memory_bytes: usize,
     /// A directory for what does not fit into memory.
-    pub spill: &'a Path,
+    pub spill: PathBuf,
 }
 
 /// A file of the table.
@@ -112,6 +115,27 @@ pub struct Compacted {
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// A group whose new files are written, and named by no commit yet.
+#[derive(Debug)]
+pub struct Rewritten {
+    group: Group,
+    adds: Vec<Add>,
+    rows: u64,
+    at: Instant,
+}
+
+impl Rewritten {
+    /// What was rewritten.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    fn paths(&self) -> Vec<StorePath> {
+        self.adds.iter().map(|add| StorePath::from(add.path.as_str())).collect()
+    }
 }
 
 /// What became of a commit.
@@ -169,26 +193,6 @@ pub(crate) fn aligned(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     RecordBatch::try_new(schema.clone(), schema.fields().iter().map(column).collect::<Result<_, _>>()?)
 }
 
-/// Hashes rows, whatever their order; every column counts.
-pub(crate) struct RowHash {
-    converter: RowConverter,
-    pub(crate) hash: SetHash,
-}
-
-impl RowHash {
-    pub(crate) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
-        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-        Ok(Self { converter: RowConverter::new(fields)?, hash: SetHash::default() })
-    }
-
-    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
-        for row in &self.converter.convert_columns(batch.columns())? {
-            self.hash.add(&[row.as_ref()]);
-        }
-        Ok(())
-    }
-}
-
 pub(crate) type SharedHash = Arc<Mutex<RowHash>>;
 
 /// The rows of files, each hashed when it is read.
@@ -238,11 +242,11 @@ impl PartitionStream for Input {
 /// Rows in their order, within a bound of memory.
 async fn sorted(
     rows: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
-    options: &Compaction<'_>,
+    options: &Compaction,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
     let runtime =
-        RuntimeEnvBuilder::new().with_memory_limit(options.memory_bytes, 1.0).with_temp_file_path(options.spill);
-    let config = SessionConfig::new().with_target_partitions(1).with_batch_size(4096);
+        RuntimeEnvBuilder::new().with_memory_limit(options.memory_bytes, 1.0).with_temp_file_path(&options.spill);
+    let config = SessionConfig::new().with_target_partitions(1).with_batch_size(ROWS);
     let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
     let schema = file_schema();
     let input = Input { schema: schema.clone(), rows: Mutex::new(Some(rows)) };
@@ -270,94 +274,29 @@ impl HistoryTable {
         Ok(groups(files, target_bytes))
     }
 
-    /// Compacts one group of [`Self::groups`]; `None` when another process did meanwhile.
-    pub async fn compact(
-        &mut self,
-        group: &Group,
-        options: &Compaction<'_>,
-    ) -> Result<Option<Compacted>, HistoryError> {
-        let store = self.delta().log_store().object_store(None);
-        // 2.
-        let schema = file_schema();
-        let hash = || Ok::<_, HistoryError>(Arc::new(Mutex::new(RowHash::new(&schema).map_err(during(ACTION))?)));
-        let (read, written) = (hash()?, hash()?);
-        let paths = group.files.iter().map(|file| file.path.clone()).collect();
-        let adds = self.write_sorted(group, rows_of(store.clone(), paths, read.clone()), options).await?;
-        let written_at = std::time::Instant::now();
-        failpoint::hit("compaction.after_files");
-        // 3.
-        let paths: Vec<StorePath> = adds.iter().map(|add| StorePath::from(add.path.as_str())).collect();
-        let mut back = rows_of(store.clone(), paths.clone(), written.clone());
-        while back.try_next().await.map_err(during(ACTION))?.is_some() {}
-        let of = |hash: &SharedHash| hash.lock().unwrap_or_else(PoisonError::into_inner).hash;
-        let (read, written) = (of(&read), of(&written));
-        if read != written {
-            self.discard(&store, &paths).await;
-            return Err(during(ACTION)(format!(
-                "{} rows of {} were read and {} others written; nothing was changed",
-                read.count(),
-                group.partition(),
-                written.count()
-            )));
-        }
+    /// What rewrites groups, several at once, while this table commits.
+    #[must_use]
+    pub fn rewriter(&self, options: Compaction) -> Rewriter {
+        Rewriter { store: self.delta().log_store().object_store(None), options }
+    }
+
+    /// Puts a group's new files in the place of its old ones; `None` when another process did meanwhile.
+    pub async fn put_in_place(&mut self, rewritten: &Rewritten) -> Result<Option<Compacted>, HistoryError> {
+        let Rewritten { group, adds, rows, at } = rewritten;
         // 4.
-        self.sync_files(&adds).await?;
+        self.sync_files(adds).await?;
         // 5. and 6.
         let bytes = adds.iter().map(|add| u64::try_from(add.size).unwrap_or(0)).sum();
-        let compacted = Compacted { rows: read.count(), files: adds.len(), bytes };
-        match self.replace(group, &adds, written_at).await? {
-            Replaced::Yes => return Ok(Some(compacted)),
-            Replaced::No => self.discard(&store, &paths).await,
+        match self.replace(group, adds, *at).await? {
+            Replaced::Yes => return Ok(Some(Compacted { rows: *rows, files: adds.len(), bytes })),
+            Replaced::No => discard(&self.delta().log_store().object_store(None), &rewritten.paths()).await,
             Replaced::Unknown => {}
         }
         Ok(None)
     }
 
-    async fn write_sorted(
-        &self,
-        group: &Group,
-        rows: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
-        options: &Compaction<'_>,
-    ) -> Result<Vec<Add>, HistoryError> {
-        let config = WriterConfig::new(
-            arrow_schema(),
-            PARTITION_COLUMNS.map(str::to_owned).to_vec(),
-            Some(properties()),
-            NonZeroU64::new(options.target_bytes),
-            None,
-            DataSkippingNumIndexedCols::NumColumns(32),
-            Some(STATS_COLUMNS.split(',').map(str::to_owned).collect()),
-        );
-        let mut writer = DeltaWriter::new(self.delta().log_store().object_store(None), config);
-        let values: IndexMap<String, Scalar> = PARTITION_COLUMNS
-            .iter()
-            .map(|name| ((*name).to_owned(), Scalar::String(group.values.get(*name).cloned().unwrap_or_default())))
-            .collect();
-        let mut sorted = sorted(rows, options).await.map_err(during(ACTION))?;
-        loop {
-            let written = match sorted.try_next().await {
-                Ok(None) => break,
-                Ok(Some(batch)) => match whole(&batch, group) {
-                    Ok(batch) => writer.write_partition(batch, &values).await.map_err(during(ACTION)),
-                    Err(error) => Err(during(ACTION)(error)),
-                },
-                Err(error) => Err(during(ACTION)(error)),
-            };
-            if let Err(error) = written {
-                drop(writer.abort().await);
-                return Err(error);
-            }
-        }
-        writer.close().await.map_err(during(ACTION))
-    }
-
     /// Puts the new files in the place of the old ones, unless those are not part of the table any more.
-    async fn replace(
-        &mut self,
-        group: &Group,
-        adds: &[Add],
-        written: std::time::Instant,
-    ) -> Result<Replaced, HistoryError> {
+    async fn replace(&mut self, group: &Group, adds: &[Add], written: Instant) -> Result<Replaced, HistoryError> {
         let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         let now = SystemClock.now().as_millis();
         let removes = group
@@ -405,12 +344,84 @@ impl HistoryTable {
         let snapshot = self.delta().snapshot().map_err(during(ACTION))?;
         Ok(snapshot.log_data().into_iter().map(|view| view.path().into_owned()).collect())
     }
+}
 
-    /// Removes files that no commit names. What stays is the vacuum's.
-    async fn discard(&self, store: &ObjectStoreRef, paths: &[StorePath]) {
-        for path in paths {
-            drop(store.delete(path).await);
+/// Writes groups' rows into new files, sorted.
+#[derive(Debug, Clone)]
+pub struct Rewriter {
+    store: ObjectStoreRef,
+    options: Compaction,
+}
+
+impl Rewriter {
+    /// Rewrites one group of [`HistoryTable::groups`], and reads back what was written.
+    pub async fn rewrite(self, group: Group) -> Result<Rewritten, HistoryError> {
+        // 2.
+        let hash = || Arc::new(Mutex::new(RowHash::default()));
+        let (read, written) = (hash(), hash());
+        let paths = group.files.iter().map(|file| file.path.clone()).collect();
+        let adds = self.write_sorted(&group, rows_of(self.store.clone(), paths, read.clone())).await?;
+        let rewritten = Rewritten { group, adds, rows: 0, at: Instant::now() };
+        failpoint::hit("compaction.after_files");
+        // 3.
+        let mut back = rows_of(self.store.clone(), rewritten.paths(), written.clone());
+        while back.try_next().await.map_err(during(ACTION))?.is_some() {}
+        let of = |hash: &SharedHash| *hash.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, written) = (of(&read), of(&written));
+        if read != written {
+            discard(&self.store, &rewritten.paths()).await;
+            return Err(during(ACTION)(format!(
+                "{} rows of {} were read and {} others written; nothing was changed",
+                read.count(),
+                rewritten.group.partition(),
+                written.count()
+            )));
         }
+        Ok(Rewritten { rows: read.count(), ..rewritten })
+    }
+
+    async fn write_sorted(
+        &self,
+        group: &Group,
+        rows: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
+    ) -> Result<Vec<Add>, HistoryError> {
+        let config = WriterConfig::new(
+            arrow_schema(),
+            PARTITION_COLUMNS.map(str::to_owned).to_vec(),
+            Some(properties()),
+            NonZeroU64::new(self.options.target_bytes),
+            None,
+            DataSkippingNumIndexedCols::NumColumns(32),
+            Some(STATS_COLUMNS.split(',').map(str::to_owned).collect()),
+        );
+        let mut writer = DeltaWriter::new(self.store.clone(), config);
+        let values: IndexMap<String, Scalar> = PARTITION_COLUMNS
+            .iter()
+            .map(|name| ((*name).to_owned(), Scalar::String(group.values.get(*name).cloned().unwrap_or_default())))
+            .collect();
+        let mut sorted = sorted(rows, &self.options).await.map_err(during(ACTION))?;
+        loop {
+            let written = match sorted.try_next().await {
+                Ok(None) => break,
+                Ok(Some(batch)) => match whole(&batch, group) {
+                    Ok(batch) => writer.write_partition(batch, &values).await.map_err(during(ACTION)),
+                    Err(error) => Err(during(ACTION)(error)),
+                },
+                Err(error) => Err(during(ACTION)(error)),
+            };
+            if let Err(error) = written {
+                drop(writer.abort().await);
+                return Err(error);
+            }
+        }
+        writer.close().await.map_err(during(ACTION))
+    }
+}
+
+/// Removes files that no commit names. What stays is the vacuum's.
+async fn discard(store: &ObjectStoreRef, paths: &[StorePath]) {
+    for path in paths {
+        drop(store.delete(path).await);
     }
 }
 

@@ -6,6 +6,7 @@ mod past;
 mod places;
 mod refill;
 mod reset;
+mod row_hash;
 pub mod rows;
 mod scan;
 pub mod schema;
@@ -16,7 +17,7 @@ mod tidy;
 pub mod verify;
 mod write;
 
-pub use compact::{Compacted, Compaction, Group};
+pub use compact::{Compacted, Compaction, Group, Rewriter, Rewritten};
 pub use kafka_record::{KafkaRecord, Kept};
 pub use places::{Place, places};
 pub use refill::{Held, Refill, Refilled};

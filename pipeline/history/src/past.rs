@@ -3,7 +3,7 @@
 //! A Postgres that was restored to an older copy gives positions a second time, to other events. History would take them
 //! for what it holds already and leave them out, in silence. The last event that history holds tells the two pasts apart.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -14,7 +14,7 @@ use deltalake_core::logstore::object_store::{Error as StoreError, ObjectStoreExt
 use futures::TryStreamExt;
 use weir_engine::Partition;
 
-use crate::compact::{RowHash, file_schema, rows_of};
+use crate::compact::rows_of;
 use crate::places::{integers, places, texts};
 use crate::table::{HistoryError, HistoryTable, during};
 
@@ -84,8 +84,7 @@ pub(crate) async fn last_readable_event(
     let from = below.saturating_sub(WINDOW);
     let (mut last, mut unreadable): (Option<(i64, String)>, _) = (None, Vec::new());
     for path in paths {
-        let hash = RowHash::new(&file_schema()).map_err(during(ACTION))?;
-        let batches = rows_of(Arc::clone(&store), vec![path.clone()], Arc::new(Mutex::new(hash)));
+        let batches = rows_of(Arc::clone(&store), vec![path.clone()], Arc::default());
         match batches.try_collect::<Vec<_>>().await {
             Ok(batches) => {
                 for batch in batches {

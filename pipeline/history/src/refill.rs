@@ -10,7 +10,7 @@
 //! that no commit names, which the vacuum removes once they are old enough.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -27,9 +27,10 @@ use roaring::RoaringTreemap;
 use weir_engine::{Located, Partition, failpoint};
 use weir_model::{Clock, OtherEvent, SystemClock};
 
-use crate::compact::{RowHash, aligned, file_schema, rows_of};
+use crate::compact::{SharedHash, aligned, file_schema, rows_of};
 use crate::past;
 use crate::places::{Place, integers, places};
+use crate::row_hash::RowHash;
 use crate::rows;
 use crate::scan::Filter;
 use crate::schema::{PARTITION_COLUMNS, columns};
@@ -292,12 +293,12 @@ impl HistoryTable {
 
     /// Count of the rows in new files, which must be what was written.
     async fn read_back(&self, refill: &mut Refill, adds: &[Add]) -> Result<u64, HistoryError> {
-        let read = Arc::new(Mutex::new(RowHash::new(&file_schema()).map_err(during(ACTION))?));
+        let read = SharedHash::default();
         let paths: Vec<StorePath> = adds.iter().map(|add| StorePath::from(add.path.as_str())).collect();
         let mut back = rows_of(self.delta().log_store().object_store(None), paths, read.clone());
         while back.try_next().await.map_err(during(ACTION))?.is_some() {}
-        let read = read.lock().unwrap_or_else(PoisonError::into_inner).hash;
-        let written = std::mem::replace(&mut refill.hash, RowHash::new(&file_schema()).map_err(during(ACTION))?).hash;
+        let read = *read.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = std::mem::take(&mut refill.hash);
         if read == written {
             return Ok(read.count());
         }
@@ -364,7 +365,7 @@ impl Refill {
             others: Vec::new(),
             bytes: 0,
             adds: Vec::new(),
-            hash: RowHash::new(&file_schema()).map_err(during(ACTION))?,
+            hash: RowHash::default(),
         })
     }
 

@@ -12,8 +12,11 @@ use deltalake_core::datafusion::prelude::{DataFrame, Expr, SessionConfig, Sessio
 use deltalake_core::datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use weir_model::Timestamp;
 
+use crate::compact::aligned;
 use crate::schema::columns;
 use crate::table::{HistoryError, HistoryTable, during};
 
@@ -24,6 +27,9 @@ const MEMORY_MAX: usize = 256 << 20;
 
 /// Rows read together.
 const ROWS: usize = 8192;
+
+/// Batches that are read ahead.
+const AHEAD: usize = 2;
 
 /// Which rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,11 +95,14 @@ impl HistoryTable {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(ROWS)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
         let runtime =
             RuntimeEnvBuilder::new().with_memory_limit(MEMORY_MAX, 1.0).build_arc().map_err(during(ACTION))?;
         let context = SessionContext::new_with_config_rt(config, runtime);
-        let provider = self.delta().table_provider().await.map_err(during(ACTION))?;
+        // It takes how to read from the session.
+        let provider = self.delta().table_provider().with_session(Arc::new(context.state()));
+        let provider = provider.await.map_err(during(ACTION))?;
         self.delta().update_datafusion_session(&context.state()).map_err(during(ACTION))?;
         let rows = context.read_table(provider).map_err(during(ACTION))?;
         match filter.expression() {
@@ -151,15 +160,28 @@ impl HistoryTable {
         &self,
         filter: &Filter,
     ) -> Result<BoxStream<'static, Result<RecordBatch, HistoryError>>, HistoryError> {
-        let there: Vec<String> =
-            self.frame(filter).await?.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let rows = self.frame(filter).await?;
+        let there = rows.schema().clone();
         let names: Vec<&str> =
-            columns().map(|(name, ..)| name).filter(|name| there.iter().any(|held| held == name)).collect();
-        let rows = self.frame(filter).await?.select_columns(&names).map_err(during(ACTION))?;
-        let stream = rows.execute_stream().await.map_err(during(ACTION))?;
+            columns().map(|(name, ..)| name).filter(|name| there.has_column_with_unqualified_name(name)).collect();
+        let rows = rows.select_columns(&names).map_err(during(ACTION))?;
+        let mut rows = rows.execute_stream().await.map_err(during(ACTION))?;
         let schema = crate::schema::arrow_schema();
-        let aligned =
-            move |batch: RecordBatch| crate::compact::aligned(&batch, &Arc::clone(&schema)).map_err(during(ACTION));
-        Ok(stream.map(move |batch| batch.map_err(during(ACTION)).and_then(&aligned)).boxed())
+        // On a task of its own: files are read while what was read is worked on.
+        let (sender, batches) = mpsc::channel(AHEAD);
+        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(batch) = rows.next().await {
+                let batch = batch.map_err(during(ACTION));
+                let batch = batch.and_then(|batch| aligned(&batch, &schema).map_err(during(ACTION)));
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+        }));
+        Ok(futures::stream::unfold((batches, reading), async |(mut batches, reading)| {
+            let batch = batches.recv().await?;
+            Some((batch, (batches, reading)))
+        })
+        .boxed())
     }
 }

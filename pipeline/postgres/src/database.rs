@@ -83,11 +83,11 @@ impl Database {
     }
 
     /// The same database through a pool of its own, whose connections look into another schema first.
-    pub fn through(&self, schema: &str) -> Result<Self, DbError> {
+    pub fn through(&self, schema: &str, connections_max: usize) -> Result<Self, DbError> {
         let mut config = self.config.clone();
         let given = config.get_options().unwrap_or_default().to_owned();
         config.options(format!("{given} -c search_path={schema},public"));
-        Self::pool(config, self.tls.clone(), 2)
+        Self::pool(config, self.tls.clone(), connections_max)
     }
 
     /// A connection; back to the pool when dropped.

@@ -48,31 +48,72 @@ impl Projection for ReadModelsProjection {
     }
 
     async fn apply(&self, transaction: &Transaction<'_>, events: &[&Located]) -> Result<(), ApplyError> {
-        let units = self.units;
-        streams::apply::<UserRow>(transaction, events, units).await?;
-        // One row per key and statement; the last event of a key wins, as it would one by one.
-        let sessions =
-            by_key(events.iter().filter_map(|l| SessionRow::of(&l.event)), |r| (r.tenant.clone(), r.id.clone()));
-        write_sessions(transaction, &sessions).await?;
-        let (mut attempts, mut results) = (Vec::new(), BTreeMap::<ResultKey, AssessmentResult>::new());
-        for Located { record, event, .. } in events.iter().copied() {
-            let key = attempt_key(event, place_of(record));
-            if let Some((of, part)) = result_of(event, &key) {
-                results.entry(of).or_default().merge(part);
-            }
-            attempts.extend(AttemptRow::of(event, key, units));
+        for part in Part::ALL {
+            self.apply_part(part, transaction, events).await?;
         }
-        write_attempts(transaction, &by_key(attempts.into_iter(), |r| (r.tenant.clone(), r.key.clone()))).await?;
-        let counted = write_results(transaction, &results).await?;
-        let mut progress: BTreeMap<Learner, Progress> = BTreeMap::new();
-        for (key, part) in events.iter().filter_map(|l| progress_of(&l.event, units)) {
-            progress.entry(key).or_default().merge(part);
-        }
-        write_progress(transaction, &progress, &counted).await?;
-        streams::apply::<ContentRow>(transaction, events, units).await?;
-        streams::apply::<TaskRow>(transaction, events, units).await?;
         Ok(())
     }
+}
+
+/// Tables that are written together. Those of different parts do not depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Users.
+    Users,
+    /// Sessions.
+    Sessions,
+    /// Attempts, results of assessments, and learners' progress, which counts results.
+    Assessments,
+    /// Content.
+    Contents,
+    /// Tasks.
+    Tasks,
+}
+
+impl Part {
+    /// In the order in which a lane writes them.
+    pub const ALL: [Self; 5] = [Self::Users, Self::Sessions, Self::Assessments, Self::Contents, Self::Tasks];
+}
+
+impl ReadModelsProjection {
+    /// Applies events to the tables of one part.
+    pub(crate) async fn apply_part(
+        &self,
+        part: Part,
+        transaction: &Transaction<'_>,
+        events: &[&Located],
+    ) -> Result<(), ApplyError> {
+        let units = self.units;
+        match part {
+            Part::Users => streams::apply::<UserRow>(transaction, events, units).await,
+            Part::Contents => streams::apply::<ContentRow>(transaction, events, units).await,
+            Part::Tasks => streams::apply::<TaskRow>(transaction, events, units).await,
+            Part::Sessions => {
+                // One row per key and statement; the last event of a key wins, as it would one by one.
+                let rows = events.iter().filter_map(|l| SessionRow::of(&l.event));
+                Ok(write_sessions(transaction, &by_key(rows, |r| (r.tenant.clone(), r.id.clone()))).await?)
+            }
+            Part::Assessments => Ok(apply_assessments(transaction, events, units).await?),
+        }
+    }
+}
+
+async fn apply_assessments(transaction: &Transaction<'_>, events: &[&Located], units: Units) -> Result<(), DbError> {
+    let (mut attempts, mut results) = (Vec::new(), BTreeMap::<ResultKey, AssessmentResult>::new());
+    for Located { record, event, .. } in events.iter().copied() {
+        let key = attempt_key(event, place_of(record));
+        if let Some((of, part)) = result_of(event, &key) {
+            results.entry(of).or_default().merge(part);
+        }
+        attempts.extend(AttemptRow::of(event, key, units));
+    }
+    write_attempts(transaction, &by_key(attempts.into_iter(), |r| (r.tenant.clone(), r.key.clone()))).await?;
+    let counted = write_results(transaction, &results).await?;
+    let mut progress: BTreeMap<Learner, Progress> = BTreeMap::new();
+    for (key, part) in events.iter().filter_map(|l| progress_of(&l.event, units)) {
+        progress.entry(key).or_default().merge(part);
+    }
+    write_progress(transaction, &progress, &counted).await
 }
 
 pub(crate) fn place_of(record: &RecordHead) -> RecordPlace<'_> {

@@ -24,7 +24,7 @@ use crate::error::{DbError, During, ErrorKind};
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
 use crate::projection::Projection as _;
-use crate::read_models::{self, LAYOUT, ReadModelsProjection};
+use crate::read_models::{self, LAYOUT, Part, ReadModelsProjection};
 use crate::versions::{self, StandKept, previous_schema};
 use crate::{locks, repeats};
 
@@ -142,6 +142,24 @@ pub struct Scratch {
     version: Option<i32>,
 }
 
+/// Applies events to some tables of the second copy.
+pub struct Applier {
+    database: Database,
+    part: Part,
+    projection: ReadModelsProjection,
+}
+
+impl Applier {
+    /// Applies events, in the order of their lane.
+    pub async fn apply(&self, events: &[Located]) -> Result<(), DbError> {
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        let events: Vec<&Located> = events.iter().collect();
+        self.projection.apply_part(self.part, &transaction, &events).await.map_err(permanent_apply)?;
+        transaction.commit().await.during(ACTION)
+    }
+}
+
 fn permanent(reason: impl std::fmt::Display) -> DbError {
     DbError::new(ACTION, ErrorKind::Permanent, reason.to_string())
 }
@@ -161,7 +179,8 @@ impl Scratch {
             return Ok(None);
         }
         let fingerprint = subject.fingerprint(units);
-        let scratch = Self { subject, fingerprint, client, database: database.through(SCHEMA)?, version: None };
+        let scratch =
+            Self { subject, fingerprint, client, database: database.through(SCHEMA, Part::ALL.len())?, version: None };
         scratch.clear().await?;
         Ok(Some(scratch))
     }
@@ -264,6 +283,12 @@ impl Scratch {
             transaction.commit().await.during(ACTION)?;
         }
         Ok(())
+    }
+
+    /// What applies events to one part of the read models, for a task of its own.
+    #[must_use]
+    pub fn applier(&self, part: Part, units: Units) -> Applier {
+        Applier { database: self.database.clone(), part, projection: ReadModelsProjection { units } }
     }
 
     /// Lets the lane stand still, wherever it runs, until [`Self::take_over`] or [`Self::let_go`]; where it stands.

@@ -2,11 +2,14 @@
 //! no longer. The same reader and the same folds as the comparison's, so a rebuild is what `weir verify` expects.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use weir_engine::{BoxError, Located, Partition, Row};
 use weir_history::{HistoryError, HistoryTable};
 use weir_model::project::{FoldedRow, Units};
+use weir_postgres::read_models::Part;
 use weir_postgres::rebuild::{Rebuilt, Scratch, Stand, Subject};
 use weir_postgres::{DbError, StoredRows};
 
@@ -26,6 +29,9 @@ const PAGE_MAX: usize = 16_000;
 
 /// Rows written together.
 const ROWS_MAX: usize = 2000;
+
+/// Events that several tasks apply.
+type Page = Arc<Vec<Located>>;
 
 /// Why nothing was rebuilt. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -144,44 +150,49 @@ impl Rebuild<'_> {
         }
     }
 
-    /// The event store's events one after the other, as the lane does it: nothing has to be sorted.
+    /// The event store's events one after the other, as the lane does it: nothing has to be sorted. Tables that do not depend on each other are
+    /// written by tasks of their own.
     async fn apply_event_store(&self, cuts: &Cuts) -> Result<(), RebuildError> {
+        let Some(cut) = cuts.values().max_by_key(|cut| cut.below) else { return Ok(()) };
         let mut stored = StoredRows::open(self.stores.database.clone()).await?;
-        let (sender, pages) = mpsc::channel::<Vec<Located>>(1);
-        let cut = cuts.values().max_by_key(|cut| cut.below);
-        let reading = async move {
-            let Some(cut) = cut else { return Ok(()) };
-            let (mut from, mut page) = (0, Vec::with_capacity(PAGE_MAX));
-            while from < cut.below {
-                let rows = stored.page(from).await?;
-                let Some(last) = rows.last() else { break };
-                from = last.record().offset + 1;
-                let held = rows.into_iter().filter_map(|row| match row {
-                    Row::Event(event) => Some(event),
-                    Row::Other(_) | Row::Dead(_) => None,
-                });
-                page.extend(held.filter(|l| l.record.offset < cut.below && !cut.dead.contains(&l.record.offset)));
-                // The receiver ends early only on an error of its own.
-                if page.len() >= PAGE_MAX && sender.send(std::mem::take(&mut page)).await.is_err() {
-                    break;
+        let (senders, applying): (Vec<_>, Vec<_>) = Part::ALL.map(|part| self.apply_pages(part)).into_iter().unzip();
+        let (mut from, mut page) = (0, Vec::with_capacity(PAGE_MAX));
+        let mut is_end = false;
+        while !is_end {
+            let rows = stored.page(from).await?;
+            from = rows.last().map_or(cut.below, |last| last.record().offset + 1);
+            let held = rows.into_iter().filter_map(|row| match row {
+                Row::Event(event) => Some(event),
+                Row::Other(_) | Row::Dead(_) => None,
+            });
+            page.extend(held.filter(|l| l.record.offset < cut.below && !cut.dead.contains(&l.record.offset)));
+            is_end = from >= cut.below;
+            if is_end || page.len() >= PAGE_MAX {
+                let page = Arc::new(std::mem::take(&mut page));
+                for sender in &senders {
+                    // A receiver that is gone ended with an error, which is found below.
+                    is_end |= sender.send(page.clone()).await.is_err();
                 }
             }
-            drop(sender.send(page).await);
-            // Its end, for the receiver: what this gives is held on to.
-            drop(sender);
-            Ok::<_, DbError>(())
-        };
-        let applying = async {
-            // Here, so that an error ends the reading too.
-            let mut pages = pages;
+        }
+        drop(senders);
+        for applied in applying {
+            applied.await.map_err(|error| RebuildError::Refused(error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    /// A task that applies pages to one part of the tables.
+    fn apply_pages(&self, part: Part) -> (mpsc::Sender<Page>, AbortOnDropHandle<Result<(), DbError>>) {
+        let (sender, mut pages) = mpsc::channel::<Page>(1);
+        let applier = self.scratch.applier(part, self.units);
+        let applying = async move {
             while let Some(page) = pages.recv().await {
-                self.scratch.apply(&page, self.units).await?;
+                applier.apply(&page).await?;
             }
-            Ok::<_, DbError>(())
+            Ok(())
         };
-        let (read, applied) = tokio::join!(reading, applying);
-        applied?;
-        Ok(read?)
+        (sender, AbortOnDropHandle::new(tokio::spawn(applying)))
     }
 
     async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<(), RebuildError> {
