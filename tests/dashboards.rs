@@ -11,7 +11,9 @@ mod objectives;
 mod pages;
 mod panels;
 
-use weir_engine::metric::{ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL};
+use weir_engine::metric::{
+    ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL, SQL_SECONDS, SQL_STATEMENTS,
+};
 use weir_model::project::{COUNTERS, EXECUTION_TIME};
 use weir_tests::postgres::free_port;
 use weir_tests::{Up, Weir, root};
@@ -153,6 +155,8 @@ fn the_catalogue_is_what_the_code_declares() {
         (FRESHNESS, "FRESHNESS"),
         (HTTP_REQUESTS, "HTTP_REQUESTS"),
         (HTTP_SECONDS, "HTTP_SECONDS"),
+        (SQL_SECONDS, "SQL_SECONDS"),
+        (SQL_STATEMENTS, "SQL_STATEMENTS"),
         (POOL, "POOL"),
         (BUILD, "BUILD"),
     ];

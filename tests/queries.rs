@@ -426,35 +426,7 @@ pub(crate) fn own_answers(events: &[Stored]) -> BTreeMap<String, (Vec<String>, V
     weir_query::questions().unwrap().iter().filter(|question| OWN.contains(&question.name)).map(of).collect()
 }
 
-/// What DuckDB needs to take the same text: the views, and functions by the names that ClickHouse has for them.
-const DUCKDB: &str = "
-import glob, json, os, sys, duckdb, duckdb_extension_delta
-folder = os.path.dirname(duckdb_extension_delta.__file__)
-db = duckdb.connect()
-db.execute(\"LOAD '%s'\" % glob.glob(folder + '/extensions/*/delta.duckdb_extension')[0])
-db.execute(\"SET TimeZone = 'UTC'\")
-db.execute(\"CREATE VIEW events AS SELECT * REPLACE (coalesce(user_id, actor_id) AS user_id) FROM delta_scan('%s')\" % sys.argv[1])
-db.execute('CREATE MACRO toUnixTimestamp64Milli(t) AS epoch_ms(t)')
-db.execute(\"CREATE MACRO JSONExtractFloat(j, k) AS coalesce(TRY_CAST(json_extract_string(j, '$.' || k) AS DOUBLE), 0)\")
-asked = json.load(sys.stdin)
-for view, kind in asked['views']:
-    db.execute(\"CREATE VIEW %s AS SELECT * FROM events WHERE event_type = '%s'\" % (view, kind))
-def plain(v):
-    import datetime, decimal
-    if isinstance(v, bool) or v is None or isinstance(v, str): return v
-    return v.isoformat() if isinstance(v, datetime.date) else float(v)
-def moment(ms):
-    import datetime
-    at = datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)
-    return at.strftime('%Y-%m-%dT%H:%M:%S') + ('.%03d' % (ms % 1000) if ms % 1000 else '') + 'Z'
-def rows(sql):
-    answer = db.sql(sql)
-    is_time = ['TIME ZONE' in str(kind) for kind in answer.types]
-    names = [('epoch_ms(%s)' if t else '%s') % ('\"' + name + '\"') for name, t in zip(answer.columns, is_time)]
-    found = answer.project(', '.join(names)).fetchall()
-    return [[moment(v) if t and v is not None else plain(v) for v, t in zip(row, is_time)] for row in found]
-print(json.dumps({name: rows(sql) for name, sql in asked['questions'].items()}))
-";
+const DUCKDB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/queries/duckdb_answers.py");
 
 /// The same text, by DuckDB on history's files.
 pub(crate) fn duckdb_agrees(history: &str, expected: &BTreeMap<String, (Vec<String>, Vec<Value>)>) {
@@ -466,7 +438,7 @@ pub(crate) fn duckdb_agrees(history: &str, expected: &BTreeMap<String, (Vec<Stri
         texts.insert(name.clone(), question.statement(weir_query::Dialect::DataFusion, &arguments).into());
     }
     let mut child = Command::new(crate::readers::python())
-        .args(["-c", DUCKDB, history])
+        .args([DUCKDB, history])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

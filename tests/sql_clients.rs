@@ -1,7 +1,7 @@
 //! Does any client of Postgres read history, each login its own tenant's rows, and nothing but reads?
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -96,7 +96,9 @@ fn each_client_reads_the_same() {
     assert!(events > 0 && registered > 0 && passed > 0 && events < count("SELECT count(*) AS n FROM events"));
 
     // psql: its own words for "what is there", a query, a copy.
-    for described in ["\\d", "\\dt", "\\dv", "\\d events", "\\l", "\\dn"] {
+    for described in
+        ["\\d", "\\dt", "\\dv", "\\d events", "\\l", "\\dn", "\\d+ events", "\\dt+", "\\dv+", "\\du", "\\df"]
+    {
         let output = login.psql(&["-c", described]);
         assert!(output.status.success(), "{described}: {}", words(&output));
     }
@@ -119,6 +121,8 @@ fn each_client_reads_the_same() {
     let seen = script("clients.py", &["sqlalchemy", &login.url()]);
     tables(&seen["tables"]);
     assert_eq!((&seen["passed"], &seen["streamed"], &seen["has"]), (&json!(passed), &json!(passed), &json!(true)));
+    let types = json!({"event_id": "TEXT", "score": "DOUBLE PRECISION", "passed": "BOOLEAN", "timestamp": "TIMESTAMP", "offset": "BIGINT"});
+    assert_eq!((&seen["types"], &seen["keys"]), (&types, &json!([[], [], []])));
     of_npm(&login, events, registered);
     jdbc(&login, events, registered);
     grafana(&login);
@@ -271,7 +275,7 @@ fn a_login_sees_its_tenants_rows_alone_until_it_is_revoked() {
     assert_eq!(counted, school.ask("SELECT count(*) FROM events"));
 
     strangers(&weir, &up, &school);
-    an_open_connection(&weir, &school);
+    an_open_connection(&weir, &up, &school);
 }
 
 /// A client that asks the same prepared statement again and again.
@@ -298,8 +302,31 @@ impl Asking {
     }
 }
 
+/// What `weir status` says of SQL's trouble, once that is so.
+fn until(up: &Up<'_>, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = up.status();
+        let part =
+            status["parts"].as_array().unwrap().iter().find(|part| part["part"] == "sql").expect("SQL is a part");
+        if is_so(&part["trouble"]) {
+            return part["trouble"].clone();
+        }
+        assert!(Instant::now() < deadline, "{part}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A metric of the process, by name and labels.
+fn counted(up: &Up<'_>, name: &str) -> f64 {
+    let asked = async { reqwest::get(format!("{}/metrics", up.api)).await.unwrap().text().await.unwrap() };
+    let text = tokio::runtime::Runtime::new().unwrap().block_on(asked);
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
 /// New rows are seen by a connection that was there before, also after history could not be read; a revoked login asks nothing more.
-fn an_open_connection(weir: &Weir, school: &Login) {
+fn an_open_connection(weir: &Weir, up: &Up<'_>, school: &Login) {
     let mut asking = Asking::new(school);
     let before: i64 = asking.next().parse().unwrap();
     let log = weir.path().join("history/events/_delta_log");
@@ -310,8 +337,12 @@ fn an_open_connection(weir: &Weir, school: &Login) {
     let next = log.join(format!("{:020}.json", versions.max().unwrap() + 1));
     std::fs::write(&next, "no commit").unwrap();
     let error = asking.next();
-    std::fs::remove_file(&next).unwrap();
     assert!(error.contains("history cannot be read"), "{error}");
+    let trouble = until(up, |trouble| trouble.is_string());
+    assert!(trouble.as_str().unwrap().contains("history cannot be read"), "{trouble}");
+    std::fs::remove_file(&next).unwrap();
+    // Also if no client comes.
+    until(up, Value::is_null);
     assert_eq!(asking.next(), before.to_string());
 
     let more = Fixture::new(20, seed("sql_clients") + 1);
@@ -335,6 +366,29 @@ fn login_has_tenants(login: &Login, table: &str) -> bool {
         "SELECT count(*) FROM information_schema.columns WHERE table_name = '{name}' AND column_name = 'tenant'"
     );
     login.ask(&sql) == ["1"]
+}
+
+/// A client that does not log in holds no place for long; statements are counted by how they ended.
+#[test]
+fn who_does_not_log_in_is_sent_away_and_statements_are_counted() {
+    let weir = Weir::new().with("sql.listen=127.0.0.1:0").with("sql.connections_max=3");
+    let up = weir.up();
+    let login = Login::of(&weir, &up, "default", "operator");
+    assert_eq!(login.ask("SELECT 1"), ["1"]);
+    assert!(!login.psql(&["-c", "SELECT nothing"]).status.success());
+    let cut_off = "SET statement_timeout = 300; SELECT count(*) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b";
+    let arguments: Vec<&str> = cut_off.split("; ").flat_map(|sql| ["-c", sql]).collect();
+    assert!(words(&login.psql(&arguments)).contains("statement timeout"));
+    let statements = |outcome: &str| counted(&up, &format!("weir_sql_statements_total{{outcome=\"{outcome}\"}}"));
+    assert!(statements("ok") >= 1.0 && statements("error") >= 1.0 && statements("cancelled") >= 1.0);
+    assert!(counted(&up, "weir_sql_statement_seconds_count") >= 3.0);
+
+    let mut idle = std::net::TcpStream::connect(&login.address).unwrap();
+    // It would be the library's minute.
+    idle.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(idle.read(&mut [0]).expect("it is closed"), 0);
+    assert!(counted(&up, "weir_sql_connections_refused_total{reason=\"slow\"}") >= 1.0);
+    until(&up, Value::is_null);
 }
 
 /// As many connections as the setting says, each statement as long, in a process of its own.

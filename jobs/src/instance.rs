@@ -92,7 +92,7 @@ impl Instance {
         let sql = match sql {
             Some(server) => {
                 tracing::info!(address = server.address, "clients of Postgres' protocol may ask history");
-                Some(server.serve(stop.clone())?)
+                Some(server.serve(board.clone(), stop.clone())?)
             }
             None => None,
         };

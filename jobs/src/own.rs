@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use weir_engine::retry::{Backoff, chain};
-use weir_engine::{COMMANDS, LaneKind, PUBLISHER};
+use weir_engine::{LaneKind, NO_LANES};
 use weir_model::EventType;
 use weir_postgres::{Database, DbError, During, ErrorKind, Handlers, Projection, locks};
 
@@ -91,7 +91,7 @@ pub(crate) struct OwnLanes(Arc<[OwnLane]>);
 impl OwnLanes {
     /// Refuses names that something else has, or that are none.
     pub(crate) fn new(lanes: Vec<OwnLane>) -> Result<Self, String> {
-        let mut taken: HashSet<&str> = LaneKind::NAMES.into_iter().chain([PUBLISHER, COMMANDS]).collect();
+        let mut taken: HashSet<&str> = LaneKind::NAMES.into_iter().chain(NO_LANES).collect();
         for OwnLane { name, .. } in &lanes {
             let is_word =
                 |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());

@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use weir_api::{Front, Tls, TlsError};
-use weir_engine::{BatchLimits, LaneKind, PUBLISHER, TapLimits};
+use weir_engine::{BatchLimits, LaneKind, PUBLISHER, SQL, TapLimits};
 use weir_model::decide::Rules;
 use weir_model::project::Units;
 use weir_postgres::{DedupIndex, GroupCommitLimits, RecordPolicy};
@@ -384,10 +384,11 @@ impl Settings {
             .collect()
     }
 
-    /// What should be at work somewhere: the lanes, and the publisher where there are brokers.
+    /// What should be at work somewhere: the lanes, the publisher where there are brokers, and SQL where it listens.
     pub(crate) fn parts(&self) -> Vec<&'static str> {
         let publisher = self.kafka.options().map(|_| PUBLISHER);
-        self.lanes().into_iter().chain(publisher).collect()
+        let sql = (!self.sql.listen.is_empty()).then_some(SQL);
+        self.lanes().into_iter().chain(publisher).chain(sql).collect()
     }
 
     /// The lane of this name as the engine wants it.

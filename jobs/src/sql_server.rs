@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use weir_engine::BoxError;
 use weir_engine::retry::chain;
+use weir_engine::{BoxError, LanePhase, SQL, StatusBoard};
 use weir_postgres::{Database, Ledger, tokens};
 use weir_query::{Login, Logins, Options};
 
@@ -57,7 +57,7 @@ impl SqlServer {
     }
 
     /// Serves on threads of its own, which give way to lanes and commands, until told to stop.
-    pub(crate) fn serve(self, stop: CancellationToken) -> std::io::Result<Serving> {
+    pub(crate) fn serve(self, board: StatusBoard, stop: CancellationToken) -> std::io::Result<Serving> {
         let main = Handle::current();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -68,9 +68,11 @@ impl SqlServer {
                 }
             })
             .build()?;
+        let told = board.clone();
         let served = async move {
             let logins = Arc::new(OfTokens { main, database: self.database });
-            weir_query::serve(TcpListener::from_std(self.listener)?, self.options, logins, stop.cancelled_owned()).await
+            let listener = TcpListener::from_std(self.listener)?;
+            weir_query::serve(listener, self.options, logins, board, stop.cancelled_owned()).await
         };
         let (tell, ended) = oneshot::channel();
         std::thread::Builder::new().name("sql-main".to_owned()).spawn(move || {
@@ -80,6 +82,8 @@ impl SqlServer {
             runtime.shutdown_background();
             if let Err(error) = &ended {
                 tracing::error!(error = chain(error.as_ref()), "clients of Postgres' protocol are answered no more");
+                let words = Some(chain(error.as_ref()));
+                told.update(SQL, |status| (status.phase, status.trouble) = (LanePhase::Stopped, words));
             }
             if tell.send(ended).is_err() {
                 tracing::debug!("SQL ended after what it ran in");

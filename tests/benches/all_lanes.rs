@@ -219,7 +219,7 @@ pub(crate) fn stop(weir: &mut Child) {
 }
 
 fn events() -> i64 {
-    std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS)
+    crate::fill::events_or(EVENTS)
 }
 
 pub(crate) fn run() {

@@ -99,6 +99,11 @@ pub(crate) async fn filled(events: i64) -> (Postgres, Database) {
     (server, database)
 }
 
+/// So many events as `WEIR_BENCH_EVENTS` says, or else these.
+pub(crate) fn events_or(events: i64) -> i64 {
+    std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(events)
+}
+
 /// For benchmarks that wait for servers.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()

@@ -41,7 +41,7 @@ async fn rates(client: &Client, time: Duration) -> BTreeMap<String, f64> {
 }
 
 pub(crate) fn run() {
-    let events = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS);
+    let events = crate::fill::events_or(EVENTS);
     let stage = Stage::start();
     let url = stage.postgres.url();
     runtime().block_on(async {

@@ -18,7 +18,7 @@ use weir_model::project::ReadModel;
 use weir_tests::weir::connect;
 
 use crate::all_lanes::{Stage, high_water_mark, stop};
-use crate::fill::{fill, runtime};
+use crate::fill::{events_or, fill, runtime};
 use crate::measure::{Pairs, pairs, round, row};
 
 /// So many events, unless `WEIR_BENCH_EVENTS` says otherwise.
@@ -28,13 +28,9 @@ const TURNS: usize = 3;
 /// Rows of a page of the floors.
 const PAGE: i64 = 2000;
 
-fn events() -> i64 {
-    std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(EVENTS)
-}
-
 /// Every lane has everything.
 fn staged() -> (Stage, i64) {
-    let (stage, events) = (Stage::start(), events());
+    let (stage, events) = (Stage::start(), events_or(EVENTS));
     runtime().block_on(stage.fill(events));
     assert!(stage.command(&["up", "--until-caught-up"]).status().unwrap().success());
     (stage, events)

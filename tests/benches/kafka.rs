@@ -457,7 +457,7 @@ pub(crate) fn ledger() {
 }
 
 fn backlog() -> i64 {
-    std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000_000)
+    crate::fill::events_or(2_000_000)
 }
 
 pub(crate) fn memory() {

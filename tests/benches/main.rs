@@ -19,13 +19,14 @@ mod lanes;
 mod measure;
 mod memory;
 mod merge;
+mod questions;
 mod source;
 mod upgrade;
 mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 29] = [
+    let benches: [(&str, fn()); 30] = [
         ("decode", decode::run),
         ("dedup", dedup::run),
         ("append", append::run),
@@ -46,6 +47,7 @@ fn main() {
         ("job-archive", jobs::archive),
         ("job-beside", jobs::beside),
         ("job-memory", jobs::memory),
+        ("questions", questions::run),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),
         ("ledger", kafka::ledger),

@@ -4,7 +4,7 @@ use crate::measure::{round, row};
 use crate::memory::Backlog;
 
 pub(crate) fn run() {
-    let events = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
+    let events = crate::fill::events_or(10_000_000);
     let backlog = Backlog::of(events);
     backlog.run(&["up", "--until-caught-up"]);
     let needed = backlog.run(&["verify"]);

@@ -101,7 +101,17 @@ def of_sqlalchemy(url):
         passed = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(table).where(table.c.passed)).scalar()
         streamed = connection.execution_options(stream_results=True).execute(sqlalchemy.select(table.c.score).where(table.c.passed))
         scores = [row.score for row in streamed]
-    return {"tables": sorted(tables), "passed": passed, "streamed": len(scores), "has": inspector.has_table("events")}
+    # As tools do that show a table before anything is asked of it.
+    events = sqlalchemy.Table("events", sqlalchemy.MetaData(), autoload_with=engine)
+    types = {name: str(events.c[name].type) for name in ("event_id", "score", "passed", "timestamp", "offset")}
+    return {
+        "tables": sorted(tables),
+        "passed": passed,
+        "streamed": len(scores),
+        "has": inspector.has_table("events"),
+        "types": types,
+        "keys": [events.primary_key.columns.keys(), inspector.get_indexes("events"), inspector.get_unique_constraints("events")],
+    }
 
 
 what, url = sys.argv[1:]

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use weir_engine::{BoxError, LaneKind};
+use weir_engine::{BoxError, LaneKind, StatusBoard};
 use weir_model::Position;
 use weir_postgres::{EventStore, inspect};
 use weir_query::History;
@@ -19,6 +19,7 @@ use super::told_to_stop;
 use crate::attached::{Attached, Patience, Target, history_root};
 use crate::output::{Format, Listing, say};
 use crate::sql_server::SqlServer;
+use crate::telling::{self, Telling};
 
 use prompt::Prompt;
 
@@ -70,12 +71,13 @@ async fn serve(target: &Target, address: &str) -> Result<ExitCode, BoxError> {
         attached = Box::pin(target.attach_patiently()) => attached?,
         stopped = &mut told => { stopped?; return Ok(ExitCode::SUCCESS) }
     };
-    let stop = CancellationToken::new();
+    let (stop, board) = (CancellationToken::new(), StatusBoard::default());
     let server = SqlServer::listen(&attached, address).await?;
     say(&format!(
         "clients of Postgres are answered at {}; `weir token create --scopes sql` makes a login",
         server.address
     ))?;
+    let process = telling::process("sql", &format!("postgres://{}", server.address));
     let mut postgres = attached.server.take();
     let supervised = async {
         match postgres.as_mut() {
@@ -83,13 +85,15 @@ async fn serve(target: &Target, address: &str) -> Result<ExitCode, BoxError> {
             None => std::future::pending().await,
         }
     };
-    let serving = server.serve(stop.clone())?;
+    let serving = server.serve(board.clone(), stop.clone())?;
+    let telling = Telling::start(&attached.database, process, &board).await?;
     let failure = tokio::select! {
         stopped = &mut told => { stopped?; None }
         error = supervised => Some(error),
     };
     stop.cancel();
     let served = serving.ended().await;
+    telling.end().await;
     attached.server = postgres;
     attached.detach().await?;
     served?;

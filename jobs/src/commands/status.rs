@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_engine::retry::chain;
-use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER};
+use weir_engine::{BoxError, COMMANDS, LaneKind, PUBLISHER, SQL};
 use weir_postgres::parts::{self, Part};
 use weir_postgres::read_models;
 use weir_postgres::repeats::{self, Reach};
@@ -143,7 +143,8 @@ impl PartState<'_> {
 
     fn trouble(&self) -> Option<String> {
         // At rest: nothing runs, and nothing is left to do.
-        if self.rows.is_empty() && !self.anything_runs && self.lag == Some(0) {
+        let is_done = self.lag == Some(0) || self.name == SQL;
+        if self.rows.is_empty() && !self.anything_runs && is_done {
             return None;
         }
         let mut words: Vec<String> = trouble(self.name, &self.rows).into_iter().collect();
@@ -284,7 +285,8 @@ async fn part_state<'a>(
     let rows = told.iter().filter(|part| part.part == name).collect();
     let mut state =
         PartState { name, rows, orphans: 0, anything_runs: told.iter().any(is_live), lag: None, lag_seconds: None };
-    let Some(ends) = ends else { return Ok(state) };
+    // SQL reads what is there, and is behind nothing.
+    let Some(ends) = ends.filter(|_| name != SQL) else { return Ok(state) };
     let next = if name == PUBLISHER {
         state.lag = ends.published.map(|published| (ends.head - published).max(0));
         ends.published.map(|published| published + 1)

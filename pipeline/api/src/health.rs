@@ -15,7 +15,7 @@ use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, metric, observed};
+use weir_engine::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, SQL, metric, observed};
 use weir_postgres::job_runs::OUTCOMES;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::tokens::Scope;
@@ -99,9 +99,10 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> R
     };
     let publisher = parts.remove(PUBLISHER).map(|part| shown(&part));
     let commands = parts.remove(COMMANDS).map(|part| shown(&part));
+    let sql = parts.remove(SQL).map(|part| shown(&part));
     let lanes: serde_json::Map<_, _> = parts.iter().map(|(name, lane)| (name.clone(), shown(lane))).collect();
-    Ok((status, Json(json!({"ready": ready, "lanes": lanes, "publisher": publisher, "commands": commands})))
-        .into_response())
+    let body = json!({"ready": ready, "lanes": lanes, "publisher": publisher, "commands": commands, "sql": sql});
+    Ok((status, Json(body)).into_response())
 }
 
 /// What was last scraped, for those who asked before it was begun: any number of them takes one connection of the database.

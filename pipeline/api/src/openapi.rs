@@ -339,9 +339,9 @@ fn model(shown: Shown, named: Named) -> Value {
 }
 
 fn readyz() -> Value {
-    let schema = json!({"type": "object", "required": ["ready", "lanes", "publisher", "commands"], "properties": {
+    let schema = json!({"type": "object", "required": ["ready", "lanes", "publisher", "commands", "sql"], "properties": {
         "ready": {"type": "boolean"}, "lanes": {"type": "object"}, "publisher": {"type": ["object", "null"]},
-        "commands": {"type": ["object", "null"]}}});
+        "commands": {"type": ["object", "null"]}, "sql": {"type": ["object", "null"]}}});
     let answer = json!({"application/json": {"schema": schema}});
     let mut answers = responses(&[], &[401, 403, 421, 429]);
     answers["200"] = json!({"description": "Ready", "content": answer});

@@ -28,5 +28,5 @@ pub use record::{Partition, Record, RecordHead, Span, ordering_key};
 pub use run::{Lane, LaneError, run_lane};
 pub use sink::{Claim, Sink};
 pub use source::{Source, SourceEvent, Started};
-pub use status::{COMMANDS, LanePhase, LaneStatus, PUBLISHER, StatusBoard};
+pub use status::{COMMANDS, LanePhase, LaneStatus, NO_LANES, PUBLISHER, SQL, StatusBoard};
 pub use tap::{Reader, Tap, TapLimits, TapSource};

@@ -46,6 +46,12 @@ pub const HTTP_REQUESTS: &str = "weir_http_requests_total";
 /// How long they took.
 pub const HTTP_SECONDS: &str = "weir_http_request_seconds";
 
+/// Statements of SQL over history.
+pub const SQL_STATEMENTS: &str = "weir_sql_statements_total";
+
+/// How long they took.
+pub const SQL_SECONDS: &str = "weir_sql_statement_seconds";
+
 /// Connections of the pool to Postgres.
 pub const POOL: &str = "weir_postgres_pool_connections";
 
@@ -62,6 +68,18 @@ pub const ALL: &[Metric] = &[
     ),
     histogram(HTTP_SECONDS, &["route"], "Seconds from a request's head to its answer's, by route."),
     counter("weir_http_connections_refused_total", &[], "Connections closed at once, since no more are taken."),
+    gauge("weir_sql_connections", &[], "Connections of clients of Postgres' protocol, logins under way included."),
+    counter(
+        "weir_sql_connections_refused_total",
+        &["reason"],
+        "Connections of such clients that were closed: no more are taken (full), or no login in time (slow).",
+    ),
+    counter(
+        SQL_STATEMENTS,
+        &["outcome"],
+        "Statements over history by how they ended: ok, error, cancelled by the client or their time, or out of memory.",
+    ),
+    histogram(SQL_SECONDS, &[], "Seconds from a statement to its last row."),
     histogram("weir_append_batch_commands", &[], "Commands that one commit of the event store took together."),
     histogram(
         FRESHNESS,

@@ -7,15 +7,19 @@ use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec};
 
-use crate::metric::{ALL, FRESHNESS, HTTP_SECONDS};
+use crate::metric::{ALL, FRESHNESS, HTTP_SECONDS, SQL_SECONDS};
 
 /// Around the objectives: five seconds for most lanes, thirty for history.
 const FRESHNESS_BUCKETS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
 
 const HTTP_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+const SQL_BUCKETS: [f64; 10] = [0.005, 0.025, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0, 600.0];
+
 static OF_LANES: LazyLock<Option<HistogramVec>> = LazyLock::new(|| histogram(FRESHNESS, &FRESHNESS_BUCKETS));
 static OF_REQUESTS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| histogram(HTTP_SECONDS, &HTTP_BUCKETS));
+
+static OF_STATEMENTS: LazyLock<Option<HistogramVec>> = LazyLock::new(|| histogram(SQL_SECONDS, &SQL_BUCKETS));
 
 /// `None` for what is not declared: a test holds that none is.
 fn histogram(name: &str, buckets: &[f64]) -> Option<HistogramVec> {
@@ -40,11 +44,18 @@ pub fn request(route: &str, seconds: f64) {
     }
 }
 
-/// Both, for exposition.
+/// Seconds that a statement of SQL took.
+pub fn statement(seconds: f64) {
+    if let Some(histogram) = OF_STATEMENTS.as_ref() {
+        histogram.with_label_values::<&str>(&[]).observe(seconds);
+    }
+}
+
+/// All of them, for exposition.
 #[must_use]
 pub fn families() -> Vec<MetricFamily> {
-    let both = [OF_LANES.as_ref(), OF_REQUESTS.as_ref()];
-    both.into_iter()
+    let all = [OF_LANES.as_ref(), OF_REQUESTS.as_ref(), OF_STATEMENTS.as_ref()];
+    all.into_iter()
         .flatten()
         .flat_map(|histogram| histogram.collect())
         .filter(|family| !family.get_metric().is_empty())

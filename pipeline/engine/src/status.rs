@@ -1,4 +1,4 @@
-//! What each part of this process is doing, its lanes, its publisher and its command side: for readiness, the status command, and the demo's screen.
+//! What each part of this process is doing, its lanes, its publisher, its command side and its SQL for clients: for readiness, the status command, and the demo's screen.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,12 @@ pub const PUBLISHER: &str = "publisher";
 
 /// The name of the command side among the parts of a process: what appends to the event store; no lane has it.
 pub const COMMANDS: &str = "commands";
+
+/// The name of SQL over history for clients of Postgres' protocol among the parts of a process; no lane has it.
+pub const SQL: &str = "sql";
+
+/// What is part of a process and no lane.
+pub const NO_LANES: [&str; 3] = [PUBLISHER, COMMANDS, SQL];
 
 /// Where a part stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +125,11 @@ impl StatusBoard {
         }
     }
 
-    /// All lanes now, by name; the publisher and the command side are none.
+    /// All lanes now, by name.
     #[must_use]
     pub fn lanes(&self) -> BTreeMap<String, LaneStatus> {
         let mut parts = self.read();
-        parts.retain(|name, _| ![PUBLISHER, COMMANDS].contains(&name.as_str()));
+        parts.retain(|name, _| !NO_LANES.contains(&name.as_str()));
         parts
     }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchema, DFSchemaRef, ParamValues, ScalarValue, exec_err};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue, exec_err};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{ColumnarValue, EmptyRelation, LogicalPlan, ScalarUDF, Volatility, create_udf};
+use datafusion::logical_expr::{ColumnarValue, LogicalPlan, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser;
-use datafusion::sql::sqlparser::ast::{Query, SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::arrow_pg::datatypes::df::encode_dataframe;
 use datafusion_postgres::hooks::HookClient;
@@ -21,15 +21,16 @@ use datafusion_postgres::pgwire::api::stmt::StoredStatement;
 use datafusion_postgres::pgwire::api::store::PortalStore;
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 
+use super::catalog;
 use super::errors::refusal;
 
-/// Functions: SQLAlchemy reads the server's version out of `version()`, looks for the type `hstore`, and
-/// asyncpg lets go of locks before it gives a connection back.
-pub(crate) fn functions() -> [ScalarUDF; 4] {
-    let constant = |name: &str, value: ScalarValue| {
+/// Functions: SQLAlchemy reads the server's version out of `version()`, looks for the type `hstore`, asyncpg lets go of locks before it gives a
+/// connection back, psql asks for sizes and for what is visible.
+pub(crate) fn functions() -> Vec<ScalarUDF> {
+    let constant = |name: &str, takes: Vec<DataType>, value: ScalarValue| {
         let kind = value.data_type();
         let answer = Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone())));
-        create_udf(name, Vec::new(), kind, Volatility::Stable, answer)
+        create_udf(name, takes, kind, Volatility::Stable, answer)
     };
     let version =
         ScalarValue::from(concat!("PostgreSQL 16.6 (weir ", env!("CARGO_PKG_VERSION"), ", by Apache DataFusion)"));
@@ -46,46 +47,34 @@ pub(crate) fn functions() -> [ScalarUDF; 4] {
             Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value)))
         }),
     );
-    // Types of extensions, of which there are none.
-    let unknown = Arc::new(|_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Int32(None))));
-    let regtype = create_udf("to_regtype", vec![DataType::Utf8], DataType::Int32, Volatility::Stable, unknown);
-    [constant("version", version), constant("pg_advisory_unlock_all", ScalarValue::Utf8(None)), setting, regtype]
+    let oid = || vec![DataType::Int32];
+    vec![
+        constant("version", Vec::new(), version),
+        constant("pg_advisory_unlock_all", Vec::new(), ScalarValue::Utf8(None)),
+        // Types of extensions, of which there are none.
+        constant("to_regtype", vec![DataType::Utf8], ScalarValue::Int32(None)),
+        constant("pg_table_size", oid(), ScalarValue::Int64(None)),
+        constant("pg_size_pretty", vec![DataType::Int64], ScalarValue::Utf8(None)),
+        constant("pg_get_function_result", oid(), ScalarValue::Utf8(None)),
+        constant("pg_get_function_arguments", oid(), ScalarValue::Utf8(None)),
+        constant("col_description", vec![DataType::Int32, DataType::Int32], ScalarValue::Utf8(None)),
+        constant("pg_get_viewdef", vec![DataType::Int32, DataType::Boolean], ScalarValue::Utf8(None)),
+        constant("obj_description", vec![DataType::Int32, DataType::Utf8], ScalarValue::Utf8(None)),
+        constant("pg_function_is_visible", oid(), ScalarValue::Boolean(Some(true))),
+        constant("pg_type_is_visible", oid(), ScalarValue::Boolean(Some(true))),
+        setting,
+    ]
 }
 
 /// Settings of a server that clients ask for: Grafana the version, to know what it may use.
 const SETTINGS: [(&str, &str); 3] =
     [("server_version_num", "160006"), ("server_version", "16.6"), ("search_path", "public")];
 
-/// Of one connection: the columns of cursors, and questions about indexes.
+/// Of one connection: the columns of cursors, and questions about the catalog.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     /// Of each cursor that was declared.
     cursors: Mutex<HashMap<String, DFSchemaRef>>,
-}
-
-fn empty(schema: DFSchemaRef) -> LogicalPlan {
-    LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema })
-}
-
-/// JDBC's `getPrimaryKeys` and `getIndexInfo` unfold the columns of indexes by a function that the libraries have not. History has no index and
-/// no key, so there are no rows.
-fn about_indexes(statement: &Statement) -> Option<Result<LogicalPlan, DataFusionError>> {
-    let Statement::Query(query) = statement else { return None };
-    let SetExpr::Select(select) = &*query.body else { return None };
-    let from = select.from.iter().map(ToString::to_string).collect::<String>();
-    if !from.contains("_pg_expandarray") {
-        return None;
-    }
-    let name = |item: &SelectItem| {
-        if let SelectItem::ExprWithAlias { alias, .. } = item {
-            return alias.value.clone();
-        }
-        let words = item.to_string();
-        words.rsplit('.').next().unwrap_or(&words).trim_matches('"').to_owned()
-    };
-    let fields: Vec<Field> =
-        select.projection.iter().map(|item| Field::new(name(item), DataType::Utf8, true)).collect();
-    Some(DFSchema::try_from(Schema::new(fields)).map(|schema| empty(Arc::new(schema))))
 }
 
 fn failed(error: DataFusionError) -> PgWireError {
@@ -103,7 +92,7 @@ impl Clients {
     fn fetched(&self, statement: &Statement) -> Option<LogicalPlan> {
         let Statement::Fetch { name, .. } = statement else { return None };
         let cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
-        cursors.get(&name.value).cloned().map(empty)
+        cursors.get(&name.value).cloned().map(catalog::empty)
     }
 
     /// Cursors that know their columns; the libraries' own do not, and psycopg asks for them.
@@ -144,7 +133,9 @@ impl QueryHook for Clients {
         context: &SessionContext,
         client: &mut dyn HookClient,
     ) -> Option<PgWireResult<Response>> {
-        let Some(plan) = about_indexes(statement) else { return self.declare(statement, context, client).await };
+        let Some(plan) = catalog::plan(statement, context).await else {
+            return self.declare(statement, context, client).await;
+        };
         let answered = async {
             let frame = context.execute_logical_plan(plan.map_err(failed)?).await.map_err(failed)?;
             Ok(Response::Query(encode_dataframe(frame, &Format::UnifiedText, None).await?))
@@ -155,10 +146,10 @@ impl QueryHook for Clients {
     async fn handle_extended_parse_query(
         &self,
         statement: &Statement,
-        _: &SessionContext,
+        context: &SessionContext,
         _: &(dyn ClientInfo + Send + Sync),
     ) -> Option<PgWireResult<LogicalPlan>> {
-        let plan = about_indexes(statement).or_else(|| self.fetched(statement).map(Ok));
+        let plan = catalog::plan(statement, context).await.or_else(|| self.fetched(statement).map(Ok));
         plan.map(|plan| plan.map_err(failed))
     }
 

@@ -10,9 +10,21 @@ use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use crate::error::plain;
 use crate::tables;
 
+/// What has no code of its own.
+const INTERNAL: &str = "XX000";
+
 /// A refusal in our own words.
 pub(crate) fn refusal(severity: &str, code: &str, words: &str) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new(severity.to_owned(), code.to_owned(), words.to_owned())))
+}
+
+/// The code that an error is told by.
+pub(crate) fn code(error: &PgWireError) -> &str {
+    if let PgWireError::UserError(info) = error {
+        return &info.code;
+    }
+    let PgWireError::ApiError(source) = error else { return INTERNAL };
+    source.downcast_ref::<DataFusionError>().map_or(INTERNAL, |found| told(found).0)
 }
 
 /// Gives errors of queries their code, and what was meant perhaps.
@@ -24,7 +36,7 @@ impl ErrorHandler for Codes {
             let (code, words, hint) = match source.downcast_ref::<DataFusionError>() {
                 Some(found) => told(found),
                 None if source.is::<ParserError>() => ("42601", source.to_string(), None),
-                None => ("XX000", source.to_string(), None),
+                None => (INTERNAL, source.to_string(), None),
             };
             let mut info = ErrorInfo::new("ERROR".to_owned(), code.to_owned(), words);
             info.hint = hint;
@@ -66,7 +78,7 @@ fn told(error: &DataFusionError) -> (&'static str, String, Option<String>) {
         },
         DataFusionError::Execution(_) => "22000",
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => "58030",
-        _ => "XX000",
+        _ => INTERNAL,
     };
     (code, words, None)
 }

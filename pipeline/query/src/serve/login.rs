@@ -5,16 +5,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use datafusion_postgres::pgwire::api::ClientInfo;
 use datafusion_postgres::pgwire::api::auth::sasl::SASLAuthStartupHandler;
 use datafusion_postgres::pgwire::api::auth::sasl::scram::ScramAuth;
 use datafusion_postgres::pgwire::api::auth::{
     AuthSource, DefaultServerParameterProvider, LoginInfo, Password, ServerParameterProvider, StartupHandler,
 };
+use datafusion_postgres::pgwire::api::{ClientInfo, PgWireConnectionState};
 use datafusion_postgres::pgwire::error::{PgWireError, PgWireResult};
 use datafusion_postgres::pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use futures::Sink;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::certificate;
 use super::errors::refusal;
@@ -23,6 +24,8 @@ use super::shared::Shared;
 /// The login of one connection, known once its password has been seen to be right.
 pub(crate) struct Door {
     sasl: SASLAuthStartupHandler<Parameters>,
+    /// Cancelled once the login is through.
+    entered: CancellationToken,
 }
 
 /// The name that a connection gave last, and whose rows are seen under it: it is that one's password that is asked for.
@@ -40,10 +43,15 @@ impl Found {
 }
 
 impl Door {
-    pub(crate) fn new(shared: Arc<Shared>, found: Arc<Found>, shown: &certificate::Shown) -> PgWireResult<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        found: Arc<Found>,
+        shown: &certificate::Shown,
+        entered: CancellationToken,
+    ) -> PgWireResult<Self> {
         let mut scram = ScramAuth::new(Arc::new(Source { shared, found }));
         scram.configure_certificate(&shown.pem)?;
-        Ok(Self { sasl: SASLAuthStartupHandler::new(Arc::new(Parameters)).with_scram(scram) })
+        Ok(Self { sasl: SASLAuthStartupHandler::new(Arc::new(Parameters)).with_scram(scram), entered })
     }
 }
 
@@ -58,7 +66,11 @@ impl StartupHandler for Door {
         if !client.is_secure() {
             return Err(refusal("FATAL", "28000", "only encrypted connections are taken: sslmode=require, or more"));
         }
-        self.sasl.on_startup(client, message).await
+        self.sasl.on_startup(client, message).await?;
+        if matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            self.entered.cancel();
+        }
+        Ok(())
     }
 }
 
@@ -92,6 +104,7 @@ impl AuthSource for Source {
         self.found.set(None);
         let known = self.shared.logins.login(name).await.map_err(|error| {
             tracing::warn!(error = error.to_string(), "who a client is cannot be looked up");
+            self.shared.seen.is(Some("logins cannot be looked up: Postgres does not answer"));
             refusal("FATAL", "57P03", "who you are cannot be looked up: Postgres does not answer; try again")
         })?;
         let Some(known) = known else {

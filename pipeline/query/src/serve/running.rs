@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use datafusion_postgres::pgwire::api::results::Response;
@@ -12,7 +12,8 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::errors::refusal;
+use super::errors::{self, refusal};
+use super::seen::{self, Outcome, lock};
 
 /// What a client knows that may cancel: number and secret. A request to cancel comes before its protocol's version is known, which
 /// decides whether the secret counts as a number or as bytes, so bytes it is.
@@ -38,10 +39,6 @@ pub(crate) struct Running {
     number: AtomicU64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Running {
     /// Ends the statement of a client that asks for it, by a connection of its own.
     pub(crate) fn cancel(&self, key: &Key) {
@@ -50,12 +47,21 @@ impl Running {
         }
     }
 
-    pub(crate) fn begin(&self, key: Key, longest: Duration) -> Bounds {
+    pub(crate) fn begin(&self, key: Key, longest: Duration, counted: Counted) -> Bounds {
         let (number, cancelled) = (self.number.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
         lock(&self.statements).insert(key.clone(), (number, cancelled.clone()));
-        let statements = self.statements.clone();
-        Bounds { until: Instant::now() + longest, longest, cancelled, entry: Entry { statements, key, number }.into() }
+        let (statements, began) = (self.statements.clone(), Instant::now());
+        let entry = Entry { statements, key, number, began, counted, outcome: Mutex::new(Outcome::Ok) };
+        Bounds { until: began + longest, longest, cancelled, entry: entry.into() }
     }
+}
+
+/// Which of a statement's steps count as the statement: it is planned first, and executed later or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Always,
+    /// A plan that was not made is the statement's end.
+    Failed,
 }
 
 /// What a statement under way is bounded by.
@@ -65,7 +71,6 @@ pub(crate) struct Bounds {
     longest: Duration,
     cancelled: CancellationToken,
     /// Gone with the last of the statement.
-    #[expect(dead_code, reason = "held for its drop")]
     entry: Arc<Entry>,
 }
 
@@ -73,10 +78,17 @@ struct Entry {
     statements: Statements,
     key: Key,
     number: u64,
+    began: Instant,
+    counted: Counted,
+    outcome: Mutex<Outcome>,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let outcome = *lock(&self.outcome);
+        if self.counted == Counted::Always || outcome != Outcome::Ok {
+            seen::statement(outcome, self.began);
+        }
         let mut statements = lock(&self.statements);
         // A connection's next statement may have taken the place.
         if statements.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
@@ -88,6 +100,14 @@ impl Drop for Entry {
 impl Bounds {
     /// Work of a statement, as far as it is let.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+        let done = self.bounded(work).await;
+        if let Err(error) = &done {
+            *lock(&self.entry.outcome) = Outcome::of_code(errors::code(error));
+        }
+        done
+    }
+
+    async fn bounded<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
         tokio::select! {
             biased;
             () = self.cancelled.cancelled() => Err(refusal("ERROR", "57014", "canceling statement due to user request")),

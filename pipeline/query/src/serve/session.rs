@@ -28,6 +28,7 @@ use datafusion_postgres::{DfSessionService, Parser, QueryHook};
 use futures::Sink;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::certificate;
 use super::clients::{self, Clients};
@@ -36,7 +37,7 @@ use super::errors::{Codes, refusal};
 use super::freshness::{Freshness, TABLE};
 use super::login::{Door, Found};
 use super::passing::ReadOnly;
-use super::running::{Bounds, Key};
+use super::running::{Bounds, Counted, Key};
 use super::shared::Shared;
 use super::snapshot::Current;
 use crate::error::QueryError;
@@ -56,11 +57,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, shown: &certificate::Shown) -> PgWireResult<Self> {
-        let found = Arc::new(Found::default());
-        let door = Door::new(shared.clone(), found.clone(), shown)?;
+    /// A connection that waits for its login, and what is cancelled once that is through.
+    pub(crate) fn new(shared: Arc<Shared>, shown: &certificate::Shown) -> PgWireResult<(Self, CancellationToken)> {
+        let (found, entered) = (Arc::new(Found::default()), CancellationToken::new());
+        let door = Door::new(shared.clone(), found.clone(), shown, entered.clone())?;
         let statements = Statements { shared: shared.clone(), found, tables: Mutex::default() };
-        Ok(Self { door: Arc::new(door), statements: Arc::new(statements), cancel: Arc::new(Cancel(shared)) })
+        let session = Self { door: Arc::new(door), statements: Arc::new(statements), cancel: Arc::new(Cancel(shared)) };
+        Ok((session, entered))
     }
 }
 
@@ -114,17 +117,19 @@ struct Tables {
     looked_up: Instant,
 }
 
-fn failed(error: QueryError) -> PgWireError {
-    match error {
-        QueryError::Sql(source) | QueryError::Table { source, .. } => PgWireError::ApiError(Box::new(source)),
-        error @ QueryError::History(_) => {
-            tracing::warn!(error = error.to_string(), "history cannot be read");
-            refusal("ERROR", "58030", &format!("history cannot be read: {error}"))
+impl Statements {
+    fn failed(&self, error: QueryError) -> PgWireError {
+        match error {
+            QueryError::Sql(source) | QueryError::Table { source, .. } => PgWireError::ApiError(Box::new(source)),
+            error @ QueryError::History(_) => {
+                tracing::warn!(error = error.to_string(), "history cannot be read");
+                let words = format!("history cannot be read: {error}");
+                self.shared.seen.is(Some(&words));
+                refusal("ERROR", "58030", &words)
+            }
         }
     }
-}
 
-impl Statements {
     /// The service on the last commit of history, for a login that still stands. The tables stay as they are until others are there: what
     /// fails or is cut off in between leaves statements that were prepared before with tables that are exchanged like all.
     async fn service(&self) -> PgWireResult<Arc<DfSessionService>> {
@@ -136,7 +141,9 @@ impl Statements {
             }
         }
         if let Some(tables) = held.as_mut() {
-            let (version, rows) = self.shared.snapshots.last(&tables.context).await.map_err(failed)?;
+            let (version, rows) =
+                self.shared.snapshots.last(&tables.context).await.map_err(|error| self.failed(error))?;
+            self.shared.seen.is_well();
             if tables.version == version {
                 return Ok(tables.service.clone());
             }
@@ -148,6 +155,7 @@ impl Statements {
         }
         // Columns are part of plans: those of statements that were prepared before are of no use any more.
         let tables = self.tables().await?;
+        self.shared.seen.is_well();
         let service = tables.service.clone();
         if let Some(before) = held.replace(tables) {
             before.current.end();
@@ -164,6 +172,7 @@ impl Statements {
         let (name, tenant) = self.login()?;
         let known = self.shared.logins.login(&name).await.map_err(|error| {
             tracing::warn!(error = error.to_string(), "who a client is cannot be looked up");
+            self.shared.seen.is(Some("logins cannot be looked up: Postgres does not answer"));
             refusal("ERROR", "57P03", "who you are cannot be looked up: Postgres does not answer; try again")
         })?;
         match known {
@@ -196,16 +205,16 @@ impl Statements {
             let service = Arc::new(DfSessionService::new_with_hooks(context.clone(), hooks));
             Ok(Tables { service, context, current, version, looked_up: Instant::now() })
         };
-        Box::pin(made).await.map_err(failed)
+        Box::pin(made).await.map_err(|error| self.failed(error))
     }
 
     /// As long as the settings let it, or as the client wants at most.
-    fn bounds<C: ClientInfo>(&self, client: &C) -> Bounds {
+    fn bounds<C: ClientInfo>(&self, client: &C, counted: Counted) -> Bounds {
         let asked = client.metadata().get(STATEMENT_TIMEOUT).and_then(|millis| millis.parse().ok());
         let (pid, secret) = client.pid_and_secret_key();
         let key = Key::new(pid, &secret);
         let most = self.shared.options.statement_max;
-        self.shared.running.begin(key, asked.map_or(most, |millis| most.min(Duration::from_millis(millis))))
+        self.shared.running.begin(key, asked.map_or(most, |millis| most.min(Duration::from_millis(millis))), counted)
     }
 }
 
@@ -218,7 +227,7 @@ impl SimpleQueryHandler for Statements {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let bounds = self.bounds(client);
+        let bounds = self.bounds(client, Counted::Always);
         let answered = async {
             let service = self.service().await?;
             SimpleQueryHandler::do_query(&*service, client, query).await
@@ -249,7 +258,7 @@ impl ExtendedQueryHandler for Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let bounds = self.0.bounds(client);
+        let bounds = self.0.bounds(client, Counted::Always);
         let answered = async {
             let service = self.0.service().await?;
             ExtendedQueryHandler::do_query(&*service, client, portal, max_rows).await
@@ -282,7 +291,7 @@ impl QueryParser for Parsing {
             let service = self.0.service().await?;
             service.query_parser().parse_sql(client, sql, types).await
         };
-        self.0.bounds(client).within(parsed).await
+        self.0.bounds(client, Counted::Failed).within(parsed).await
     }
 
     fn get_parameter_types(&self, statement: &Parsed) -> PgWireResult<Vec<Type>> {

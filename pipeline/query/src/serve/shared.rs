@@ -8,6 +8,7 @@ use weir_history::HistoryRoot;
 
 use super::logins::Logins;
 use super::running::Running;
+use super::seen::Seen;
 use super::snapshot::Snapshots;
 
 /// How it serves.
@@ -33,6 +34,14 @@ pub(crate) struct Shared {
     pub(crate) logins: Arc<dyn Logins>,
     pub(crate) snapshots: Snapshots,
     pub(crate) running: Running,
+    pub(crate) seen: Seen,
     /// What unknown users' salts are made of, so that they look like those of known ones.
     pub(crate) decoy: [u8; 32],
+}
+
+impl Shared {
+    /// Whether logins can be looked up and history can be read.
+    pub(crate) async fn is_well(&self) -> bool {
+        self.logins.login("").await.is_ok() && self.snapshots.refresh().await.is_ok()
+    }
 }

@@ -11,7 +11,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use weir_history::{HistoryRoot, HistoryTable};
 
 use crate::error::QueryError;
@@ -29,11 +29,8 @@ impl Snapshots {
         Ok(Self { root, runtime: tables::runtime(memory_max)?, table: Mutex::default() })
     }
 
-    /// The rows of the last commit, and its number.
-    pub(crate) async fn last(
-        &self,
-        context: &SessionContext,
-    ) -> Result<(Option<i64>, Arc<dyn TableProvider>), QueryError> {
+    /// The table at its last commit.
+    pub(crate) async fn refresh(&self) -> Result<MutexGuard<'_, Option<HistoryTable>>, QueryError> {
         let mut held = self.table.lock().await;
         // A table that was put aside and made again is another one: its log does not go on where ours stood.
         let is_current = match held.as_mut() {
@@ -43,6 +40,15 @@ impl Snapshots {
         if !is_current {
             *held = HistoryTable::open(&self.root).await?;
         }
+        Ok(held)
+    }
+
+    /// The rows of the last commit, and its number.
+    pub(crate) async fn last(
+        &self,
+        context: &SessionContext,
+    ) -> Result<(Option<i64>, Arc<dyn TableProvider>), QueryError> {
+        let held = self.refresh().await?;
         let Some(table) = held.as_ref() else { return Ok((None, tables::empty()?)) };
         let version = table.delta().version().and_then(|version| i64::try_from(version).ok());
         Ok((version, rows_of(table, context).await?))
