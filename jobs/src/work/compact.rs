@@ -9,19 +9,30 @@ use weir_postgres::job_runs::Outcome;
 
 use super::Work;
 
+/// What one sort needs at least, in bytes: with less it may not even hold the batches that it merges.
+const SORT_MIN: usize = 64 << 20;
+
+/// Groups that are rewritten at a time: no more than there are cores, and memory for.
+fn at_once(cores: usize, memory_bytes: usize) -> usize {
+    cores.min(memory_bytes / SORT_MIN).max(1)
+}
+
 impl Work {
-    fn compaction(&self) -> Result<Compaction, BoxError> {
+    /// How each group is rewritten, and how many at a time.
+    fn compaction(&self) -> Result<(Compaction, usize), BoxError> {
         let settings = &self.maintenance;
-        Ok(Compaction {
+        let at_once = at_once(self.cores, settings.compaction_memory_bytes);
+        let compaction = Compaction {
             target_bytes: settings.compaction_target_bytes,
-            memory_bytes: settings.compaction_memory_bytes / self.cores,
+            memory_bytes: settings.compaction_memory_bytes / at_once,
             spill: self.dir.spill()?,
-        })
+        };
+        Ok((compaction, at_once))
     }
 
     /// Compacts every group of small files, then removes what neither the table nor a reader within the retention needs.
     pub(super) async fn compact_history(&self, progress: &Progress) -> Result<(Outcome, String), BoxError> {
-        let options = self.compaction()?;
+        let (options, at_once) = self.compaction()?;
         let Some(mut table) = HistoryTable::open(&self.history).await? else {
             return Ok((Outcome::Ok, "there is no history yet".to_owned()));
         };
@@ -35,7 +46,7 @@ impl Work {
             let task = tokio::spawn(rewriter.clone().rewrite(group));
             AbortOnDropHandle::new(task)
         });
-        let mut rewriting = futures::stream::iter(rewriting).buffered(self.cores);
+        let mut rewriting = futures::stream::iter(rewriting).buffered(at_once);
         while let Some(rewritten) = rewriting.next().await {
             let rewritten = rewritten??;
             let group = rewritten.group();
@@ -60,5 +71,17 @@ impl Work {
         };
         let elsewhere = if left > 0 { format!("; {left} files were another's") } else { String::new() };
         Ok((Outcome::Ok, format!("{done}{elsewhere}; {removed} old files removed")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sort_has_the_memory_that_it_needs() {
+        assert_eq!(at_once(2, 256 << 20), 2);
+        assert_eq!(at_once(64, 256 << 20), 4);
+        assert_eq!(at_once(64, 32 << 20), 1);
     }
 }
