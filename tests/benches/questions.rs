@@ -22,7 +22,7 @@ struct Answering {
 
 impl Answering {
     fn start(arguments: &[&str]) -> Self {
-        let packages = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "psycopg[binary]==3.3.4"];
+        let packages = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "psycopg[binary]==3.3.4", "pytz==2026.6"];
         let python = weir_tests::python::with("questions", &packages).join("bin/python");
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(python);
@@ -48,19 +48,23 @@ impl Answering {
     }
 }
 
+/// The first value of a column of events.
+fn value(stage: &Stage, column: &str) -> String {
+    let sql = format!("SELECT {column} AS v FROM events WHERE {column} IS NOT NULL ORDER BY 1 LIMIT 1");
+    let output = stage.command(&["sql", &sql, "--format", "json"]).stdout(Stdio::piped()).output().unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    rows[0]["v"].as_str().unwrap().to_owned()
+}
+
 /// Every question, with values of the data where it wants some.
-fn statements(weir: &mut Answering) -> Vec<(&'static str, String)> {
-    let one = |column: &str| {
-        let sql = format!("SELECT {column} FROM events WHERE {column} IS NOT NULL ORDER BY 1 LIMIT 1");
-        format!("({sql})")
-    };
-    let (user, path) = (one("user_id"), one("learning_path_id"));
-    assert_eq!(weir.ask(&format!("SELECT {user}, {path}")).0, 1);
+fn statements(stage: &Stage) -> Vec<(&'static str, String)> {
+    let (user, path) = (value(stage, "user_id"), value(stage, "learning_path_id"));
+    let values = [("user", &user), ("path", &path), ("other", &path)];
     let all = questions().unwrap().iter().map(|question| {
-        let word = |name: &str| question.parameters.iter().any(|p| p.name == name).then(|| format!("{name}=@{name}"));
-        let words: Vec<String> = ["user", "path", "other"].into_iter().filter_map(word).collect();
-        let sql = question.statement(Dialect::DataFusion, &question.arguments(&words).unwrap()).unwrap();
-        let sql = sql.replace("'@user'", &user).replace("'@path'", &path).replace("'@other'", &path);
+        let is_asked = |name: &str| question.parameters.iter().any(|parameter| parameter.name == name);
+        let words = values.iter().filter(|(name, _)| is_asked(name)).map(|(name, value)| format!("{name}={value}"));
+        let arguments = question.arguments(&words.collect::<Vec<_>>()).unwrap();
+        let sql = question.statement(Dialect::DataFusion, &arguments).unwrap();
         (question.name, sql)
     });
     all.collect()
@@ -72,7 +76,9 @@ pub(crate) fn run() {
     assert!(stage.command(&["up", "--until-caught-up"]).status().unwrap().success());
     let port = weir_tests::postgres::free_port();
     let address = format!("127.0.0.1:{port}");
-    let made = stage.command(&["token", "create", "--scopes", "operator", "--format", "json"]).output().unwrap();
+    let mut make = stage.command(&["token", "create", "--scopes", "operator", "--format", "json"]);
+    let made = make.stdout(Stdio::piped()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
     let token = made["token"].as_str().unwrap();
     let mut serving = stage.command(&["sql", "--serve", &address]).stdout(Stdio::null()).spawn().unwrap();
@@ -85,7 +91,7 @@ pub(crate) fn run() {
     let history = stage.data().join("history/events");
     let mut duckdb = Answering::start(&["duckdb", history.to_str().unwrap()]);
     let (mut all, mut totals) = (Vec::new(), (0.0, 0.0));
-    for (name, sql) in statements(&mut weir) {
+    for (name, sql) in statements(&stage) {
         assert_eq!(weir.ask(&sql).0, duckdb.ask(&sql).0, "{name}: another number of rows");
         let Pairs { measured, floor, ratio } = pairs(TURNS, || 1.0 / weir.ask(&sql).1, || 1.0 / duckdb.ask(&sql).1);
         println!("  {name}: {} ms, DuckDB {} ms, {ratio:.2}", round(1e3 / measured), round(1e3 / floor));
