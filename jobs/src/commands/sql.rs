@@ -85,8 +85,9 @@ async fn serve(target: &Target, address: &str) -> Result<ExitCode, BoxError> {
             None => std::future::pending().await,
         }
     };
-    let serving = server.serve(board.clone(), stop.clone())?;
+    // First, so that nothing is served if it cannot begin.
     let telling = Telling::start(&attached.database, process, &board).await?;
+    let serving = server.serve(board, stop.clone())?;
     let failure = tokio::select! {
         stopped = &mut told => { stopped?; None }
         error = supervised => Some(error),

@@ -67,7 +67,10 @@ pub async fn serve(
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
-            () = &mut stop => return Ok(()),
+            () = &mut stop => {
+                seen.ended();
+                return Ok(());
+            }
         }
     };
     seen.is(None);

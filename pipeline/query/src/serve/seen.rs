@@ -100,8 +100,9 @@ impl Seen {
         }
     }
 
+    /// It was told to end: what stood in its way until then is no trouble that stopped it.
     pub(crate) fn ended(&self) {
-        self.board.update(SQL, |status| status.phase = LanePhase::Stopped);
+        self.board.update(SQL, |status| (status.phase, status.trouble) = (LanePhase::Stopped, None));
     }
 
     pub(crate) fn connected(&self, by: i64) {
