@@ -1,22 +1,22 @@
 //! Does every query of the dashboards and alerts run against the real servers, and do the alerts fire when they must?
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-mod grafana;
 mod live;
 mod objectives;
 mod pages;
 mod panels;
+mod pictures;
 
 use weir_engine::metric::{
     ALL, BUILD, FRESHNESS, HTTP_REQUESTS, HTTP_SECONDS, Kind, POOL, SQL_SECONDS, SQL_STATEMENTS,
 };
 use weir_model::project::{COUNTERS, EXECUTION_TIME};
-use weir_tests::postgres::free_port;
-use weir_tests::{Up, Weir, root};
+use weir_tests::grafana::pages;
+use weir_tests::{Prometheus, Up, Weir, root};
 
 fn dashboards() -> PathBuf {
     root().join("dashboards")
@@ -27,18 +27,6 @@ fn promtool(args: &[&str]) {
     let output = output.expect("promtool runs; install Debian's prometheus");
     let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{words}");
-}
-
-/// Every dashboard, by its uid.
-fn pages() -> Vec<(String, Value)> {
-    let files = std::fs::read_dir(dashboards().join("grafana/dashboards")).unwrap();
-    let read = |path: PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
-    let mut pages: Vec<(String, Value)> = files
-        .map(|file| read(file.unwrap().path()))
-        .map(|page| (page["uid"].as_str().unwrap().to_owned(), page))
-        .collect();
-    pages.sort_by(|a, b| a.0.cmp(&b.0));
-    pages
 }
 
 #[test]
@@ -199,59 +187,6 @@ async fn exported(up: &Up<'_>) {
     std::io::Write::write_all(&mut check.stdin.take().unwrap(), text.as_bytes()).unwrap();
     let output = check.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A Prometheus of the test's own, that scrapes often.
-struct Prometheus {
-    child: Child,
-    url: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Prometheus {
-    fn watching(up: &Up<'_>) -> Self {
-        Self::watching_with(up, |rules| rules)
-    }
-
-    /// With rules that are not quite as they stand.
-    fn watching_with(up: &Up<'_>, edit: impl Fn(String) -> String) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let target = up.api.trim_start_matches("http://");
-        let config = std::fs::read_to_string(dashboards().join("prometheus/prometheus.yml")).unwrap();
-        let config = config
-            .replace("127.0.0.1:8626", target)
-            .replace("scrape_interval: 15s", "scrape_interval: 1s\n  evaluation_interval: 2s");
-        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        for rules in ["alerts.yml", "slo.yml"] {
-            let text = std::fs::read_to_string(dashboards().join("prometheus").join(rules)).unwrap();
-            std::fs::write(dir.path().join(rules), edit(text)).unwrap();
-        }
-        let port = free_port();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("prometheus")
-            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("prometheus runs; install Debian's prometheus");
-        Self { child, url: format!("http://127.0.0.1:{port}"), _dir: dir }
-    }
-
-    async fn query(&self, expression: &str) -> Option<Vec<Value>> {
-        let request = reqwest::Client::new().get(format!("{}/api/v1/query", self.url)).query(&[("query", expression)]);
-        let answer: Value = request.send().await.ok()?.json().await.ok()?;
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        answer["data"]["result"].as_array().cloned()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 /// The rules are loaded, and with a target that answers none of them fires.

@@ -2,21 +2,26 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weir_engine::StatusBoard;
+use weir_engine::{Reader, StatusBoard};
 use weir_model::Metadata;
+use weir_model::wire::samples;
 use weir_model::{ByteString, EventType, Position, StreamId, TenantId, Timestamp};
 use weir_postgres::{
-    Append, AppendError, Appended, Database, DatabaseOptions, EventStore, Expected, GroupCommit, GroupCommitLimits,
-    NewStoredEvent, Snapshot,
+    Append, AppendError, AppendSignal, Appended, Database, DatabaseOptions, EventStore, EventStoreReader, Expected,
+    GroupCommit, GroupCommitLimits, Handover, NewStoredEvent, Snapshot,
 };
-use weir_tests::Weir;
+use weir_tests::{Postgres, Weir, seed};
 
 async fn open(weir: &Weir) -> Database {
     let url = weir.owner_url();
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     let options = DatabaseOptions {
         url,
         connections_max: 16,
@@ -308,4 +313,107 @@ async fn a_snapshot_never_goes_back() {
     }
     assert_eq!(store.get_snapshot(&TenantId::new("other").unwrap(), &user).await.unwrap(), None);
     up.terminate();
+}
+
+/// Every row that a reader finds, up to a position.
+async fn read_up_to(reader: &mut EventStoreReader, end: i64) -> Vec<String> {
+    let (mut from, mut rows) = (1, Vec::new());
+    while from < end {
+        let chunk = reader.read(from).await.unwrap();
+        if chunk.rows().is_empty() {
+            reader.changed(Duration::from_secs(5)).await;
+            continue;
+        }
+        for row in chunk.rows() {
+            assert_eq!(row.record().offset, from, "in order, none missed, none twice");
+            from += 1;
+            rows.push(format!("{row:?}"));
+        }
+    }
+    rows
+}
+
+/// A command of any type, whose data is in no canonical form and has what no contract knows.
+fn any_command(random: &mut StdRng, id: &str) -> Append {
+    let event_type = EventType::ALL[random.random_range(0..EventType::ALL.len())];
+    let stream = StreamId::new(event_type.aggregate_type(), id).unwrap();
+    let mut data = samples::one(event_type);
+    data["zusatz"] = json!({"ü": [1.50, null], "a": "\u{1f393}\"\n"});
+    let mut command = append(&stream, Expected::Any, Uuid::now_v7(), &data.to_string(), 2);
+    for event in &mut command.events {
+        event.event_type = event_type;
+        event.schema_version = weir_model::contract::standard().unwrap().newest(event_type);
+    }
+    // What the fast way leaves to the slow one, and what is no event at all.
+    match random.random_range(0..10) {
+        0 => command.events[0].schema_version = "0.9.0".to_owned(),
+        1 => command.events[1].data = "{}".to_owned(),
+        2 => command.metadata.causation_id = Some("ü\\".into()),
+        _ => {}
+    }
+    command
+}
+
+/// Two processes append, each of which hands over to its own lanes: every reader finds the same rows, as Postgres has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_over_is_what_is_read_back() {
+    const WRITERS: usize = 8;
+    const EACH: usize = 60;
+    let server = Postgres::start();
+    let weir = Weir::new().on(&server.url());
+    weir.ok(&["up", "--until-caught-up"]);
+    let (database, stop) = (open(&weir).await, CancellationToken::new());
+    let signal = AppendSignal::start(database.clone(), stop.clone());
+    let handovers = [Handover::default(), Handover::default()];
+    let mut readers = Vec::new();
+    for handover in handovers.iter().cloned().chain([Handover::default()]) {
+        readers.push(EventStoreReader::open(database.clone(), signal.clone(), handover).await.unwrap());
+    }
+    let commits = handovers.map(|handover| {
+        let (limits, board) = (GroupCommitLimits::default(), StatusBoard::default());
+        GroupCommit::start_handing(database.clone(), limits, board, handover, stop.clone())
+    });
+    let end = i64::try_from(WRITERS * EACH * 2).unwrap() + 1;
+    let reading =
+        readers.into_iter().map(|mut reader| tokio::spawn(async move { (read_up_to(&mut reader, end).await, reader) }));
+    let reading: Vec<_> = reading.collect();
+    let seed = seed("what_is_handed_over");
+    let writers = (0..WRITERS).map(|writer| {
+        let commits = commits.clone();
+        tokio::spawn(async move {
+            let mut random = StdRng::seed_from_u64(seed + u64::try_from(writer).unwrap());
+            for n in 0..EACH {
+                let command = any_command(&mut random, &format!("é {writer}-{n}"));
+                // One process appends more often than the other: holes, and stretches without.
+                let stored = commits[usize::from(n % 20 > 15)].append(command).await.unwrap();
+                assert!(matches!(stored, Appended::Stored { repeated: false, .. }));
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let (mut found, mut readers) = (Vec::new(), Vec::new());
+    for reading in reading {
+        let (rows, mut reader) = reading.await.unwrap();
+        assert!(reader.read(end).await.unwrap().rows().is_empty());
+        found.push(rows);
+        readers.push(reader);
+    }
+    let paged = found.pop().unwrap();
+    for rows in found {
+        for (handed, paged) in rows.iter().zip(&paged) {
+            assert_eq!(handed, paged, "WEIR_SEED={seed}");
+        }
+    }
+    // Postgres is not asked for what was handed over.
+    let last = append(&stream("last"), Expected::None, Uuid::now_v7(), DATA, 2);
+    commits[0].append(last).await.unwrap();
+    drop(server);
+    // One that begins again does not trust what was handed over before: Postgres may have gone back.
+    assert!(readers[0].another().read(end).await.is_err());
+    assert_eq!(readers[0].read(end).await.unwrap().rows().len(), 2);
+    for reader in &mut readers[1..] {
+        assert!(reader.read(end).await.is_err(), "from nowhere");
+    }
 }

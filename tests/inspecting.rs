@@ -101,7 +101,21 @@ fn a_prompt_answers_statements_and_describes_tables() {
 
     let mut piped = weir.command(&["sql", "--format", "csv"]);
     let mut child = piped.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"SELECT 1 AS a;\nSELECT 2\n AS b;\n").unwrap();
+    std::io::Write::write_all(
+        &mut child.stdin.take().unwrap(),
+        b"SELECT 1 AS a;\nSELECT 2\n AS b;\n\\ask results_by_learning_path\n",
+    )
+    .unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\n1\nb\n2\n");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.starts_with("a\n1\nb\n2\n") && text.lines().nth(4).is_some_and(|head| head.contains("learning_path_id")),
+        "{text}"
+    );
+    let refused =
+        weir.command(&["sql"]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+    let mut refused = refused.unwrap();
+    std::io::Write::write_all(&mut refused.stdin.take().unwrap(), b"\\ask results_by_learning_pth\n").unwrap();
+    let words = String::from_utf8_lossy(&refused.wait_with_output().unwrap().stderr).into_owned();
+    assert!(words.contains("did you mean results_by_learning_path?"), "{words}");
 }

@@ -28,6 +28,7 @@ mod isolation;
 mod jobs;
 mod kafka;
 mod meaning;
+mod older;
 mod openapi;
 mod oulad;
 mod queries;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::{ClickHouse, Facts, Fixture, Weir, seed};
+use weir_tests::{ClickHouse, Facts, Fixture, Postgres, Weir, seed};
 
 fn fixture(test: &str, rows: usize) -> (Fixture, Facts) {
     let fixture = Fixture::new(rows, seed(test));
@@ -327,4 +327,40 @@ async fn clickhouse_is_rebuilt_beside_its_lane_and_rolled_back() {
     assert!(facts.total() > 0);
     weir.verify();
     assert_eq!(server.sql("SELECT count() FROM system.tables WHERE name LIKE '%\\_rebuilt\\_%'").await, "0");
+}
+
+/// History and ClickHouse, whose columns another build filled otherwise: the same, history first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_of_another_build_wait_until_they_are_rebuilt_or_declared_compatible() {
+    let (fixture, _) = fixture("rebuild_columns", 1000);
+    let (postgres, server) = (Postgres::start(), ClickHouse::start());
+    let weir = Weir::new().on(&postgres.url()).with_all(server.settings());
+    import(&weir, &fixture);
+    let owner = weir.owner().await;
+    let other = "UPDATE lane_versions SET fingerprint = 'of another build' WHERE lane IN ('history', 'clickhouse')";
+    assert_eq!(owner.execute(other, &[]).await.unwrap(), 2);
+    let up = weir.up();
+    weir.until("SELECT count(*) = 2 FROM parts WHERE part IN ('history', 'clickhouse') AND trouble LIKE '%another projection%'")
+        .await;
+    let verify = weir.run(&["verify", "--wait", "0"]);
+    let words = String::from_utf8_lossy(&verify.stderr).into_owned();
+    assert!(
+        verify.status.code() == Some(1)
+            && ["weir rebuild history", "weir rebuild clickhouse"].iter().all(|part| words.contains(part)),
+        "{words}"
+    );
+    // What comes meanwhile waits for them.
+    let (more, _) = self::fixture("rebuild_columns_more", 300);
+    weir.ok(&["import", "oulad", more.arg()]);
+    weir.ok(&["rebuild", "history"]);
+    weir.until("SELECT next_offset > (SELECT max(id) FROM events) FROM ledger WHERE lane = 'history'").await;
+    weir.ok(&["rebuild", "clickhouse"]);
+    up.lanes_caught_up(4).await;
+    weir.verify();
+    assert_eq!(owner.execute(other, &[]).await.unwrap(), 2);
+    for lane in ["history", "clickhouse"] {
+        weir.ok(&["rebuild", lane, "--declare-compatible"]);
+    }
+    weir.verify();
+    up.terminate();
 }

@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
-use weir_tests::{Fixture, Weir, seed};
+use weir_clickhouse::{ClickHouseOptions, Policy};
+use weir_model::TenantId;
+use weir_tests::{ClickHouse, Fixture, Postgres, Weir, seed};
 
 const TABLES: &str =
     "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY 1";
@@ -100,4 +102,76 @@ async fn a_tenants_role_sees_its_rows_alone() {
     assert_ne!(ask(&everyone, "SELECT count(*) FROM user_read_model WHERE tenant = 'school'"), ["0"]);
     assert_ne!(ask(&odd, "SELECT count(*) FROM user_read_model"), ["0"]);
     up.terminate();
+}
+
+/// The policies that a grant makes, as the users file of the tests' server has them: it keeps no users that SQL makes.
+fn users_file(server: &ClickHouse, policies: &[Policy]) {
+    let path = server.path().join("users.xml");
+    let users = std::fs::read_to_string(&path).unwrap();
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    let filters: String = policies
+        .iter()
+        .map(|Policy { table, filter }| format!("<{table}><filter>{}</filter></{table}>", escaped(filter)))
+        .collect();
+    let user = format!(
+        "<school><password>school-8</password><networks><ip>127.0.0.1</ip></networks><profile>dashboards</profile><quota>default</quota>\
+         <databases><weir>{filters}</weir></databases><grants><query>GRANT SELECT ON weir.*</query></grants></school></users>"
+    );
+    let manages = "<password>correct-horse-8</password><access_management>1</access_management>";
+    let users = users.replace("<password>correct-horse-8</password>", manages);
+    std::fs::write(path, users.replace("</users>", &user)).unwrap();
+}
+
+#[tokio::test]
+async fn a_tenants_policies_in_clickhouse_leave_its_rows_alone() {
+    const ODD: &str = "O'Hara \\' OR 1=1 --";
+    let fixture = Fixture::new(60, seed("tenants_clickhouse"));
+    let (postgres, mut server) = (Postgres::start(), ClickHouse::start());
+    let weir = Weir::new().on(&postgres.url()).with_all(server.settings());
+    for tenant in ["default", "school", ODD] {
+        weir.ok(&["import", "oulad", fixture.arg(), "--tenant", tenant]);
+    }
+    weir.ok(&["up", "--until-caught-up"]);
+    // Here the grant is half of one, and says which half, and what to do.
+    let half = weir.run(&["tenant", "grant", "school"]);
+    let words = String::from_utf8_lossy(&half.stderr).into_owned();
+    for part in ["the role in Postgres is made, no user of ClickHouse", "grant clickhouse.user ACCESS MANAGEMENT"] {
+        assert!(half.status.code() == Some(1) && words.contains(part), "{words}");
+    }
+    let options = ClickHouseOptions {
+        url: server.url(),
+        user: "weir".to_owned(),
+        password: weir_tests::clickhouse::PASSWORD.to_owned(),
+        database: "weir".to_owned(),
+        cluster: None,
+        ttl_days: 0,
+        settings: std::collections::BTreeMap::new(),
+        insert_interval: std::time::Duration::ZERO,
+    };
+    for tenant in ["school", ODD] {
+        let policies = weir_clickhouse::ClickHouse::new(options.clone());
+        let policies = policies.policies(&TenantId::new(tenant.to_owned()).unwrap()).await.unwrap();
+        assert!(policies.len() >= 5, "the events and four rollups: {policies:?}");
+        server.kill();
+        let users = server.path().join("users.xml");
+        let before = std::fs::read_to_string(&users).unwrap();
+        users_file(&server, &policies);
+        server.start_again();
+        let half = weir.run(&["tenant", "grant", "school"]);
+        let words = String::from_utf8_lossy(&half.stderr).into_owned();
+        assert!(half.status.code() == Some(1) && words.contains("it keeps users in its file alone"), "{words}");
+        let name = tenant.replace('\\', "\\\\").replace('\'', "\\'");
+        let views = ["events", "analytics_events"].map(str::to_owned).into_iter();
+        for table in policies.into_iter().map(|policy| policy.table).chain(views) {
+            let all = server.sql(&format!("SELECT count() FROM weir.{table} WHERE tenant = '{name}'")).await;
+            let sql = format!("SELECT count(), countIf(tenant != '{name}') FROM weir.{table}");
+            let own = server.ask("school", "school-8", &sql);
+            assert_eq!(own.await.unwrap(), format!("{all}\t0"), "{table}");
+            assert!(all != "0" || table == "executions_per_minute", "{table}");
+            // All others see what they saw.
+            let everyone = server.sql(&format!("SELECT uniqExact(tenant) FROM weir.{table}")).await;
+            assert!(everyone == "3" || table == "executions_per_minute", "{table}: {everyone}");
+        }
+        std::fs::write(users, before).unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
-use weir_tests::{Facts, Fixture, Postgres, Weir, root, seed};
+use weir_tests::{ClickHouse, Facts, Fixture, Postgres, Weir, root, seed};
 
 fn fixture(test: &str, rows: usize) -> (Fixture, Facts) {
     let fixture = Fixture::new(rows, seed(test));
@@ -195,4 +195,60 @@ async fn nothing_else_is_changed(weir: &Weir, learners: i64) {
     assert!(
         String::from_utf8_lossy(&unknown.stdout).contains("there is no workflow no_such: there are agent_performance")
     );
+}
+
+/// Its rows as both stores have them, in one order.
+async fn both(weir: &Weir, server: &ClickHouse) -> (Vec<String>, Vec<String>) {
+    let postgres = "SELECT concat_ws(',', tenant, to_char(week AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), attempts, mean::float8, share::float8, (best > 50)::text, coalesce(sitting, '-')) \
+         FROM workflows.copied ORDER BY 1";
+    let of_postgres = weir.owner().await.query(postgres, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let clickhouse = "SELECT concat(tenant, ',', formatDateTime(week, '%Y-%m-%d %H:%i:%S'), ',', toString(attempts), ',', \
+         toString(mean), ',', toString(share), ',', if(best > 50, 'true', 'false'), ',', ifNull(sitting, '-')) AS r \
+         FROM weir.workflow_copied ORDER BY r";
+    let of_clickhouse = server.sql(clickhouse).await.lines().map(str::to_owned).collect();
+    (of_postgres, of_clickhouse)
+}
+
+#[tokio::test]
+async fn a_table_is_copied_to_clickhouse_whatever_dies() {
+    let (fixture, _) = fixture("workflows_copied", 2000);
+    let (postgres, server) = (Postgres::start(), ClickHouse::start());
+    let weir = Weir::new().on(&postgres.url()).with_all(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let directory = weir.path().join("workflows");
+    fs::create_dir(&directory).unwrap();
+    let sql = "-- workflow: copied\n-- trigger: every 5 minutes\n-- keys: tenant, week\n-- target: clickhouse\n\
+         SELECT tenant, date_trunc('week', completed_at, 'UTC') AS week, count(*) AS attempts, avg(score_percent) AS mean, \
+         max(score_percent)::numeric(12, 6) AS share, max(score) AS best, min(session_id) AS sitting FROM assessment_read_model GROUP BY 1, 2\n";
+    fs::write(directory.join("copied.sql"), sql).unwrap();
+    // Dead before and after the exchange: the next run of the schedule makes up for it.
+    for failpoint in ["workflow.before_exchange", "workflow.before_exchange", "workflow.after_exchange"] {
+        weir.dies_at(failpoint, &["workflows", "run", "copied"]);
+    }
+    assert!(weir.ok(&["jobs", "run", "workflows"]).starts_with("ok: computed"));
+    let (of_postgres, of_clickhouse) = both(&weir, &server).await;
+    assert!(of_postgres.len() > 20, "{of_postgres:?}");
+    assert_eq!(of_postgres, of_clickhouse);
+    // The server was away: the run says so, and the copy is made when it is back.
+    let (late, _) = self::fixture("workflows_copied_late", 300);
+    weir.ok(&["import", "oulad", late.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    let away = weir
+        .command(&["workflows", "run", "copied"])
+        .args(["--set", "clickhouse.url=http://127.0.0.1:1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&away.stdout).into_owned();
+    assert!(away.status.code() == Some(1) && said.contains("not: copied: "), "{said}");
+    assert_ne!(both(&weir, &server).await.0, of_postgres);
+    assert!(weir.ok(&["jobs", "run", "workflows"]).contains("copied"));
+    let (of_postgres, of_clickhouse) = both(&weir, &server).await;
+    assert_eq!(of_postgres, of_clickhouse);
+    // Without a server it is no target.
+    let none = weir.command(&["workflows", "run", "copied"]).args(["--set", "clickhouse.url="]).output().unwrap();
+    let said = String::from_utf8_lossy(&none.stdout).into_owned();
+    assert!(said.contains("copied: its target is ClickHouse, and clickhouse.url is empty"), "{said}");
+    let listed = weir.ok(&["workflows", "list"]);
+    assert!(listed.contains("workflows.copied, and workflow_copied in ClickHouse"), "{listed}");
 }

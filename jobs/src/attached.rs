@@ -10,7 +10,7 @@ use weir_engine::retry::{Backoff, chain};
 use weir_engine::{BoxError, StatusBoard};
 use weir_history::HistoryRoot;
 use weir_model::SystemClock;
-use weir_postgres::{CommandService, Database, DatabaseOptions, ErrorKind, EventStore, GroupCommit};
+use weir_postgres::{CommandService, Database, DatabaseOptions, ErrorKind, EventStore, GroupCommit, Handover};
 
 use crate::data_dir::DataDir;
 use crate::own::OwnLanes;
@@ -30,6 +30,8 @@ pub(crate) struct Attached {
     pub(crate) database: Database,
     pub(crate) history: HistoryRoot,
     pub(crate) server: Option<Server>,
+    /// From the appender of this process to its lanes.
+    pub(crate) handover: Handover,
 }
 
 /// Where a command works and with what settings.
@@ -98,13 +100,14 @@ impl Attached {
         })?;
         migrate(&database, server.as_mut(), patience).await?;
         let history = history_root(&dir, &settings)?;
-        Ok(Self { dir, settings, database, history, server })
+        Ok(Self { dir, settings, database, history, server, handover: Handover::default() })
     }
 
     /// The command side, with an appender of its own that says on the board how it is.
     pub(crate) fn commands(&self, board: &StatusBoard, stop: &CancellationToken) -> CommandService {
         let (limits, board) = (self.settings.group_commit(), board.clone());
-        let commits = GroupCommit::start(self.database.clone(), limits, board, stop.clone());
+        let (database, handover) = (self.database.clone(), self.handover.clone());
+        let commits = GroupCommit::start_handing(database, limits, board, handover, stop.clone());
         let store = EventStore::new(self.database.clone());
         CommandService::new(store, commits, Arc::new(SystemClock), self.settings.rules())
     }

@@ -12,6 +12,7 @@ mod import;
 mod jobs;
 mod ledger;
 mod publish;
+mod questions;
 mod rebuild;
 mod run;
 mod schedule;

@@ -60,7 +60,7 @@ pub(crate) async fn start_lanes(
             Feed::Topics(KafkaTap::start(&kafka, &settings.kafka.group_prefix, owner, limits)?)
         }
         None => {
-            let reader = EventStoreReader::open(attached.database.clone(), signal).await?;
+            let reader = EventStoreReader::open(attached.database.clone(), signal, attached.handover.clone()).await?;
             Feed::EventStore(Tap::start(reader, settings.engine.tap_limits()))
         }
     };

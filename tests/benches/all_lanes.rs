@@ -2,13 +2,16 @@
 //! beside them, to the last event in every sink, and what it costs until all is quiet.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tempfile::TempDir;
 use weir_kafka::TopicLog;
-use weir_model::event_type::TOPICS;
+use weir_model::event_type::{TOPICS, topic_for};
+use weir_tests::fill::Foreign;
 use weir_tests::weir::connect;
 use weir_tests::{ClickHouse, Kafka, Postgres, binary};
 
@@ -89,12 +92,7 @@ impl Stage {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        self.command_of(&program(), args)
-    }
-
-    /// [`Self::command`] of another program.
-    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.args(args).arg("--data-dir").arg(self.data());
         let listens = ["api", "run", "publisher"].map(|part| format!("{part}.listen=127.0.0.1:0"));
         let brokers = self.kafka.as_ref().map(|kafka| format!("kafka.brokers={}", kafka.brokers()));
@@ -106,11 +104,7 @@ impl Stage {
         for setting in self.clickhouse.settings().iter().filter(|set| !of_tests.iter().any(|name| set.contains(name))) {
             command.args(["--set", setting]);
         }
-        command
-            .env_remove("WEIR_OLDER")
-            .env_remove("WEIR_BENCH_SHORT")
-            .env_remove("WEIR_BENCH_EVENTS")
-            .env_remove("WEIR_BENCH_BINARY");
+        command.env_remove("WEIR_BENCH_SHORT").env_remove("WEIR_BENCH_EVENTS").env_remove("WEIR_BENCH_BINARY");
         command.stdout(Stdio::null());
         command
     }
@@ -232,6 +226,58 @@ pub(crate) fn from_topics() {
     let (stage, events) = (Stage::on_topics(), events());
     let offsets = runtime().block_on(stage.publish(events));
     measure(&stage, &["run", "read-models", "metrics", "history", "clickhouse"], events, offsets);
+}
+
+/// The real data set, whose directory `WEIR_OULAD` names.
+pub(crate) fn oulad() {
+    let Some(records) = std::env::var_os("WEIR_OULAD") else {
+        row("all four lanes, OULAD", "not run: WEIR_OULAD names no directory", "", "", "");
+        return;
+    };
+    let stage = Stage::start();
+    assert!(stage.command(&["import", "oulad"]).arg(records).stderr(Stdio::null()).status().unwrap().success());
+    let events = runtime().block_on(async {
+        let client = connect(&stage.postgres.url()).await;
+        client.query_one("SELECT max(id) FROM events", &[]).await.unwrap().get(0)
+    });
+    measure(&stage, &["up"], events, events);
+}
+
+/// From topics, what other services sent: no positions, and one in twenty comes again a little later.
+pub(crate) fn foreign() {
+    let (stage, events) = (Stage::on_topics(), events());
+    let brokers = stage.kafka.as_ref().unwrap().brokers();
+    runtime().block_on(async {
+        crate::kafka::make_topics(stage.kafka.as_ref().unwrap(), "").await;
+        stage.fill(0).await;
+    });
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("linger.ms", "20")
+        .set("queue.buffering.max.messages", "200000")
+        .create()
+        .unwrap();
+    let foreign = Foreign::new();
+    let send = |n: i64| {
+        let (event_type, key, payload) = foreign.event(n);
+        let mut record = BaseRecord::to(topic_for(event_type.as_str())).key(&key).payload(&payload);
+        while let Err((_, back)) = producer.send(record) {
+            producer.poll(Duration::from_millis(50));
+            record = back;
+        }
+    };
+    let mut sent = 0;
+    for n in 0..events {
+        send(n);
+        sent += 1;
+        // Each number comes again once at most: a lane that counts it twice differs from the others.
+        if n % 20 == 19 && n >= 1000 {
+            send(n - 990);
+            sent += 1;
+        }
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    measure(&stage, &["run", "read-models", "metrics", "history", "clickhouse"], sent, sent);
 }
 
 /// Runs the lanes until each has so many events, which are at so many offsets.

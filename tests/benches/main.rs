@@ -19,14 +19,14 @@ mod lanes;
 mod measure;
 mod memory;
 mod merge;
+mod panels;
 mod questions;
 mod source;
-mod upgrade;
 mod verify;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches: [(&str, fn()); 30] = [
+    let benches: [(&str, fn()); 33] = [
         ("decode", decode::run),
         ("dedup", dedup::run),
         ("append", append::run),
@@ -37,10 +37,11 @@ fn main() {
         ("history", lanes::history),
         ("memory", memory::run),
         ("all-lanes", all_lanes::run),
+        ("all-lanes-oulad", all_lanes::oulad),
         ("all-lanes-kafka", all_lanes::from_topics),
+        ("all-lanes-foreign", all_lanes::foreign),
         ("held-up", held_up::run),
         ("verify", verify::run),
-        ("upgrade", upgrade::run),
         ("job-backfill", jobs::backfill),
         ("job-rebuild", jobs::rebuild),
         ("job-compaction", jobs::compaction),
@@ -48,6 +49,8 @@ fn main() {
         ("job-beside", jobs::beside),
         ("job-memory", jobs::memory),
         ("questions", questions::run),
+        ("panels", panels::run),
+        ("panels-beside", panels::beside),
         ("publisher", kafka::publisher),
         ("decode-route", kafka::decode_route),
         ("ledger", kafka::ledger),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weir_tests::postgres::free_port;
 use weir_tests::{ClickHouse, Kafka, Postgres, Weir};
 
-use super::Prometheus;
+use weir_tests::Prometheus;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 

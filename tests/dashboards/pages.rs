@@ -7,7 +7,8 @@ use serde_json::Value;
 use weir_engine::metric::ALL;
 use weir_model::project::{COUNTERS, EXECUTION_TIME};
 
-use super::{dashboards, pages};
+use super::dashboards;
+use weir_tests::grafana::pages;
 
 /// Grafana's own builders.
 const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";
@@ -151,6 +152,16 @@ fn what_is_exported_is_shown_and_what_is_shown_is_exported() {
     assert!(unknown.is_empty(), "nothing exports {unknown:?}");
     let unseen: Vec<_> = exported.difference(&named).collect();
     assert!(unseen.is_empty(), "no panel and no alert looks at {unseen:?}");
+}
+
+/// Each dashboard has its picture.
+#[test]
+fn there_is_a_picture_of_each() {
+    let readme = std::fs::read_to_string(dashboards().join("README.md")).unwrap();
+    for (uid, _) in pages() {
+        let picture = format!("pictures/{uid}.png");
+        assert!(dashboards().join(&picture).exists() && readme.contains(&picture), "{picture}");
+    }
 }
 
 /// Where a panel names an alert, its threshold is the alert's number.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use weir_query::Question;
-use weir_tests::{ClickHouse, Fixture, Weir, seed};
+use weir_tests::grafana::{ALL, Variables, clickhouse, expand, named, normal, pages, postgres};
+use weir_tests::{ClickHouse, Fixture, Prometheus, Weir, seed};
 
-use super::grafana::{ALL, Variables, clickhouse, expand, named, normal, postgres};
-use super::{Prometheus, exported, pages};
+use super::exported;
 use crate::queries::{PlainInput, Stored, expected_of, of_type, own_answers, stored};
 
 /// Panels whose values are held against a model.
@@ -38,6 +38,14 @@ fn variables(expected: &Expected) -> Variables {
         ("path", said("learning_paths_compared", "path")),
         ("other", said("learning_paths_compared", "other")),
     ])
+}
+
+/// [`variables`] of the events that a weir has.
+pub(super) async fn of_events(weir: &Weir) -> Variables {
+    let events = stored(weir).await;
+    let mut expected = expected_of(PlainInput::Events(&events));
+    expected.extend(own_answers(&events));
+    variables(&expected)
 }
 
 /// A panel of a question shows the question's rows, or sums of them.
@@ -195,7 +203,7 @@ fn shows_its_columns(panel: &Value, rows: &[Value], title: &str) {
 }
 
 /// Something happens while Prometheus looks.
-async fn keep_busy(api: &str, token: &str) {
+pub(super) async fn keep_busy(api: &str, token: &str) {
     for n in 0..40 {
         let mut data = weir_model::wire::samples::one(weir_model::EventType::TaskAssigned);
         data["taskId"] = json!(format!("dashboard-{n}"));
@@ -295,7 +303,61 @@ async fn every_panel_shows_what_it_says() {
     hostile(&servers, &variables).await;
     exported(&up).await;
     super::rules_are_well(&prometheus).await;
+    too_fine(&servers).await;
+    server_away(servers, &variables, &up.api, &up.token("default", "command")).await;
     up.terminate();
+}
+
+/// Ten years by the second: each store says no, or answers within its limits, and goes on.
+async fn too_fine(servers: &Servers<'_>) {
+    let url = &servers.prometheus.url;
+    let asked = [("query", "up"), ("start", "1420070400"), ("end", "1735689600"), ("step", "1")];
+    let refused = reqwest::Client::new().get(format!("{url}/api/v1/query_range")).query(&asked).send().await.unwrap();
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().await.unwrap().contains("exceeded maximum resolution of 11,000 points"));
+    let seconds = "SELECT toDateTime('2015-01-01 00:00:00') + number AS time, 1 AS value FROM numbers(315360000)";
+    let refused = clickhouse(servers.clickhouse, seconds).await.unwrap_err();
+    assert!(refused.contains("max_result_rows") || refused.contains("Limit for result exceeded"), "{refused}");
+    assert_eq!(clickhouse(servers.clickhouse, "SELECT 1 AS one").await.unwrap().0, [json!({"one": 1})]);
+    // Grafana's reader: a minute at most, and no more room than it was given.
+    let sql = "SET statement_timeout = '3s'; SET temp_file_limit = '64MB'; \
+         SELECT count(*) FROM (SELECT s FROM generate_series('2015-01-01'::timestamptz, '2025-01-01', '1 second') s ORDER BY s DESC OFFSET 0) q";
+    let refused = servers.postgres.batch_execute(sql).await.unwrap_err();
+    let words = refused.as_db_error().map_or_else(|| refused.to_string(), |error| error.message().to_owned());
+    assert!(
+        ["temporary file size exceeds", "statement timeout", "permission denied"]
+            .iter()
+            .any(|part| words.contains(part)),
+        "{words}"
+    );
+}
+
+/// ClickHouse is away while dashboards load: its panels fail at once, the others show what they showed, and commands go on.
+async fn server_away(servers: Servers<'_>, variables: &Variables, api: &str, token: &str) {
+    servers.clickhouse.signal(rustix::process::Signal::KILL);
+    let mut shown = 0;
+    for (uid, page) in pages() {
+        for panel in page["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                match target["datasource"]["uid"].as_str().unwrap() {
+                    "weir-clickhouse" => {}
+                    _ => {
+                        servers.answer(target, variables, &format!("{uid}: {}", panel["title"])).await;
+                        shown += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(shown > 60, "{shown}");
+    let data = weir_model::wire::samples::one(weir_model::EventType::UserRegistered);
+    let post = reqwest::Client::new().post(format!("{api}/v1/commands/RegisterUser")).bearer_auth(token);
+    assert_eq!(post.json(&data).send().await.unwrap().status(), 201);
+    let (id, started) = (data["userId"].as_str().unwrap().to_owned(), Instant::now());
+    while servers.postgres.query_opt("SELECT FROM user_read_model WHERE id = $1", &[&id]).await.unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "the read models wait for ClickHouse");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A variable with quotes and SQL in it is a value like any other.

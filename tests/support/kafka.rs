@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::postgres::free_port;
@@ -90,7 +91,7 @@ impl Kafka {
     /// So many brokers, each of which is a controller too.
     #[must_use]
     pub fn start_cluster(count: usize) -> Self {
-        Self::start_with(count, None, "")
+        Self::start_with(count, None, "", |_| ())
     }
 
     /// One broker that asks its access lists; where there is none everybody may do everything.
@@ -98,22 +99,34 @@ impl Kafka {
     pub fn start_with_acls() -> Self {
         let properties = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
              allow.everyone.if.no.acl.found=true\n";
-        Self::start_with(1, None, properties)
+        Self::start_with(1, None, properties, |_| ())
+    }
+
+    /// One broker on the files of one that ended: `prepare` puts them where it is told.
+    #[must_use]
+    pub fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_with(1, None, "", prepare)
+    }
+
+    /// Where the first broker keeps its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.brokers[0].dir.join("data")
     }
 
     /// One broker that wants TLS and a password from everybody, PLAIN or SCRAM-SHA-512.
     #[must_use]
     pub fn start_secure(certificates: &Certificates) -> Self {
-        Self::start_with(1, Some(certificates), "")
+        Self::start_with(1, Some(certificates), "", |_| ())
     }
 
-    fn start_with(count: usize, certificates: Option<&Certificates>, more: &str) -> Self {
+    fn start_with(count: usize, certificates: Option<&Certificates>, more: &str, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("weir-kafka-").tempdir().unwrap();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> =
             ports.iter().enumerate().map(|(n, (_, port))| format!("{}@127.0.0.1:{port}", n + 1)).collect();
         let replicas = count.min(3);
-        let mut cluster = Self { brokers: Vec::new(), _dir: dir };
+        let (mut cluster, mut prepare) = (Self { brokers: Vec::new(), _dir: dir }, Some(prepare));
         for (n, (port, controller)) in ports.iter().enumerate() {
             let dir = cluster._dir.path().join(format!("broker-{}", n + 1));
             fs::create_dir(&dir).unwrap();
@@ -136,13 +149,12 @@ impl Kafka {
                 None => properties,
             };
             fs::write(dir.join("server.properties"), properties).unwrap();
-            let mut format = tool("kafka.tools.StorageTool");
-            format.args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(dir.join("server.properties"));
-            if certificates.is_some() {
-                format.args(["--add-scram", &format!("SCRAM-SHA-512=[name=weir,password={PASSWORD}]")]);
+            if let Some(prepare) = prepare.take() {
+                prepare(&dir.join("data"));
             }
-            let formatted = format.output().expect("java runs; install Debian's default-jre-headless");
-            assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+            if !dir.join("data/meta.properties").exists() {
+                format(&dir.join("server.properties"), certificates.is_some());
+            }
             cluster.brokers.push(Broker { child: None, port: *port, dir });
         }
         for n in 0..count {
@@ -182,6 +194,16 @@ impl Kafka {
         }
     }
 
+    /// Stops every broker as an operator does, with its files in order.
+    pub fn terminate(&mut self) {
+        for broker in &mut self.brokers {
+            if let Some(mut child) = broker.child.take() {
+                rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+                child.wait().unwrap();
+            }
+        }
+    }
+
     /// Waits until every broker that runs answers.
     pub fn wait(&mut self) {
         let started = Instant::now();
@@ -195,6 +217,17 @@ impl Kafka {
             }
         }
     }
+}
+
+/// Prepares the directory of a new broker.
+fn format(properties: &Path, has_passwords: bool) {
+    let mut format = tool("kafka.tools.StorageTool");
+    format.args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(properties);
+    if has_passwords {
+        format.args(["--add-scram", &format!("SCRAM-SHA-512=[name=weir,password={PASSWORD}]")]);
+    }
+    let formatted = format.output().expect("java runs; install Debian's default-jre-headless");
+    assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
 }
 
 /// A listener of its own for the broker itself; everybody else comes through TLS, with a password.

@@ -5,11 +5,14 @@
 #![allow(clippy::missing_panics_doc, clippy::as_conversions, reason = "tests")]
 
 pub mod clickhouse;
+pub mod fill;
 pub mod fixture;
+pub mod grafana;
 pub mod kafka;
 pub mod mount;
 pub mod oracle;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod python;
 pub mod tls;
@@ -21,6 +24,7 @@ pub use kafka::Kafka;
 pub use mount::Mount;
 pub use oracle::Facts;
 pub use postgres::Postgres;
+pub use prometheus::Prometheus;
 pub use proxy::Proxy;
 pub use weir::{Up, Weir};
 

@@ -131,7 +131,13 @@ impl Weir {
     /// A command, ready to run.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary_of(self.program));
+        self.command_of(binary_of(self.program), args)
+    }
+
+    /// [`Self::command`] of another program, such as an older one.
+    #[must_use]
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).arg("--data-dir").arg(self.path()).stdin(Stdio::null());
         for setting in &self.settings {
             command.args(["--set", setting]);

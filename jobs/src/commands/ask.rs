@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use serde_json::{Value, json};
+use serde_json::Value;
 use weir_engine::BoxError;
-use weir_query::{Dialect, History, Question, questions};
+use weir_query::{Dialect, History, Question};
 
+use super::questions;
 use crate::attached::{Attached, Patience, Target, history_root};
 use crate::output::{Format, Listing};
 
@@ -44,16 +45,12 @@ impl Store {
     }
 }
 
-/// Names less alike than this are not suggested.
-const ALIKE: f64 = 0.8;
-
 pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<ExitCode, BoxError> {
-    let all = questions()?;
     let Some(name) = args.name else {
-        list(all).print(format)?;
+        questions::list()?.print(format)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let question = all.iter().find(|question| question.name == name).ok_or_else(|| unknown(&name, all))?;
+    let question = questions::find(&name)?;
     let arguments = question.arguments(&args.arguments)?;
     let sql = question.statement(args.on.dialect(), &arguments);
     let sql = sql.ok_or_else(|| format!("the read models cannot answer {name}; ask history or clickhouse"))?;
@@ -72,27 +69,6 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
     };
     answer.print(format)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn list(all: &[Question]) -> Listing {
-    let mut rows = Listing::new(&["question", "asks", "takes", "on"]);
-    rows.rows.extend(all.iter().map(|question| {
-        let stores = match question.read_models_sql {
-            Some(_) => "history, clickhouse, read-models",
-            None => "history, clickhouse",
-        };
-        vec![json!(question.name), json!(question.about), json!(question.usage()), json!(stores)]
-    }));
-    rows
-}
-
-fn unknown(name: &str, all: &[Question]) -> String {
-    let alike = |question: &Question| strsim::jaro_winkler(name, question.name);
-    let nearest = all.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    match nearest.filter(|question| alike(question) > ALIKE) {
-        Some(nearest) => format!("there is no question {name}; did you mean {}?", nearest.name),
-        None => format!("there is no question {name}; `weir ask` lists them"),
-    }
 }
 
 fn of_batches((schema, batches): &(arrow::datatypes::SchemaRef, Vec<RecordBatch>)) -> Result<Listing, BoxError> {

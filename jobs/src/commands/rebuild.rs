@@ -91,14 +91,14 @@ pub(crate) async fn run(target: &Target, args: Args) -> Result<ExitCode, BoxErro
             "history has the versions of its Delta table, whose files stay for `maintenance.vacuum_retention_s`";
         return Err(words.into());
     }
-    if args.accept_reset || args.declare_compatible {
+    if args.accept_reset {
         args.what.subject()?;
     }
     let attached = target.attach().await?;
     let done = if args.drop {
         drop_previous(&attached, args.what.lane()).await
     } else if args.declare_compatible {
-        declare_compatible(&attached, args.what.subject()?).await
+        declare_compatible(&attached, args.what.lane()).await
     } else {
         let arguments = if args.what == Rebuilt::History { json!({}) } else { json!(asked) };
         let ask = Ask { run_key: args.run_key, ..Ask::now(args.what.job(), arguments) };
@@ -116,8 +116,8 @@ async fn drop_previous(attached: &Attached, lane: &str) -> Result<ExitCode, BoxE
     Ok(ExitCode::SUCCESS)
 }
 
-async fn declare_compatible(attached: &Attached, subject: Subject) -> Result<ExitCode, BoxError> {
-    let (lane, fingerprint) = (subject.lane(), subject.fingerprint(attached.settings.durations));
+async fn declare_compatible(attached: &Attached, lane: &str) -> Result<ExitCode, BoxError> {
+    let fingerprint = versions::fingerprint(lane.parse()?, attached.settings.durations);
     match versions::declare_compatible(&attached.database, lane, &fingerprint).await? {
         true => complain(&format!("the rows of {lane} may stay; its lane goes on within a few seconds")),
         false => complain(&format!("the rows of {lane} were made by this projection; nothing is in question")),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use postgres_protocol::password::scram_sha_256;
 use serde_json::json;
 use tokio_postgres::NoTls;
+use url::Url;
 use weir_engine::BoxError;
 use weir_model::TenantId;
 use weir_postgres::tenants;
@@ -15,12 +16,13 @@ use crate::output::{Format, Listing, complain, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Tenant {
-    /// Make a role in Postgres that sees this tenant's rows alone, and show its address, once; again: another password, and the views as they are now
+    /// Make a role in Postgres, and with clickhouse.url a user there, that see this tenant's rows alone, and show their addresses, once; again:
+    /// another password, and the views and tables as they are now
     Grant {
         /// Whose rows
         name: String,
     },
-    /// End a tenant's role
+    /// End a tenant's role and user
     Revoke {
         /// Whose
         name: String,
@@ -43,7 +45,11 @@ async fn work(attached: &Attached, command: Tenant, format: Format) -> Result<Ex
             let tenant = new_tenant(name)?;
             tenants::drop_views(&**attached.database.get().await?, &tenant).await?;
             let dropped = with_roles(attached, async |client| Ok(tenants::drop_role(client, &tenant).await?)).await?;
-            if !dropped {
+            let gone = match attached.settings.clickhouse.server() {
+                Some(server) => server.revoke(&tenant, &tenants::role_of(&tenant)).await?,
+                None => false,
+            };
+            if !dropped && !gone {
                 let words = format!("the tenant {} has no role; `weir tenant list` shows which have", tenant.as_str());
                 return Err(words.into());
             }
@@ -69,15 +75,42 @@ async fn grant(attached: &Attached, tenant: &TenantId, format: Format) -> Result
         Some(server) => server.url_by_tcp(&role, &password),
         None => format!("postgres://{role}:{password}@HOST/DATABASE"),
     };
+    let clickhouse = of_clickhouse(attached, tenant, &role, &password).await;
+    let shown = clickhouse.as_ref().ok().and_then(Option::as_ref);
     match format {
-        Format::Json => say(&json!({"role": role, "url": address, "views": views}).to_string())?,
-        Format::Table | Format::Csv => say(&address)?,
+        Format::Json => {
+            let clickhouse = shown.map(|(url, tables)| json!({"url": url, "tables": tables}));
+            say(&json!({"role": role, "url": address, "views": views, "clickhouse": clickhouse}).to_string())?;
+        }
+        Format::Table | Format::Csv => {
+            say(&address)?;
+            shown.map_or(Ok(()), |(url, _)| say(url))?;
+        }
     }
     complain(&format!(
         "keep it: it cannot be shown again; {} views in the schema {role}. SQL over history: `weir token create --tenant … --scopes sql`",
         views.len()
     ));
-    Ok(())
+    clickhouse
+        .map(|_| ())
+        .map_err(|error| format!("the role in Postgres is made, no user of ClickHouse: {error}").into())
+}
+
+/// The tenant's user in ClickHouse, if there is one: its address, and the tables of which it sees rows.
+async fn of_clickhouse(
+    attached: &Attached,
+    tenant: &TenantId,
+    user: &str,
+    password: &str,
+) -> Result<Option<(String, Vec<String>)>, BoxError> {
+    let Some(server) = attached.settings.clickhouse.server() else { return Ok(None) };
+    let policies = server.grant(tenant, user, password).await?;
+    let mut url = Url::parse(&attached.settings.clickhouse.url)?;
+    // Of a URL with a host both can be set.
+    let is_set = url.set_username(user).is_ok() && url.set_password(Some(password)).is_ok();
+    url.query_pairs_mut().append_pair("database", &attached.settings.clickhouse.database);
+    let tables = policies.into_iter().map(|policy| policy.table).collect();
+    Ok(is_set.then(|| (url.to_string(), tables)))
 }
 
 /// A connection that may make roles: the embedded server's superuser, or the one of `postgres.url`.

@@ -76,6 +76,12 @@ fn trigger(workflow: &Workflow) -> String {
     }
 }
 
+fn table(workflow: &Workflow) -> String {
+    let copied =
+        if workflow.to_clickhouse { format!(", and workflow_{} in ClickHouse", workflow.name) } else { String::new() };
+    format!("workflows.{}{copied}", workflow.name)
+}
+
 async fn list(attached: &Attached, files: &Files) -> Result<Listing, BoxError> {
     let states = workflows::states(&**attached.database.get().await?).await?;
     let mut listing = Listing::new(&["workflow", "trigger", "table", "computed_at", "windows", "rows", "trouble"]);
@@ -84,7 +90,7 @@ async fn list(attached: &Attached, files: &Files) -> Result<Listing, BoxError> {
         listing.rows.push(vec![
             json!(workflow.name),
             json!(trigger(workflow)),
-            json!(format!("workflows.{}", workflow.name)),
+            json!(table(workflow)),
             json!(state.map(|state| state.computed_at.to_string())),
             json!(state.map(|state| state.windows)),
             json!(state.map(|state| state.rows)),
@@ -136,7 +142,7 @@ async fn show(attached: &Attached, workflow: &Workflow) -> Result<Listing, BoxEr
         vec![json!("about"), json!(workflow.about)],
         vec![json!("file"), json!(workflow.origin)],
         vec![json!("trigger"), json!(trigger(workflow))],
-        vec![json!("table"), json!(format!("workflows.{}", workflow.name))],
+        vec![json!("table"), json!(table(workflow))],
         vec![json!("keys"), json!(workflow.keys.join(", "))],
         vec![json!("window"), json!(workflow.window.map(workflows::Window::as_str))],
         vec![json!("lookback_days"), json!(workflow.lookback_days)],

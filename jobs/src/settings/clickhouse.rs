@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     pub(crate) url: String,
     user: String,
     password: String,
-    database: String,
+    pub(crate) database: String,
     cluster: String,
     ttl_days: u32,
     insert_interval_ms: u64,

@@ -1,7 +1,7 @@
 //! `rebuild-read-models`, `rebuild-metrics`, `rebuild-history` and `backfill-history`: what a lane holds made again from its sources.
 
 use serde::{Deserialize, Serialize};
-use weir_engine::BoxError;
+use weir_engine::{BoxError, LaneKind};
 use weir_postgres::job_run::Progress;
 use weir_postgres::job_runs::Outcome;
 use weir_postgres::versions;
@@ -75,6 +75,11 @@ impl Work {
         let done = Box::pin(weir_verify::fill_history(self.stores(), &asked, progress)).await?;
         for note in notes(&done) {
             progress.say(&note);
+        }
+        if is_rebuild {
+            // Every row is as this build reads it.
+            let (lane, fingerprint) = (LaneKind::History, versions::fingerprint(LaneKind::History, self.units));
+            versions::declare_compatible(&self.database, lane.name(), &fingerprint).await?;
         }
         let words = match is_rebuild {
             true => format!(

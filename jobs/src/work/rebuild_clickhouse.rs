@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
-use weir_clickhouse::{ClickHouse, Compared, FORMAT, Rebuild};
+use weir_clickhouse::{ClickHouse, Compared, Rebuild};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
 use weir_history::{Filter, HistoryTable, Place, transaction_id};
 use weir_postgres::job_run::{JobFence, Progress};
@@ -141,7 +141,8 @@ impl Work {
         let mut client = self.database.get().await?;
         let transaction = client.transaction().await?;
         fence.hold(&*transaction).await?;
-        let versions = versions::swap(&*transaction, LANE, FORMAT, version, &stand).await?;
+        let fingerprint = versions::fingerprint(LaneKind::ClickHouse, self.units);
+        let versions = versions::swap(&*transaction, LANE, &fingerprint, version, &stand).await?;
         transaction.commit().await?;
         drop(held);
         Ok(Done { compared, copied, versions })

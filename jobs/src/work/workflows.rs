@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
+use weir_clickhouse::CopyColumn;
 use weir_engine::BoxError;
 use weir_engine::retry::chain;
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::Outcome;
-use weir_postgres::workflows::{self, State, Trigger, Workflow};
+use weir_postgres::workflows::{self, Export, State, Trigger, Workflow};
 
 use super::Work;
 use crate::cron::{next, parse};
@@ -120,11 +121,52 @@ impl Work {
                     },
                 },
             };
-            if is_due {
+            if is_due || self.is_copy_behind(workflow, states.get(&workflow.name)).await {
                 due.push(workflow);
             }
         }
         Ok(due)
+    }
+
+    /// Whether ClickHouse lacks what was computed: a run died, or the server was away. Where that cannot be told it is no reason to compute.
+    async fn is_copy_behind(&self, workflow: &Workflow, state: Option<&State>) -> bool {
+        let (true, Some(server), Some(state)) = (workflow.to_clickhouse, &self.clickhouse, state) else { return false };
+        server.copied(&workflow.name).await.is_ok_and(|copied| copied != Some(state.version()))
+    }
+
+    /// Copies a workflow's table to ClickHouse, as far as it was computed last.
+    async fn copy(&self, workflow: &Workflow, fence: &JobFence) -> Result<(), BoxError> {
+        let named = |error: BoxError| format!("{}: {}", workflow.name, chain(error.as_ref()));
+        let Some(server) = &self.clickhouse else {
+            return Err(named("its target is ClickHouse, and clickhouse.url is empty".into()).into());
+        };
+        let copying = async {
+            let Some(mut export) = Export::begin(&self.database, workflow).await? else { return Ok(()) };
+            if server.copied(&workflow.name).await?.as_ref() == Some(&export.version) {
+                return Ok(());
+            }
+            let (columns, version) = (export.columns.clone(), export.version.clone());
+            let columns: Vec<CopyColumn<'_>> = columns
+                .iter()
+                .map(|column| CopyColumn { name: &column.name, sql_type: &column.sql_type, is_key: column.is_key })
+                .collect();
+            let copy = server.begin_copy(&workflow.name, &columns, &version).await?;
+            loop {
+                let rows = export.page().await?;
+                if rows.is_empty() {
+                    break;
+                }
+                copy.push(rows).await?;
+            }
+            // A run whose place was taken puts no older copy before readers.
+            let mut client = self.database.get().await?;
+            let transaction = client.transaction().await?;
+            fence.hold(&*transaction).await?;
+            copy.exchange().await?;
+            transaction.commit().await?;
+            Ok::<_, BoxError>(())
+        };
+        Box::pin(copying).await.map_err(|error| named(error).into())
     }
 
     pub(super) async fn is_any_workflow_due(&self) -> Result<bool, BoxError> {
@@ -161,7 +203,10 @@ impl Work {
                         if computed.windows > 0 { format!(" of {} windows", computed.windows) } else { String::new() };
                     progress.wrote(i64::try_from(computed.rows).unwrap_or(0), 0);
                     progress.say(&format!("{}: {} rows{windows}", workflow.name, computed.rows));
-                    done.push(workflow.name.as_str());
+                    match if workflow.to_clickhouse { self.copy(workflow, fence).await } else { Ok(()) } {
+                        Ok(()) => done.push(workflow.name.as_str()),
+                        Err(error) => broken.push(error.to_string()),
+                    }
                 }
                 Err(error) => broken.push(chain(&error)),
             }

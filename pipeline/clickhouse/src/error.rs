@@ -68,6 +68,12 @@ fn cure(code: Option<u32>, reason: &str) -> &'static str {
         Some(243) => DISK_FULL,
         Some(_) if reason.contains("No space left") => DISK_FULL,
         Some(252) => "merges cannot keep up: raise lanes.clickhouse.flush_interval_ms or clickhouse.insert_interval_ms",
+        Some(495 | 514) => {
+            "it keeps users in its file alone: give its user_directories a local_directory, or write the user and its row policies into that file"
+        }
+        Some(497) if reason.contains("USER") || reason.contains("ROLE") || reason.contains("POLICY") => {
+            "grant clickhouse.user ACCESS MANAGEMENT, and SELECT on the database WITH GRANT OPTION"
+        }
         Some(497) => "grant clickhouse.user SELECT, INSERT, CREATE and ALTER on the database",
         Some(_) => "",
         None if reason.contains("network error") => "is clickhouse.url right, and does the server run?",

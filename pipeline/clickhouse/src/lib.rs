@@ -3,6 +3,7 @@
 
 mod backfill;
 mod carry;
+mod copies;
 mod error;
 mod migrate;
 mod rebuild;
@@ -12,13 +13,16 @@ mod schema;
 mod server;
 mod sift;
 mod sink;
+mod tenants;
 mod uncounted;
 mod verify;
 
 pub use backfill::Insertion;
+pub use copies::{CopyColumn, TableCopy};
 pub use error::ClickHouseError;
-pub use rebuild::{Compared, FORMAT, Rebuild};
+pub use rebuild::{Compared, Rebuild};
 pub use rollups::RollupCheck;
 pub use rows::Block;
 pub use server::{ClickHouse, ClickHouseOptions, Found};
 pub use sink::ClickHouseSink;
+pub use tenants::{Policy, ROLE};

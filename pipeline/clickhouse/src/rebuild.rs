@@ -28,9 +28,6 @@ const ACTION: &str = "rebuilding the tables of ClickHouse";
 /// The table that served before.
 pub(crate) const PREVIOUS: &str = "events_stored_previous";
 
-/// What stands in the tables and how, by the migration that made them so.
-pub const FORMAT: &str = "migration 6";
-
 /// What the names of new tables have behind those that serve, before the run's number.
 const REBUILT: &str = "_rebuilt_";
 

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use tokio::time::Instant;
 use weir_engine::retry::chain;
-use weir_engine::{Batch, BoxError, Claim, Located, Partition, Sink, SinkError, failpoint};
+use weir_engine::{Batch, BoxError, Claim, LaneKind, Located, Partition, Sink, SinkError, failpoint};
 use weir_model::{OtherEvent, Position};
 use weir_postgres::dead_letters::Refused;
 use weir_postgres::owner::{self, Redrive};
@@ -328,6 +328,9 @@ impl Sink for ClickHouseSink {
         self.uncounted.forget(partitions);
         self.make_ready().await?;
         self.owner.release(partitions);
+        if let Some(reason) = self.owner.refusal(LaneKind::ClickHouse).await? {
+            return Ok(owner::refused(partitions, &reason));
+        }
         let mut client = self.owner.database().get().await?;
         let until_claimed = client.transaction().await.during("claiming partitions")?;
         if !claims::may_claim(&*until_claimed).await? {

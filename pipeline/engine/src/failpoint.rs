@@ -69,6 +69,8 @@ pub const ALL: &[&str] = &[
     "refill.after_commit",
     "workflow.before_commit",
     "workflow.after_commit",
+    "workflow.before_exchange",
+    "workflow.after_exchange",
     "tap.after_detach",
     "tap.after_join",
 ];

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use deltalake_core::checkpoints;
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use weir_engine::{Batch, Claim, Partition, Sink, SinkError, Span, failpoint};
+use weir_engine::{Batch, Claim, LaneKind, Partition, Sink, SinkError, Span, failpoint};
 use weir_model::Position;
 use weir_postgres::owner::{self, Redrive};
 use weir_postgres::repeats::Places;
@@ -298,6 +298,9 @@ pub(crate) async fn commit(
 impl Sink for HistorySink {
     async fn claim(&mut self, partitions: &[Partition]) -> Result<Vec<Claim>, SinkError> {
         self.written = None;
+        if let Some(reason) = self.owner.refusal(LaneKind::History).await? {
+            return Ok(owner::refused(partitions, &reason));
+        }
         let mut claims = self.owner.claim(partitions).await?;
         self.take_over(&mut claims).await?;
         self.owner.take(&claims);

@@ -13,6 +13,7 @@ use weir_engine::{COMMANDS, LanePhase, StatusBoard, failpoint};
 use crate::append::{self, Append, Appended, Expected};
 use crate::database::Database;
 use crate::error::{DbError, ErrorKind};
+use crate::handover::Handover;
 
 /// While commands are refused, how often it is tried whether one could be stored again: their senders may have been told to stay
 /// away until then.
@@ -73,8 +74,21 @@ impl GroupCommit {
     /// commands can be stored.
     #[must_use]
     pub fn start(database: Database, limits: GroupCommitLimits, board: StatusBoard, stop: CancellationToken) -> Self {
+        Self::start_handing(database, limits, board, Handover::default(), stop)
+    }
+
+    /// [`Self::start`], with readers of the same process that get what was stored.
+    #[must_use]
+    pub fn start_handing(
+        database: Database,
+        limits: GroupCommitLimits,
+        board: StatusBoard,
+        handover: Handover,
+        stop: CancellationToken,
+    ) -> Self {
         let (queue, commands) = mpsc::channel(limits.queue_max);
-        let mut worker = Worker { database, limits, commands, pending: VecDeque::new(), board, refuses: false, stop };
+        let (pending, refuses) = (VecDeque::new(), false);
+        let mut worker = Worker { database, limits, commands, pending, board, refuses, handover, stop };
         worker.tell(None);
         tokio::spawn(worker.run());
         Self { queue }
@@ -99,6 +113,7 @@ struct Worker {
     pending: VecDeque<Pending>,
     board: StatusBoard,
     refuses: bool,
+    handover: Handover,
     stop: CancellationToken,
 }
 
@@ -207,10 +222,11 @@ impl Worker {
     async fn commit(&mut self, batch: Vec<Pending>) {
         let (commands, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| (p.command, p.reply)).unzip();
         let answers = self.append_bisecting(&commands).await;
-        for (reply, answer) in replies.into_iter().zip(answers) {
+        for (reply, answer) in replies.into_iter().zip(&answers) {
             // A caller that went away gets no answer; its command id still finds the first one.
-            drop(reply.send(answer));
+            drop(reply.send(answer.clone()));
         }
+        self.handover.give(commands, &answers);
     }
 
     /// One command whose data Postgres cannot hold must not fail the others: halve until it stands alone.
@@ -253,6 +269,7 @@ impl Worker {
                     if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after =>
                 {
                     self.tell(Some(chain(&error)));
+                    self.handover.forget();
                     // Even while stopping: a caller that waits for an answer gets one.
                     backoff.wait(&CancellationToken::new()).await;
                 }

@@ -4,8 +4,9 @@
 //! A sink outside Postgres keeps all of it before its own commit: above the ledger it harms nothing, and a crash after the commit must
 //! not lose it.
 
-use weir_engine::{Batch, Claim, Located, Partition, Record, SharedEvent, SinkError, Span, failpoint};
+use weir_engine::{Batch, Claim, LaneKind, Located, Partition, Record, SharedEvent, SinkError, Span, failpoint};
 use weir_model::OtherEvent;
+use weir_model::project::Units;
 
 use crate::database::Database;
 use crate::dead_letters::{self, DeadLetter, RecordPolicy, Refused};
@@ -13,6 +14,7 @@ use crate::dedup::LaneView;
 use crate::error::{DbError, During};
 use crate::ledger::Ledger;
 use crate::repeats::{self, Places};
+use crate::versions;
 
 /// A lane's side of the partitions that it has claimed.
 pub struct PartitionOwner {
@@ -71,6 +73,12 @@ impl PartitionOwner {
     #[must_use]
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
+    }
+
+    /// Why the lane must wait, whose tables another build may have made; `None` where they are as this one makes them.
+    pub async fn refusal(&self, kind: LaneKind) -> Result<Option<String>, SinkError> {
+        let fingerprint = versions::fingerprint(kind, Units::default());
+        Ok(versions::refusal(&**self.database.get().await?, self.lane(), &fingerprint).await?)
     }
 
     /// Raises the epochs in the ledger. They are owned once the sink has finished what the last owner left open, and says so by

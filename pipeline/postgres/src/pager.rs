@@ -38,7 +38,7 @@ struct Page<T> {
     further: Option<Rows>,
 }
 
-fn gone(error: JoinError) -> DbError {
+pub(crate) fn gone(error: JoinError) -> DbError {
     DbError::new(TAILING, ErrorKind::Unavailable, error)
 }
 

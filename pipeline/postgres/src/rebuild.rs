@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::ClientWrapper;
 use weir_engine::{LaneKind, Located, Partition, failpoint};
-use weir_model::project::{FoldedRow, ReadModel, Units, fingerprint};
+use weir_model::project::{FoldedRow, ReadModel, Units};
 
 use crate::database::Database;
 use crate::dead_letters;
@@ -43,19 +43,20 @@ impl Subject {
     /// The lane that keeps it.
     #[must_use]
     pub fn lane(self) -> &'static str {
+        self.kind().name()
+    }
+
+    fn kind(self) -> LaneKind {
         match self {
-            Self::ReadModels => LaneKind::ReadModels.name(),
-            Self::Metrics => LaneKind::Metrics.name(),
+            Self::ReadModels => LaneKind::ReadModels,
+            Self::Metrics => LaneKind::Metrics,
         }
     }
 
     /// Of the projection that this build fills it with.
     #[must_use]
     pub fn fingerprint(self, units: Units) -> String {
-        match self {
-            Self::ReadModels => fingerprint::of_read_models(units),
-            Self::Metrics => fingerprint::of_metrics(units),
-        }
+        versions::fingerprint(self.kind(), units)
     }
 
     fn tables(self) -> Vec<&'static str> {

@@ -126,25 +126,33 @@ fn head(partition: &Partition, event: &StoredEvent<'_>, headers: Headers) -> Rec
     }
 }
 
-/// The row as a record, as it would stand in a topic: nothing of an event that is only passed on is taken apart on the way.
-/// Headers are for a broker's consumers, which route by them; here everything stands in the payload.
+/// The row as a record, as it would stand in a topic.
 pub(crate) fn row_to_record(partition: &Partition, row: &Row, with_headers: bool) -> Result<Record, DbError> {
     let mut id = Uuid::encode_buffer();
-    let event = stored(row, event_id(row, &mut id)?)?;
+    to_record(partition, &stored(row, event_id(row, &mut id)?)?, with_headers)
+}
+
+/// Nothing of an event that is only passed on is taken apart on the way. Headers are for a broker's consumers, which route by them; here
+/// everything stands in the payload.
+fn to_record(partition: &Partition, event: &StoredEvent<'_>, with_headers: bool) -> Result<Record, DbError> {
     let mut payload = event.render().map_err(broken)?;
     // It grew by doubling, and is kept for as long as its batch.
     payload.shrink_to_fit();
-    let headers = if with_headers { headers(&event)? } else { Headers::default() };
-    Ok(Record { head: head(partition, &event, headers), payload: payload.into() })
+    let headers = if with_headers { headers(event)? } else { Headers::default() };
+    Ok(Record { head: head(partition, event, headers), payload: payload.into() })
 }
 
 /// The row as an event, without its wire form where it is as it should be.
 pub(crate) fn row_to_event(partition: &Partition, row: &Row) -> Result<engine::Row, DbError> {
     let mut id = Uuid::encode_buffer();
-    let stored = stored(row, event_id(row, &mut id)?)?;
-    let Some(event) = stored.decode() else { return Ok(engine::Row::of(row_to_record(partition, row, false)?)) };
+    to_event(partition, &stored(row, event_id(row, &mut id)?)?)
+}
+
+/// An event as the event store holds it.
+pub(crate) fn to_event(partition: &Partition, stored: &StoredEvent<'_>) -> Result<engine::Row, DbError> {
+    let Some(event) = stored.decode() else { return Ok(engine::Row::of(to_record(partition, stored, false)?)) };
     event.data.look_for_canonical();
-    let (head, data) = (head(partition, &stored, Headers::default()), event.data.text_of(stored.data));
+    let (head, data) = (head(partition, stored, Headers::default()), event.data.text_of(stored.data));
     Ok(engine::Row::Event(Located::stored(head, event, data)))
 }
 

@@ -1,4 +1,4 @@
-//! Versions of what a lane keeps in Postgres. The one that serves is told by a number, and by the fingerprint of the projection that makes its rows: a
+//! Versions of what a lane keeps. The one that serves is told by a number, and by the fingerprint of the projection that makes its rows: a
 //! lane with another projection waits until its tables are rebuilt, or someone says that they may stay.
 
 use std::collections::HashMap;
@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use jiff::Timestamp as JiffTimestamp;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{GenericClient, Row};
-use weir_engine::Partition;
+use weir_engine::{LaneKind, Partition};
+use weir_model::project::{Units, fingerprint as of};
 
 use crate::database::Database;
 use crate::error::{DbError, During, ErrorKind};
@@ -64,6 +65,16 @@ impl Versions {
             fingerprint: row.try_get("fingerprint").during(ACTION)?,
             previous,
         })
+    }
+}
+
+/// Of what this build makes of events in a lane's tables.
+#[must_use]
+pub fn fingerprint(lane: LaneKind, units: Units) -> String {
+    match lane {
+        LaneKind::ReadModels => of::of_read_models(units),
+        LaneKind::Metrics => of::of_metrics(units),
+        LaneKind::History | LaneKind::ClickHouse => of::of_columns(),
     }
 }
 

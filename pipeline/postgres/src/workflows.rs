@@ -8,8 +8,10 @@
 //! watermark over times would skip what commits late. A crash before the second leaves the table as it was. Which windows are touched is known
 //! where the lane reads the event store; on topics all windows within the lookback are computed again.
 
+mod export;
 mod head;
 
+pub use export::{Column, Export};
 pub use head::{HeadError, Trigger, Window, Workflow};
 
 use std::collections::BTreeMap;
@@ -43,6 +45,14 @@ pub struct State {
     pub windows: i64,
     /// When.
     pub computed_at: JiffTimestamp,
+}
+
+impl State {
+    /// Names the computation.
+    #[must_use]
+    pub fn version(&self) -> String {
+        format!("{} {}", self.computed_at, self.fingerprint)
+    }
 }
 
 /// What a run did.

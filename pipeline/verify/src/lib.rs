@@ -239,10 +239,10 @@ pub async fn verify(stores: Stores<'_>, asked: Asked<'_>) -> Result<Report, Veri
              that, and `weir jobs run rebuild-read-models` does it alone"
         ));
     }
-    for subject in [Subject::ReadModels, Subject::Metrics].into_iter().filter(|subject| is_on(subject.lane())) {
-        let fingerprint = subject.fingerprint(units);
+    for kind in LaneKind::ALL.into_iter().filter(|kind| is_on(kind.name())) {
+        let fingerprint = versions::fingerprint(kind, units);
         let client = database.get().await?;
-        report.differences.extend(versions::difference(&**client, subject.lane(), &fingerprint).await?);
+        report.differences.extend(versions::difference(&**client, kind.name(), &fingerprint).await?);
     }
     let partitions = rows.iter().filter(|row| row.lane == HISTORY).map(|row| row.partition.clone()).collect();
     let (table, history_cuts) = history_cuts(database, history, partitions).await?;

@@ -12,8 +12,9 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Editor, Helper};
 use weir_engine::BoxError;
 use weir_history::HistoryRoot;
-use weir_query::History;
+use weir_query::{Dialect, History};
 
+use super::super::questions;
 use super::to_rows;
 use crate::data_dir::DataDir;
 use crate::output::{Format, complain};
@@ -21,6 +22,7 @@ use crate::output::{Format, complain};
 const HELP: &str = "\
 Statements end with `;` and may take several lines. Tab completes tables, columns and words.
   \\d          tables and views        \\d NAME    columns of one
+  \\ask        questions               \\ask NAME  one of them, as `weir ask` does; NAME=VALUE tells it more
   \\timing     show how long each took, or not
   \\?          this                    \\q         the end, as Ctrl-D";
 
@@ -152,6 +154,8 @@ impl Prompt {
                 self.timing = !self.timing;
                 complain(if self.timing { "timing is on" } else { "timing is off" });
             }
+            "\\ask" if argument.is_empty() => questions::list()?.print(self.format)?,
+            "\\ask" => self.query(&asked(argument)?).await?,
             "\\d" if argument.is_empty() => self.query(&tables()).await?,
             "\\d" => self.query(&columns_of(argument.trim())).await?,
             _ if command.starts_with('\\') => {
@@ -190,6 +194,15 @@ impl Prompt {
         );
         Ok(names)
     }
+}
+
+/// A question's SQL.
+fn asked(words: &str) -> Result<String, BoxError> {
+    let mut words = words.split_whitespace().map(str::to_owned);
+    let question = questions::find(&words.next().unwrap_or_default())?;
+    let arguments = question.arguments(&words.collect::<Vec<_>>())?;
+    let sql = question.statement(Dialect::DataFusion, &arguments);
+    Ok(sql.ok_or_else(|| format!("history cannot answer {}", question.name))?)
 }
 
 fn tables() -> String {

@@ -65,6 +65,8 @@ pub struct Workflow {
     pub lookback_days: Option<i32>,
     /// The columns that name a row.
     pub keys: Vec<String>,
+    /// Its rows are copied to ClickHouse too.
+    pub to_clickhouse: bool,
     /// Panels that show it, for people.
     pub feeds: String,
     /// The file.
@@ -105,6 +107,7 @@ impl Workflow {
             window: None,
             lookback_days: None,
             keys: Vec::new(),
+            to_clickhouse: false,
             feeds: String::new(),
             sql: text.trim_end().trim_end_matches(';').to_owned(),
             fingerprint: hex::encode(&Sha256::digest(text.as_bytes())[..16]),
@@ -129,9 +132,10 @@ impl Workflow {
                 "trigger" => trigger(value).map(|trigger| (workflow.trigger, has_trigger) = (trigger, true)),
                 "window" => window(value).map(|window| workflow.window = window),
                 "lookback" => days(value).map(|days| workflow.lookback_days = Some(days)),
+                "target" => target(value).map(|is_clickhouse| workflow.to_clickhouse = is_clickhouse),
                 "keys" => keys(value).map(|keys| workflow.keys = keys),
                 other => Err(format!(
-                    "there is no `{other}:`; there are workflow, about, trigger, window, lookback, keys and feeds"
+                    "there is no `{other}:`; there are workflow, about, trigger, window, lookback, keys, target and feeds"
                 )),
             };
             taken.map_err(|reason| fail(number, reason))?;
@@ -162,6 +166,14 @@ fn keys(value: &str) -> Result<Vec<String>, String> {
     match keys.iter().find(|key| !is_name(key)) {
         Some(key) => Err(format!("{key:?} is no name of a column")),
         None => Ok(keys),
+    }
+}
+
+fn target(value: &str) -> Result<bool, String> {
+    match value {
+        "postgres" => Ok(false),
+        "clickhouse" => Ok(true),
+        other => Err(format!("there is no target {other:?}: postgres, clickhouse")),
     }
 }
 
@@ -233,6 +245,7 @@ mod tests {
             ("window: day", "window: fortnight", "line 3: there is no window"),
             ("30 days", "long", "line 4: \"long\": write `400 days`"),
             ("-- keys: tenant, window_start", "-- keys: tenant", "window_start is one of its keys"),
+            ("window: day", "target: kafka", "line 3: there is no target \"kafka\": postgres, clickhouse"),
             ("-- lookback", "-- look", "line 4: there is no `look:`"),
             ("-- trigger: event TaskCompleted debounce 5 s\n", "", "its head has no `-- trigger: …`"),
         ] {

@@ -1,20 +1,23 @@
 //! Grafana's part, as its documentation and that of the data sources say it: what variables and macros become, and what an answer looks like.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use reqwest::Client;
 use serde_json::{Map, Value, json};
-use weir_tests::ClickHouse;
+
+use crate::{ClickHouse, root};
 
 /// The time that every panel is asked for: everything there is.
-pub(super) const FROM: &str = "2012-01-01T00:00:00Z";
-pub(super) const TO: &str = "2035-01-01T00:00:00Z";
+pub const FROM: &str = "2012-01-01T00:00:00Z";
+/// Its end.
+pub const TO: &str = "2035-01-01T00:00:00Z";
 
 /// What stands for all values of a variable, where the dashboard says so (`allValue`).
-pub(super) const ALL: &str = "'*'";
+pub const ALL: &str = "'*'";
 
 /// Values of variables.
-pub(super) type Variables = BTreeMap<&'static str, String>;
+pub type Variables = BTreeMap<&'static str, String>;
 
 /// `encodeURIComponent`, and what it leaves: `!'()*`.
 fn percent_encoded(text: &str) -> String {
@@ -23,7 +26,8 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// The query as it is sent.
-pub(super) fn expand(query: &str, variables: &Variables) -> String {
+#[must_use]
+pub fn expand(query: &str, variables: &Variables) -> String {
     let mut sent = query.to_owned();
     for (name, value) in variables {
         // A dashboard's word for all is put in as it stands, but where it is encoded.
@@ -47,19 +51,19 @@ pub(super) fn expand(query: &str, variables: &Variables) -> String {
 }
 
 /// Rows of Postgres, as a user that may only read.
-pub(super) async fn postgres(client: &tokio_postgres::Client, sql: &str) -> Result<Vec<Value>, String> {
+pub async fn postgres(client: &tokio_postgres::Client, sql: &str) -> Result<Vec<Value>, String> {
     let rows = client.query(&format!("SELECT to_jsonb(frame) FROM (\n{sql}\n) frame"), &[]).await;
     let rows = rows.map_err(|error| format!("{error}: {error:?}"))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Rows of ClickHouse, as a user that may only read and within limits; and how many rows the server read for them.
-pub(super) async fn clickhouse(server: &ClickHouse, sql: &str) -> Result<(Vec<Value>, u64), String> {
+pub async fn clickhouse(server: &ClickHouse, sql: &str) -> Result<(Vec<Value>, u64), String> {
     let request = Client::new()
         .post(server.url())
         .query(&[("database", "weir"), ("wait_end_of_query", "1")])
         .header("X-ClickHouse-User", "dashboards")
-        .header("X-ClickHouse-Key", weir_tests::clickhouse::DASHBOARDS_PASSWORD)
+        .header("X-ClickHouse-Key", crate::clickhouse::DASHBOARDS_PASSWORD)
         .body(format!("{sql}\nFORMAT JSONEachRow"));
     let answer = request.send().await.map_err(|error| error.to_string())?;
     let is_well = answer.status().is_success();
@@ -73,8 +77,22 @@ pub(super) async fn clickhouse(server: &ClickHouse, sql: &str) -> Result<(Vec<Va
     Ok((text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), read))
 }
 
+/// Every dashboard, by its uid.
+#[must_use]
+pub fn pages() -> Vec<(String, Value)> {
+    let files = std::fs::read_dir(root().join("dashboards/grafana/dashboards")).unwrap();
+    let read = |path: PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    let mut pages: Vec<(String, Value)> = files
+        .map(|file| read(file.unwrap().path()))
+        .map(|page| (page["uid"].as_str().unwrap().to_owned(), page))
+        .collect();
+    pages.sort_by(|a, b| a.0.cmp(&b.0));
+    pages
+}
+
 /// A value in the form of a question's answer: times as milliseconds, numbers as doubles.
-pub(super) fn normal(kind: &str, value: &Value) -> Value {
+#[must_use]
+pub fn normal(kind: &str, value: &Value) -> Value {
     match (kind, value) {
         (_, Value::Null) => Value::Null,
         ("time", Value::String(text)) => {
@@ -91,7 +109,8 @@ pub(super) fn normal(kind: &str, value: &Value) -> Value {
 }
 
 /// An answer's values by name.
-pub(super) fn named(question: &weir_query::Question, row: &[Value]) -> Map<String, Value> {
+#[must_use]
+pub fn named(question: &weir_query::Question, row: &[Value]) -> Map<String, Value> {
     let of = |(column, value): (&weir_query::Column, &Value)| (column.name.clone(), normal(&column.kind, value));
     question.columns.iter().zip(row).map(of).collect()
 }

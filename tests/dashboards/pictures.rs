@@ -1,0 +1,136 @@
+//! Pictures of the dashboards, for readers of the documentation: drawn from the answers to the panels' queries by a page of our own, in a
+//! browser without a window. Grafana has no part in them, and they say so. `WEIR_PICTURES=1 cargo test --test weir dashboards::pictures` draws
+//! them again.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weir_tests::grafana::{Variables, clickhouse, expand, pages, postgres};
+use weir_tests::weir::connect;
+use weir_tests::{ClickHouse, Fixture, Postgres, Prometheus, Weir, cache, root};
+
+use super::{dashboards, panels};
+
+/// Draws lines and their axes (MIT).
+const UPLOT: &str = "uplot@1.6.32";
+
+/// How long something happens while Prometheus looks, and between two points.
+const WATCHED_S: u64 = 180;
+const STEP_S: u64 = 3;
+
+fn uplot() -> PathBuf {
+    let dir = cache().join("weir").join(UPLOT);
+    if !dir.join("complete").exists() {
+        std::fs::create_dir_all(&dir).unwrap();
+        let npm =
+            Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&dir).arg(UPLOT).output();
+        let npm = npm.expect("npm runs");
+        assert!(npm.status.success(), "{}", String::from_utf8_lossy(&npm.stderr));
+        std::fs::write(dir.join("complete"), "").unwrap();
+    }
+    dir.join("node_modules/uplot/dist")
+}
+
+/// Rows of SQL, series over time, or series as they are now, as the panel asks for them.
+async fn frames(
+    panel: &Value,
+    (reader, server, prometheus): (&tokio_postgres::Client, &ClickHouse, &Prometheus),
+    variables: &Variables,
+) -> Vec<Value> {
+    let mut frames = Vec::new();
+    for target in panel["targets"].as_array().unwrap() {
+        let text = target["rawSql"].as_str().or_else(|| target["expr"].as_str()).unwrap();
+        let query = expand(text, variables);
+        let rows = match target["datasource"]["uid"].as_str().unwrap() {
+            "weir-postgres" => postgres(reader, &query).await.unwrap(),
+            "weir-clickhouse" => clickhouse(server, &query).await.unwrap().0,
+            _ if target["range"] == true => prometheus.range(&query, WATCHED_S, STEP_S).await,
+            _ => prometheus.query(&query).await.unwrap_or_default(),
+        };
+        frames.push(json!({"legend": target["legendFormat"], "title": panel["title"], "rows": rows}));
+    }
+    frames
+}
+
+/// What the drawing needs to know of a panel.
+fn described(panel: &Value, frames: Vec<Value>) -> Value {
+    let (defaults, grid) = (&panel["fieldConfig"]["defaults"], &panel["gridPos"]);
+    let units: serde_json::Map<String, Value> = panel["fieldConfig"]["overrides"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|matched| {
+            let name = matched["matcher"]["options"].as_str()?.to_owned();
+            let unit = matched["properties"].as_array()?.iter().find(|property| property["id"] == "unit")?;
+            Some((name, unit["value"].clone()))
+        })
+        .collect();
+    json!({"title": panel["title"], "type": panel["type"], "x": grid["x"], "y": grid["y"], "w": grid["w"], "h": grid["h"],
+        "unit": defaults["unit"], "units": units, "thresholds": defaults["thresholds"]["steps"], "noValue": defaults["noValue"], "frames": frames})
+}
+
+/// A page that draws itself.
+fn html(page: &Value) -> String {
+    let read = |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let ours = root().join("tests/dashboards/pictures");
+    format!(
+        "<!doctype html><meta charset=utf-8><style>{}{}</style><body><script>{}</script><script>{}</script><script>draw({})</script>",
+        read(uplot().join("uPlot.min.css")),
+        read(ours.join("draw.css")),
+        read(uplot().join("uPlot.iife.min.js")),
+        read(ours.join("draw.js")),
+        page.to_string().replace("</", "<\\/")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures() {
+    if std::env::var_os("WEIR_PICTURES").is_none() {
+        eprintln!("NOT RUN: pictures are drawn with WEIR_PICTURES=1, with Debian's chromium and npm");
+        return;
+    }
+    let fixture = Fixture::new(20_000, 20);
+    let (server, database) = (ClickHouse::start(), Postgres::start());
+    let weir = Weir::new().on(&database.url()).with_all(server.settings());
+    weir.ok(&["import", "oulad", fixture.arg()]);
+    weir.ok(&["demo", "--events", "5000", "--rate", "1500"]);
+    let up = weir.up();
+    let prometheus = Prometheus::watching(&up);
+    panels::keep_busy(&up.api, &up.token("default", "command,read")).await;
+    up.lanes_caught_up(4).await;
+    for job in ["workflows", "verify", "compact-history"] {
+        weir.ok(&["jobs", "run", job]);
+    }
+    let token = up.token("default", "command,read");
+    for _ in 0..WATCHED_S / 10 {
+        panels::keep_busy(&up.api, &token).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let reader = connect(&database.url()).await;
+    let variables = panels::of_events(&weir).await;
+    let (directory, pages_dir) = (dashboards().join("pictures"), tempfile::tempdir().unwrap());
+    std::fs::create_dir_all(&directory).unwrap();
+    for (uid, page) in pages() {
+        let (mut drawn, mut height) = (Vec::new(), 0);
+        for panel in page["panels"].as_array().unwrap() {
+            let grid = &panel["gridPos"];
+            height = height.max(grid["y"].as_u64().unwrap() + grid["h"].as_u64().unwrap());
+            drawn.push(described(panel, frames(panel, (&reader, &server, &prometheus), &variables).await));
+        }
+        let file = pages_dir.path().join(format!("{uid}.html"));
+        std::fs::write(&file, html(&json!({"title": page["title"], "panels": drawn}))).unwrap();
+        let picture = directory.join(format!("{uid}.png"));
+        let browser = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=2000"])
+            .arg(format!("--window-size=1280,{}", 80 + 38 * height))
+            .arg(format!("--user-data-dir={}", pages_dir.path().join("profile").display()))
+            .arg(format!("--screenshot={}", picture.display()))
+            .arg(&file)
+            .output()
+            .expect("chromium runs; install Debian's chromium");
+        assert!(browser.status.success() && picture.exists(), "{}", String::from_utf8_lossy(&browser.stderr));
+    }
+    up.terminate();
+}
