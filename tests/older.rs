@@ -1,7 +1,7 @@
 //! Does this weir go on with what an older one left: event store and topics, all four lanes, dead letters, repeats, a crash in the middle?
 //!
 //! `older/641ac87.tar.xz` is what weir of that commit left: before lanes shared their reading, before one index remembered the ids of
-//! other services, and with ClickHouse's wider table. `WEIR_OLDER=path/to/weir cargo test --test weir older::pack -- --nocapture` makes one.
+//! other services, and with ClickHouse's wider table. `OLDER_WEIR=path/to/weir cargo test --test weir older::pack -- --nocapture` makes one.
 
 use std::fs;
 use std::io::Write;
@@ -71,15 +71,8 @@ impl Stage {
         Self { weir: self.weir.with(&brokers), ..self }
     }
 
-    /// What this test is told by is no setting.
-    fn command(&self, program: &Path, args: &[&str]) -> Command {
-        let mut command = self.weir.command_of(program, args);
-        command.env_remove("WEIR_OLDER");
-        command
-    }
-
     fn ok(&self, program: &Path, args: &[&str]) {
-        run(self.command(program, args).stdout(Stdio::null()));
+        run(self.weir.command_of(program, args).stdout(Stdio::null()));
     }
 
     async fn until(&self, sql: &str, wanted: i64) {
@@ -96,7 +89,7 @@ impl Stage {
 
     async fn publish(&self, program: &Path, events: i64) {
         fill(&self.postgres.url(), events).await;
-        let mut publisher = self.command(program, &["publish"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut publisher = self.weir.command_of(program, &["publish"]).stderr(Stdio::null()).spawn().unwrap();
         self.until("SELECT coalesce(max(position), 0) FROM publisher", events).await;
         stop(&mut publisher);
     }
@@ -164,8 +157,8 @@ fn packed() -> PathBuf {
 /// Makes what the other test goes on with.
 #[tokio::test]
 async fn pack() {
-    let Some(older) = std::env::var_os("WEIR_OLDER").map(PathBuf::from) else {
-        eprintln!("NOT RUN: nothing is packed, since WEIR_OLDER names no older weir");
+    let Some(older) = std::env::var_os("OLDER_WEIR").map(PathBuf::from) else {
+        eprintln!("NOT RUN: nothing is packed, since OLDER_WEIR names no older weir");
         return;
     };
     let stage = Stage::start(None);
@@ -179,7 +172,7 @@ async fn pack() {
     stage.publish(&older, EVENTS[1]).await;
     produce(&stage.kafka.brokers(), FOREIGN);
     // Not to the end: this one dies.
-    let mut lanes = stage.command(&older, &LANES).stderr(Stdio::null()).spawn().unwrap();
+    let mut lanes = stage.weir.command_of(&older, &LANES).stderr(Stdio::null()).spawn().unwrap();
     stage.until("SELECT coalesce(sum(next_offset), 0)::bigint FROM ledger WHERE retired_at IS NULL", EVENTS[1]).await;
     lanes.kill().unwrap();
     lanes.wait().unwrap();

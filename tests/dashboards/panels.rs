@@ -203,10 +203,10 @@ fn shows_its_columns(panel: &Value, rows: &[Value], title: &str) {
 }
 
 /// Something happens while Prometheus looks.
-pub(super) async fn keep_busy(api: &str, token: &str) {
+pub(super) async fn keep_busy(api: &str, token: &str, name: &str) {
     for n in 0..40 {
         let mut data = weir_model::wire::samples::one(weir_model::EventType::TaskAssigned);
-        data["taskId"] = json!(format!("dashboard-{n}"));
+        data["taskId"] = json!(format!("{name}-{n}"));
         let mut done = weir_model::wire::samples::one(weir_model::EventType::TaskCompleted);
         (done["taskId"], done["agentId"]) = (data["taskId"].clone(), data["agentId"].clone());
         for (command, data) in [("AssignTask", &data), ("CompleteTask", &done)] {
@@ -282,7 +282,7 @@ async fn every_panel_shows_what_it_says() {
     weir.ok(&["demo", "--events", "3000", "--rate", "1500"]);
     let up = weir.up();
     let prometheus = Prometheus::watching(&up);
-    keep_busy(&up.api, &up.token("default", "command,read")).await;
+    keep_busy(&up.api, &up.token("default", "command,read"), "dashboard").await;
     up.caught_up().await;
     weir.ok(&["jobs", "run", "workflows"]);
     weir.ok(&["jobs", "run", "verify"]);

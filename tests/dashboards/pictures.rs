@@ -1,5 +1,5 @@
 //! Pictures of the dashboards, for readers of the documentation: drawn from the answers to the panels' queries by a page of our own, in a
-//! browser without a window. Grafana has no part in them, and they say so. `WEIR_PICTURES=1 cargo test --test weir dashboards::pictures` draws
+//! browser without a window. Grafana has no part in them, and they say so. `DASHBOARD_PICTURES=1 cargo test --test weir dashboards::pictures` draws
 //! them again.
 
 use std::path::PathBuf;
@@ -87,8 +87,8 @@ fn html(page: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pictures() {
-    if std::env::var_os("WEIR_PICTURES").is_none() {
-        eprintln!("NOT RUN: pictures are drawn with WEIR_PICTURES=1, with Debian's chromium and npm");
+    if std::env::var_os("DASHBOARD_PICTURES").is_none() {
+        eprintln!("NOT RUN: pictures are drawn with DASHBOARD_PICTURES=1, with Debian's chromium and npm");
         return;
     }
     let fixture = Fixture::new(20_000, 20);
@@ -98,14 +98,14 @@ async fn pictures() {
     weir.ok(&["demo", "--events", "5000", "--rate", "1500"]);
     let up = weir.up();
     let prometheus = Prometheus::watching(&up);
-    panels::keep_busy(&up.api, &up.token("default", "command,read")).await;
     up.lanes_caught_up(4).await;
     for job in ["workflows", "verify", "compact-history"] {
-        weir.ok(&["jobs", "run", job]);
+        // The schedule may be at it.
+        drop(weir.run(&["jobs", "run", job]));
     }
     let token = up.token("default", "command,read");
-    for _ in 0..WATCHED_S / 10 {
-        panels::keep_busy(&up.api, &token).await;
+    for n in 0..WATCHED_S / 10 {
+        panels::keep_busy(&up.api, &token, &format!("picture-{n}")).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     let reader = connect(&database.url()).await;
