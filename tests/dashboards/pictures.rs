@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::grafana::{Variables, clickhouse, expand, pages, postgres};
+use weir_tests::grafana::{FROM, TO, Variables, clickhouse, expand_in, pages, postgres};
 use weir_tests::weir::connect;
 use weir_tests::{ClickHouse, Fixture, Postgres, Prometheus, Weir, cache, root};
 
@@ -33,23 +33,52 @@ fn uplot() -> PathBuf {
     dir.join("node_modules/uplot/dist")
 }
 
+/// The made-up learners learned in these years; content and tasks are of today.
+fn time_of(uid: &str) -> (&'static str, &'static str) {
+    match uid {
+        "weir-overview" | "weir-outcomes" | "weir-at-risk" | "weir-learner" | "weir-path" => {
+            ("2013-01-01T00:00:00Z", "2014-11-01T00:00:00Z")
+        }
+        _ => (FROM, TO),
+    }
+}
+
+/// The names of a query's columns, in their order: rows come as objects, which have none.
+async fn columns(reader: &tokio_postgres::Client, server: &ClickHouse, source: &str, query: &str) -> Vec<String> {
+    match source {
+        "weir-postgres" => {
+            let prepared = reader.prepare(query).await.unwrap();
+            prepared.columns().iter().map(|column| column.name().to_owned()).collect()
+        }
+        "weir-clickhouse" => {
+            let described = clickhouse(server, &format!("DESCRIBE (\n{query}\n)")).await.unwrap().0;
+            described.iter().map(|column| column["name"].as_str().unwrap().to_owned()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Rows of SQL, series over time, or series as they are now, as the panel asks for them.
 async fn frames(
     panel: &Value,
     (reader, server, prometheus): (&tokio_postgres::Client, &ClickHouse, &Prometheus),
     variables: &Variables,
+    time: (&str, &str),
 ) -> Vec<Value> {
     let mut frames = Vec::new();
     for target in panel["targets"].as_array().unwrap() {
         let text = target["rawSql"].as_str().or_else(|| target["expr"].as_str()).unwrap();
-        let query = expand(text, variables);
-        let rows = match target["datasource"]["uid"].as_str().unwrap() {
+        let query = expand_in(text, variables, time);
+        let source = target["datasource"]["uid"].as_str().unwrap();
+        let rows = match source {
             "weir-postgres" => postgres(reader, &query).await.unwrap(),
             "weir-clickhouse" => clickhouse(server, &query).await.unwrap().0,
             _ if target["range"] == true => prometheus.range(&query, WATCHED_S, STEP_S).await,
             _ => prometheus.query(&query).await.unwrap_or_default(),
         };
-        frames.push(json!({"legend": target["legendFormat"], "title": panel["title"], "rows": rows}));
+        let columns = columns(reader, server, source, &query).await;
+        frames
+            .push(json!({"legend": target["legendFormat"], "title": panel["title"], "columns": columns, "rows": rows}));
     }
     frames
 }
@@ -69,6 +98,17 @@ fn described(panel: &Value, frames: Vec<Value>) -> Value {
         .collect();
     json!({"title": panel["title"], "type": panel["type"], "x": grid["x"], "y": grid["y"], "w": grid["w"], "h": grid["h"],
         "unit": defaults["unit"], "units": units, "thresholds": defaults["thresholds"]["steps"], "noValue": defaults["noValue"], "frames": frames})
+}
+
+/// Of whom there is something to see: a learner at risk who did much, and the two paths that most sessions were in.
+async fn shown(reader: &tokio_postgres::Client) -> Variables {
+    const LEARNER: &str = "SELECT user_id FROM workflows.learners_at_risk JOIN learner_progress_read_model p USING (tenant, user_id) \
+         WHERE reason LIKE '%scores%' AND p.last_activity < '2015-01-01' GROUP BY user_id ORDER BY sum(p.attempts + p.sessions) DESC LIMIT 1";
+    const PATHS: &str = "SELECT learning_path_id FROM learning_session_read_model WHERE started_at < '2015-01-01' \
+         GROUP BY 1 ORDER BY count(*) DESC LIMIT 2";
+    let learner = reader.query_one(LEARNER, &[]).await.unwrap().get(0);
+    let paths = reader.query(PATHS, &[]).await.unwrap();
+    Variables::from([("user", learner), ("path", paths[0].get(0)), ("other", paths[1].get(0))])
 }
 
 /// A page that draws itself.
@@ -109,7 +149,8 @@ async fn pictures() {
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     let reader = connect(&database.url()).await;
-    let variables = panels::of_events(&weir).await;
+    let mut variables = panels::of_events(&weir).await;
+    variables.extend(shown(&reader).await);
     let (directory, pages_dir) = (dashboards().join("pictures"), tempfile::tempdir().unwrap());
     std::fs::create_dir_all(&directory).unwrap();
     for (uid, page) in pages() {
@@ -117,7 +158,10 @@ async fn pictures() {
         for panel in page["panels"].as_array().unwrap() {
             let grid = &panel["gridPos"];
             height = height.max(grid["y"].as_u64().unwrap() + grid["h"].as_u64().unwrap());
-            drawn.push(described(panel, frames(panel, (&reader, &server, &prometheus), &variables).await));
+            drawn.push(described(
+                panel,
+                frames(panel, (&reader, &server, &prometheus), &variables, time_of(&uid)).await,
+            ));
         }
         let file = pages_dir.path().join(format!("{uid}.html"));
         std::fs::write(&file, html(&json!({"title": page["title"], "panels": drawn}))).unwrap();

@@ -28,6 +28,12 @@ fn percent_encoded(text: &str) -> String {
 /// The query as it is sent.
 #[must_use]
 pub fn expand(query: &str, variables: &Variables) -> String {
+    expand_in(query, variables, (FROM, TO))
+}
+
+/// [`expand`] for a time of its own.
+#[must_use]
+pub fn expand_in(query: &str, variables: &Variables, (from, to): (&str, &str)) -> String {
     let mut sent = query.to_owned();
     for (name, value) in variables {
         // A dashboard's word for all is put in as it stands, but where it is encoded.
@@ -38,10 +44,10 @@ pub fn expand(query: &str, variables: &Variables) -> String {
     }
     let seconds = |time: &str| time.parse::<weir_model::Timestamp>().unwrap().as_millis() / 1000;
     for (name, value) in [
-        ("$__timeFrom()", format!("'{FROM}'")),
-        ("$__timeTo()", format!("'{TO}'")),
-        ("$__fromTime", format!("toDateTime({})", seconds(FROM))),
-        ("$__toTime", format!("toDateTime({})", seconds(TO))),
+        ("$__timeFrom()", format!("'{from}'")),
+        ("$__timeTo()", format!("'{to}'")),
+        ("$__fromTime", format!("toDateTime({})", seconds(from))),
+        ("$__toTime", format!("toDateTime({})", seconds(to))),
         ("$__rate_interval", "1m".to_owned()),
     ] {
         sent = sent.replace(name, &value);

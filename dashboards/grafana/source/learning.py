@@ -25,8 +25,8 @@ def overview():
                ("sum by (event_type) (max by (event_type) (rate(events_applied_total[$__rate_interval])))", "{{event_type}}"), width=12, stacked=True),
         metric("Registrations and sessions", "A second, committed.", "ops",
                ("max(rate(users_registered_total[$__rate_interval]))", "registrations"),
-               ("max(rate(learning_sessions_started_total[$__rate_interval]))", "sessions"), width=12),
-        rows("tenants_compared", order="events DESC", width=24),
+               ("max(rate(learning_sessions_started_total[$__rate_interval]))", "sessions"), width=24),
+        rows("tenants_compared", order="events DESC", width=24, height=6),
         rows("freshness", width=12),
         rows("events_by_source", order="events DESC", width=12),
     ])

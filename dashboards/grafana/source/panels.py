@@ -232,11 +232,26 @@ def page(uid, title, about, variables, panels, since="now-30d", refresh="1m"):
     built.link(dashboard.DashboardLink("Weir").type(DashboardLinkType.DASHBOARDS).tags(["weir"]).as_dropdown(True).keep_time(True).include_vars(True))
     for variable in variables:
         built.with_variable(variable)
-    x = y = line = 0
-    for number, (panel, width, height) in enumerate(panels, 1):
-        if x + width > 24:
-            x, y, line = 0, y + line, 0
-        panel.id(number).grid_pos(GridPos(x=x, y=y, w=width, h=height))
-        built.with_panel(panel)
-        x, line = x + width, max(line, height)
+    number = y = 0
+    for line in in_lines(panels):
+        # As high as the highest one; the last one takes what is left.
+        x, height = 0, max(height for _, _, height in line)
+        for place, (panel, width, _) in enumerate(line, 1):
+            number += 1
+            width = 24 - x if place == len(line) else width
+            built.with_panel(panel.id(number).grid_pos(GridPos(x=x, y=y, w=width, h=height)))
+            x += width
+        y += height
     return built.build()
+
+
+def in_lines(panels):
+    """Panels by lines of 24."""
+    lines, wide = [[]], 0
+    for panel in panels:
+        if wide + panel[1] > 24:
+            lines.append([])
+            wide = 0
+        lines[-1].append(panel)
+        wide += panel[1]
+    return lines

@@ -40,6 +40,9 @@ function words(value, unit) {
     case "percentunit": return short(number * 100) + " %";
     case "percent": return short(number) + " %";
     case "s": return seconds(number);
+    case "ms": return seconds(number / 1000);
+    case "d": return short(number) + " d";
+    case "decmbytes": return short(number) + " MB";
     case "bytes": return number >= 2 ** 30 ? short(number / 2 ** 30) + " GiB" : number >= 2 ** 20 ? short(number / 2 ** 20) + " MiB" : short(number / 1024) + " KiB";
     case "ops": case "cps": case "reqps": return short(number) + "/s";
     case "dateTimeFromNow": return seconds(Math.max(0, Date.now() / 1000 - number / 1000)) + " ago";
@@ -117,7 +120,8 @@ function bars(panel) {
     for (const row of frame.rows) {
       if (row.value) { found.push([legend(frame, row.metric), Number(row.value[1])]); continue; }
       const label = Object.keys(row).find((name) => name.endsWith("_label")) || Object.keys(row).find((name) => typeof row[name] === "string" && Number.isNaN(Number(row[name])));
-      for (const [name, value] of Object.entries(row)) {
+      for (const name of frame.columns.length ? frame.columns : Object.keys(row)) {
+        const value = row[name];
         if (name === label) continue;
         const several = Object.keys(row).length > 2;
         found.push([label === undefined ? name : row[label] + (several ? " " + name : ""), Number(value)]);
@@ -160,7 +164,8 @@ function textOf(panel) {
 
 function table(panel, body, width, height) {
   const rows = panel.frames.flatMap((frame) => frame.rows.map((row) => (row.value ? { ...row.metric, value: row.value[1] } : row)));
-  const names = Object.keys(rows[0]).filter((name) => name !== "__name__");
+  const known = panel.frames[0].columns;
+  const names = (known.length ? known : Object.keys(rows[0])).filter((name) => name !== "__name__");
   const unit = (name) => (panel.units[name] !== undefined ? panel.units[name] : typeof rows[0][name] === "number" ? panel.unit : undefined);
   const made = element(body, "table");
   const head = element(made, "tr");
