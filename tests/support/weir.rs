@@ -142,6 +142,8 @@ impl Weir {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
+        // What benchmarks are told by is no setting.
+        ["WEIR_BENCH_EVENTS", "WEIR_BENCH_SHORT"].iter().for_each(|name| drop(command.env_remove(name)));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
