@@ -143,7 +143,7 @@ impl Weir {
             command.args(["--set", setting]);
         }
         // What benchmarks are told by is no setting.
-        ["WEIR_BENCH_EVENTS", "WEIR_BENCH_SHORT"].iter().for_each(|name| drop(command.env_remove(name)));
+        command.env_remove("WEIR_BENCH_EVENTS").env_remove("WEIR_BENCH_SHORT");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
