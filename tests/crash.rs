@@ -250,6 +250,7 @@ fn each_failpoint_has_its_test() {
         "history/src/refill.rs",
         "history/src/sink.rs",
         "clickhouse/src/carry.rs",
+        "clickhouse/src/copies.rs",
         "clickhouse/src/rebuild.rs",
         "clickhouse/src/sink.rs",
         "kafka/src/poll.rs",
