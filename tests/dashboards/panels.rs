@@ -319,17 +319,12 @@ async fn too_fine(servers: &Servers<'_>) {
     let refused = clickhouse(servers.clickhouse, seconds).await.unwrap_err();
     assert!(refused.contains("max_result_rows") || refused.contains("Limit for result exceeded"), "{refused}");
     assert_eq!(clickhouse(servers.clickhouse, "SELECT 1 AS one").await.unwrap().0, [json!({"one": 1})]);
-    // Grafana's reader: a minute at most, and no more room than it was given.
-    let sql = "SET statement_timeout = '3s'; SET temp_file_limit = '64MB'; \
+    // Grafana's reader has a minute and a bounded room; here three seconds, so that the test is short.
+    let sql = "SET statement_timeout = '3s'; \
          SELECT count(*) FROM (SELECT s FROM generate_series('2015-01-01'::timestamptz, '2025-01-01', '1 second') s ORDER BY s DESC OFFSET 0) q";
     let refused = servers.postgres.batch_execute(sql).await.unwrap_err();
     let words = refused.as_db_error().map_or_else(|| refused.to_string(), |error| error.message().to_owned());
-    assert!(
-        ["temporary file size exceeds", "statement timeout", "permission denied"]
-            .iter()
-            .any(|part| words.contains(part)),
-        "{words}"
-    );
+    assert!(["temporary file size exceeds", "statement timeout"].iter().any(|part| words.contains(part)), "{words}");
 }
 
 /// ClickHouse is away while dashboards load: its panels fail at once, the others show what they showed, and commands go on.
