@@ -200,28 +200,36 @@ impl EventVisitor<'_> {
         };
         let source = fields.source?;
         clean("", source).ok()?;
-        let envelope = Envelope {
-            event_id: EventId::new(self.shared(fields.event_id?)).ok()?,
-            schema_version: version.clone(),
-            timestamp: fields.timestamp?,
-            recorded_at: fields.recorded_at,
-            source: self.shared(source),
-            tenant: match tags.tenant {
-                Some(tenant) => {
-                    clean("", tenant).ok()?;
-                    TenantId::new(self.shared(tenant)).ok()?
-                }
-                None => TenantId::default(),
-            },
-            version: positive(fields.aggregate_version)?,
-            position: positive(fields.position)?.map(Position),
-            metadata: Metadata {
-                causation_id: tag("", tags.causation_id)?,
-                correlation_id: tag("", tags.correlation_id)?,
-                user_id: tag("", tags.user_id)?,
-            },
+        // Everything that may fail first: an event is large, and is not to be put together twice.
+        let (event_id, stream) =
+            (EventId::new(self.shared(fields.event_id?)).ok()?, StreamId::new(aggregate_type, id).ok()?);
+        let timestamp = fields.timestamp?;
+        let tenant = match tags.tenant {
+            Some(tenant) => {
+                clean("", tenant).ok()?;
+                TenantId::new(self.shared(tenant)).ok()?
+            }
+            None => TenantId::default(),
         };
-        Some(Event { envelope, event_type, stream: StreamId::new(aggregate_type, id).ok()?, data })
+        let (aggregate_version, position) = (positive(fields.aggregate_version)?, positive(fields.position)?);
+        let (causation_id, correlation_id) = (tag("", tags.causation_id)?, tag("", tags.correlation_id)?);
+        let user_id = tag("", tags.user_id)?;
+        Some(Event {
+            envelope: Envelope {
+                event_id,
+                schema_version: version.clone(),
+                timestamp,
+                recorded_at: fields.recorded_at,
+                source: self.shared(source),
+                tenant,
+                version: aggregate_version,
+                position: position.map(Position),
+                metadata: Metadata { causation_id, correlation_id, user_id },
+            },
+            event_type,
+            stream,
+            data,
+        })
     }
 
     /// A piece of the payload, without a copy.
