@@ -101,12 +101,52 @@ fn refusals(weir: &Weir) {
         (&["backfill", "clickhouse", "--rate", "0"], "at least 1"),
         (&["backfill", "clickhouse", "--from", "9", "--to", "9"], "the range from position 9 to 9 is empty"),
         (&["backfill", "history", "--newest-first"], "in the order of its sources"),
+        (&["backfill", "history", "--source", "history"], "cannot be filled out of itself"),
+        (&["backfill", "clickhouse", "--source", "events", "--slice", "day"], "in the order of its sources"),
+        (&["backfill", "clickhouse", "--source", "events", "--reprocess", "failed"], "out of history"),
         (&["backfill", "history", "--reprocess", "all"], "`weir rebuild history` writes all of it again"),
     ] {
         let refused = weir.run(args);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(1) && said.contains(words), "{args:?}: {said}");
     }
+}
+
+/// Everything but the tables themselves.
+async fn lose(server: &ClickHouse) {
+    let rollups = ["events", "sessions", "assessments", "executions"].map(|what| format!("{what}_per_minute"));
+    for table in ["events_stored".to_owned()].iter().chain(&rollups) {
+        server.sql(&format!("TRUNCATE TABLE weir.{table} SYNC")).await;
+    }
+}
+
+/// Without history; with deaths, and rows that are there already.
+async fn out_of_the_event_store(weir: &Weir, server: &ClickHouse, facts: &Facts, before: &str) {
+    let history = weir.path().join("history");
+    let aside = weir.path().with_extension("history-aside");
+    std::fs::rename(&history, &aside).unwrap();
+    lose(server).await;
+    let refused = weir.run(&["backfill", "clickhouse"]);
+    let words = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(words.contains("--source events or --source kafka"), "{refused:?}");
+    let refused = weir.run(&["backfill", "clickhouse", "--source", "kafka"]);
+    let words = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(words.contains("there are no topics to read"), "{refused:?}");
+    let source = ["backfill", "clickhouse", "--source", "events"];
+    weir.dies_at("backfill.before_rollups", &[&source[..], &["--event-type", "UserRegistered"]].concat());
+    let some = server.sql("SELECT count() FROM weir.events").await.parse::<i64>().unwrap();
+    let plan = weir.run(&[&source[..], &["--dry-run"]].concat());
+    let words = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(words.contains(&format!("{} rows are missing of {}", facts.total() - some, facts.total())), "{words}");
+    for _ in 0..2 {
+        weir.dies_at("backfill.before_rollups", &source);
+    }
+    let said = weir.ok(&source);
+    assert!(said.starts_with("ok: ") && said.contains(&format!("; {} looked at", facts.total())), "{said}");
+    assert_eq!(hash(server).await, before);
+    assert_eq!(server.sql("SELECT sum(events) FROM weir.events_per_minute FINAL").await, facts.total().to_string());
+    std::fs::rename(&aside, &history).unwrap();
+    holds(server, weir, facts).await;
 }
 
 #[tokio::test]
@@ -117,7 +157,7 @@ async fn a_backfill_dies_at_each_step_twice_in_a_row_and_goes_on() {
     for (failpoint, times) in
         [("backfill.before_rollups", 2), ("backfill.before_slice", 2), ("backfill.after_slice", 1)]
     {
-        server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
+        lose(&server).await;
         for _ in 0..times {
             weir.dies_at(failpoint, &["backfill", "clickhouse"]);
         }
@@ -127,6 +167,7 @@ async fn a_backfill_dies_at_each_step_twice_in_a_row_and_goes_on() {
         assert_eq!(hash(&server).await, before, "{failpoint}");
         holds(&server, &weir, &facts).await;
     }
+    out_of_the_event_store(&weir, &server, &facts, &before).await;
     // Of one that is stopped, the same command or its number goes on.
     server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
     let child = weir.start(&["backfill", "clickhouse", "--rate", "400"]);

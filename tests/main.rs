@@ -38,6 +38,7 @@ mod rebuild;
 mod settings;
 mod shape;
 mod sql_clients;
+mod standing_still;
 mod tampering;
 mod tap;
 mod tenants;

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use weir_clickhouse::{ClickHouseOptions, Policy};
+use weir_clickhouse::Policy;
 use weir_model::TenantId;
 use weir_tests::{ClickHouse, Fixture, Postgres, Weir, seed};
 
@@ -138,18 +138,8 @@ async fn a_tenants_policies_in_clickhouse_leave_its_rows_alone() {
     for part in ["the role in Postgres is made, no user of ClickHouse", "grant clickhouse.user ACCESS MANAGEMENT"] {
         assert!(half.status.code() == Some(1) && words.contains(part), "{words}");
     }
-    let options = ClickHouseOptions {
-        url: server.url(),
-        user: "weir".to_owned(),
-        password: weir_tests::clickhouse::PASSWORD.to_owned(),
-        database: "weir".to_owned(),
-        cluster: None,
-        ttl_days: 0,
-        settings: std::collections::BTreeMap::new(),
-        insert_interval: std::time::Duration::ZERO,
-    };
     for tenant in ["school", ODD] {
-        let policies = weir_clickhouse::ClickHouse::new(options.clone());
+        let policies = weir_clickhouse::ClickHouse::new(server.options());
         let policies = policies.policies(&TenantId::new(tenant.to_owned()).unwrap()).await.unwrap();
         assert!(policies.len() >= 5, "the events and four rollups: {policies:?}");
         server.kill();

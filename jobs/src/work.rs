@@ -2,13 +2,17 @@
 
 mod archive;
 mod backfill;
+mod backfill_asked;
 mod compact;
+mod copies;
+mod fill_clickhouse;
+mod lane;
 mod rebuild;
 mod rebuild_clickhouse;
 mod workflows;
 
 pub(crate) use archive::ArchiveAsked;
-pub(crate) use backfill::{Backfill, Reprocess, SliceLength};
+pub(crate) use backfill_asked::{Backfill, Reprocess, SliceLength, Source};
 pub(crate) use rebuild::{RebuildAsked, notes};
 pub(crate) use workflows::{Asked as WorkflowsAsked, Files};
 
@@ -24,7 +28,7 @@ use weir_postgres::Database;
 use weir_postgres::job_run::{JobFence, Progress};
 use weir_postgres::job_runs::{self, Outcome};
 use weir_postgres::versions;
-use weir_verify::{Asked, Fill, Stores, Subject};
+use weir_verify::{Asked, Fill, FillFrom, Stores, Subject};
 
 use crate::attached::Attached;
 use crate::data_dir::DataDir;
@@ -86,7 +90,7 @@ impl Work {
     /// What is wrong with arguments, before anything is touched.
     pub(crate) fn check(job: Job, arguments: &Value) -> Result<(), BoxError> {
         match job {
-            Job::BackfillClickhouse => serde_json::from_value::<Backfill>(arguments.clone())?.filter().map(|_| ()),
+            Job::BackfillClickhouse => serde_json::from_value::<Backfill>(arguments.clone())?.check(),
             Job::ArchiveEvents => {
                 serde_json::from_value::<ArchiveAsked>(arguments.clone())?;
                 Ok(())
@@ -123,7 +127,10 @@ impl Work {
                 self.rebuild(Subject::ReadModels, &serde_json::from_value(arguments.clone())?).await
             }
             Job::RebuildMetrics => self.rebuild(Subject::Metrics, &serde_json::from_value(arguments.clone())?).await,
-            Job::RebuildHistory => Box::pin(self.fill_history(Fill::Everything, None, progress)).await,
+            Job::RebuildHistory => {
+                let everything = (Fill::Everything, FillFrom::Both);
+                Box::pin(self.fill_history(everything, None, progress)).await
+            }
             Job::RebuildClickhouse => {
                 let asked: RebuildAsked = serde_json::from_value(arguments.clone())?;
                 Box::pin(self.rebuild_clickhouse(&asked, progress, fence)).await

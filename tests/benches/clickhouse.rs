@@ -1,12 +1,11 @@
 //! ClickHouse: one block of columns against the official client's row formats, from decoded events on, in CPU of client and server
 //! together; the whole lane against sending blocks ready made; what the lane adds to resident memory; and what FINAL costs.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clickhouse::Row;
 use serde::{Serialize, Serializer};
-use weir_clickhouse::{Block, ClickHouseOptions, ClickHouseSink};
+use weir_clickhouse::{Block, ClickHouseSink};
 use weir_engine::{BatchLimits, Lane, Located};
 use weir_model::cells::{Cell, split};
 use weir_model::columns::ColumnType;
@@ -221,19 +220,6 @@ fn cpu(pid: u32) -> f64 {
     [11, 12].iter().map(|index| fields[*index].parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
-fn options(server: &ClickHouse) -> ClickHouseOptions {
-    ClickHouseOptions {
-        url: server.url(),
-        user: "weir".to_owned(),
-        password: weir_tests::clickhouse::PASSWORD.to_owned(),
-        database: "weir".to_owned(),
-        cluster: None,
-        ttl_days: 0,
-        settings: BTreeMap::new(),
-        insert_interval: Duration::ZERO,
-    }
-}
-
 fn client(server: &ClickHouse) -> clickhouse::Client {
     clickhouse::Client::default()
         .with_url(server.url())
@@ -258,7 +244,7 @@ async fn per_cpu(server: &ClickHouse, rows: usize, work: impl AsyncFnOnce()) -> 
 pub(crate) fn insert() {
     let (server, runtime) = (ClickHouse::start(), runtime());
     let (_postgres, database) = runtime.block_on(filled(EVENTS));
-    let ours = weir_clickhouse::ClickHouse::new(options(&server));
+    let ours = weir_clickhouse::ClickHouse::new(server.options());
     runtime.block_on(ours.migrate(&database)).unwrap();
     // Merges belong to no single insert.
     runtime.block_on(server.sql("SYSTEM STOP MERGES weir.events_stored"));
@@ -347,7 +333,7 @@ fn lane_by_default(name: &str) -> Lane {
 pub(crate) fn whole_lane() {
     let (server, runtime) = (ClickHouse::start(), runtime());
     let (_postgres, database) = runtime.block_on(filled(LANE_EVENTS));
-    let ours = weir_clickhouse::ClickHouse::new(options(&server));
+    let ours = weir_clickhouse::ClickHouse::new(server.options());
     runtime.block_on(ours.migrate(&database)).unwrap();
     let events = runtime.block_on(decoded(&database, LANE_EVENTS));
     let events: Vec<&Located> = events.iter().collect();
@@ -381,7 +367,7 @@ pub(crate) fn whole_lane() {
 pub(crate) fn reading() {
     let (server, runtime) = (ClickHouse::start(), runtime());
     let (_postgres, database) = runtime.block_on(filled(READ));
-    let ours = weir_clickhouse::ClickHouse::new(options(&server));
+    let ours = weir_clickhouse::ClickHouse::new(server.options());
     let ledger = Ledger::new("clickhouse".to_owned(), "bench");
     runtime.block_on(async {
         let sink = ClickHouseSink::new(ours.clone(), database.clone(), ledger, RecordPolicy::default());

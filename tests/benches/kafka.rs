@@ -37,10 +37,12 @@ use crate::measure::{median, pairs, round, row};
 use crate::memory::Backlog;
 
 const TRANSACTION: usize = 2000;
-const PUBLISHED: i64 = 60_000;
-const DRAINED: i64 = 400_000;
-const LANE_EVENTS: i64 = 60_000;
-const TURNS: usize = 5;
+const PUBLISHED: i64 = 200_000;
+const DRAINED: i64 = 1_000_000;
+/// What one process and two read.
+const SHARED: i64 = 400_000;
+const LANE_EVENTS: i64 = 1_000_000;
+const TURNS: usize = 3;
 
 pub(crate) fn options(kafka: &Kafka) -> KafkaOptions {
     KafkaOptions { brokers: kafka.brokers(), ..KafkaOptions::default() }
@@ -527,10 +529,10 @@ fn processes(stage: &Stage, count: usize, turn: i64, events: i64) -> f64 {
 }
 
 pub(crate) fn two_processes() {
-    let stage = Stage::published(DRAINED);
+    let stage = Stage::published(SHARED);
     let turn = AtomicI64::new(0);
     let next = || turn.fetch_add(1, Ordering::SeqCst);
-    let two = || processes(&stage, 2, next(), DRAINED);
-    let one = || processes(&stage, 1, next(), DRAINED);
+    let two = || processes(&stage, 2, next(), SHARED);
+    let one = || processes(&stage, 1, next(), SHARED);
     pairs(3, two, one).row("two processes of three lanes, two cores", "events/s", "one process", "≥ 1.0");
 }

@@ -125,6 +125,27 @@ fn html(page: &Value) -> String {
     )
 }
 
+/// The dashboards as they are, as `sha256sum` prints it: beside the pictures it says of which they were drawn.
+fn drawn_from() -> String {
+    let directory = dashboards().join("grafana/dashboards");
+    let line = |(uid, _): (String, Value)| {
+        let sum = openssl::sha::sha256(&std::fs::read(directory.join(format!("{uid}.json"))).unwrap());
+        let hex: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{hex}  {uid}.json\n")
+    };
+    pages().into_iter().map(line).collect()
+}
+
+#[test]
+fn pictures_are_of_the_dashboards_as_they_are() {
+    let drawn = std::fs::read_to_string(dashboards().join("pictures/drawn-from.txt")).unwrap();
+    assert_eq!(
+        drawn,
+        drawn_from(),
+        "draw them again: DASHBOARD_PICTURES=1 cargo test --test weir dashboards::pictures"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pictures() {
     if std::env::var_os("DASHBOARD_PICTURES").is_none() {
@@ -176,5 +197,6 @@ async fn pictures() {
             .expect("chromium runs; install Debian's chromium");
         assert!(browser.status.success() && picture.exists(), "{}", String::from_utf8_lossy(&browser.stderr));
     }
+    std::fs::write(directory.join("drawn-from.txt"), drawn_from()).unwrap();
     up.terminate();
 }

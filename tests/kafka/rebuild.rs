@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use weir_model::EventType;
 use weir_model::wire::samples;
-use weir_tests::{Facts, Fixture, Kafka, Weir, seed};
+use weir_tests::{ClickHouse, Facts, Fixture, Kafka, Weir, seed};
 
 use super::{ROWS, Stream, apply_topics, kcat, session_of, sessions_are, until};
 
@@ -44,9 +44,9 @@ fn without_brokers(data: &Path, args: &[&str]) -> (Option<i32>, String) {
 }
 
 /// A directory that read the event store itself, then topics, with other services' records, repeats and a dead letter among them.
-async fn switched() -> Stream {
+async fn switched(settings: &[String]) -> Stream {
     let kafka = Kafka::start();
-    let embedded = Weir::new();
+    let embedded = Weir::new().with_all(settings.to_vec());
     let fixture = Fixture::new(ROWS, seed("kafka::rebuild"));
     let facts = Facts::of_input(fixture.path());
     embedded.ok(&["import", "oulad", fixture.arg()]);
@@ -62,6 +62,18 @@ async fn switched() -> Stream {
     // Another of the same learner and assessment, elsewhere.
     produce(&stream, "6", &[attempt_of("a-3", "ann", 60), attempt_of("a-1", "ann", 30)]);
     stream
+}
+
+/// Topics let go of everything.
+fn trim(stream: &Stream, topics: &[&str]) {
+    let file = stream.weir.path().with_extension("trim.json");
+    let of = |topic: &&str| {
+        let topic = (*topic).to_owned();
+        (0..12).map(move |partition| json!({"topic": topic, "partition": partition, "offset": -1}))
+    };
+    let partitions: Vec<Value> = topics.iter().flat_map(of).collect();
+    std::fs::write(&file, json!({"partitions": partitions, "version": 1}).to_string()).unwrap();
+    stream.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file.to_str().unwrap()]);
 }
 
 async fn results_are(weir: &Weir, expected: (i64, i64)) {
@@ -91,7 +103,7 @@ fn history_is_rebuilt(stream: &Stream, alone: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_models_are_rebuilt_on_a_switched_directory() {
-    let stream = switched().await;
+    let stream = switched(&[]).await;
     let weir = &stream.weir;
     let sessions = stream.facts.events["LearningSessionStarted"] + 30;
     let rebuild = || weir.ok(&["jobs", "run", "rebuild-read-models"]);
@@ -131,11 +143,7 @@ async fn read_models_are_rebuilt_on_a_switched_directory() {
     history_is_rebuilt(&stream, 0);
 
     // What the topics hold no longer is in history.
-    let file = weir.path().with_extension("trim.json");
-    let of = |partition: i32| json!({"topic": "learning_events", "partition": partition, "offset": -1});
-    let partitions: Vec<Value> = (0..12).map(of).collect();
-    std::fs::write(&file, json!({"partitions": partitions, "version": 1}).to_string()).unwrap();
-    stream.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file.to_str().unwrap()]);
+    trim(&stream, &["learning_events"]);
     assert!(rebuild().contains("nothing differed") && recount().contains("nothing differed"));
     up.terminate();
     weir.verify();
@@ -154,5 +162,75 @@ async fn read_models_are_rebuilt_on_a_switched_directory() {
     results_are(weir, (3, 2)).await;
     weir.verify();
     up.terminate();
+    weir.verify();
+}
+
+/// Jobs that read topics fail in words, in a bounded time, and go through once the brokers are back.
+fn kafka_is_away(kafka: &mut Kafka, weir: &Weir) {
+    let jobs: [&[&str]; 3] =
+        [&["backfill", "clickhouse", "--source", "kafka"], &["rebuild", "read-models"], &["rebuild", "history"]];
+    kafka.kill_broker(0);
+    for args in jobs {
+        let began = std::time::Instant::now();
+        let failed = weir.run(args);
+        let words = [failed.stdout, failed.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        assert!(failed.status.code() == Some(1) && words.to_lowercase().contains("broker"), "{args:?}: {words}");
+        assert!(began.elapsed().as_secs() < 120, "{args:?} took {:?}", began.elapsed());
+    }
+    kafka.start_broker(0);
+    for args in jobs {
+        weir.ok(args);
+    }
+    weir.verify();
+}
+
+/// ClickHouse out of what its lane itself read: the event store before the switch, the topics after it, and the event store again for what topics
+/// let go of; history last, for what other services sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn clickhouse_is_filled_out_of_each_source() {
+    let server = ClickHouse::start();
+    let mut stream = switched(&server.settings()).await;
+    let weir = &stream.weir;
+    let more = Fixture::new(300, seed("kafka::filled_more"));
+    weir.ok(&["import", "oulad", more.arg()]);
+    weir.ok(&["up", "--until-caught-up"]);
+    weir.verify();
+    let rows = || server.sql("SELECT count(), sum(cityHash64(tuple(* EXCEPT payload))) FROM weir.events");
+    let lose = async || server.sql("TRUNCATE TABLE weir.events_stored SYNC").await;
+    let fill = |source: &str| {
+        let said = weir.ok(&["backfill", "clickhouse", "--source", source]);
+        said.split_whitespace().nth(1).and_then(|n| n.parse::<i64>().ok()).unwrap_or_else(|| panic!("{said}"))
+    };
+    let before = rows().await;
+    let all: i64 = before.split('\t').next().unwrap().parse().unwrap();
+    let own = stream.facts.total();
+    lose().await;
+    assert_eq!((fill("events"), fill("kafka"), fill("history")), (own, all - own, 0));
+    assert_eq!(rows().await, before);
+    weir.verify();
+    lose().await;
+    assert_eq!((fill("history"), fill("kafka"), fill("events")), (all, 0, 0));
+    assert_eq!(rows().await, before);
+    kafka_is_away(&mut stream.kafka, weir);
+    assert_eq!(rows().await, before);
+
+    // Topics hold nothing any more, and history says where the records were.
+    trim(&stream, &weir_model::event_type::TOPICS);
+    lose().await;
+    let theirs = 30 + 3;
+    assert_eq!((fill("kafka"), fill("events"), fill("history")), (0, all - theirs, theirs));
+    assert_eq!(rows().await, before);
+    weir.verify();
+
+    // History does not say it either, then: each event is there once, under one place or the other.
+    let (history, aside) = (weir.path().join("history"), weir.path().with_extension("history-aside"));
+    std::fs::rename(&history, &aside).unwrap();
+    lose().await;
+    assert_eq!((fill("events"), fill("events")), (all - theirs, 0));
+    std::fs::rename(&aside, &history).unwrap();
+    assert_eq!((fill("history"), fill("history"), fill("events")), (theirs, 0, 0));
+    weir.ok(&["backfill", "clickhouse", "--reprocess", "all"]);
+    let once = "SELECT count() = uniqExact(event_id), count() FROM weir.events";
+    assert_eq!(server.sql(once).await, format!("1\t{all}"));
     weir.verify();
 }

@@ -1,5 +1,6 @@
 //! A real ClickHouse of the tests' own, out of the package that holds its server: see `tests/clickhouse-server`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use tempfile::TempDir;
+
+use weir_clickhouse::ClickHouseOptions;
 
 use crate::binary_of;
 use crate::postgres::free_port;
@@ -108,6 +111,21 @@ impl ClickHouse {
         let place = Arc::downgrade(&server.place);
         std::thread::spawn(move || Place::keep_up(&place));
         (server, prepared)
+    }
+
+    /// As weir's own client is told of it.
+    #[must_use]
+    pub fn options(&self) -> ClickHouseOptions {
+        ClickHouseOptions {
+            url: self.url(),
+            user: "weir".to_owned(),
+            password: PASSWORD.to_owned(),
+            database: "weir".to_owned(),
+            cluster: None,
+            ttl_days: 0,
+            settings: BTreeMap::new(),
+            insert_interval: Duration::ZERO,
+        }
     }
 
     /// On the same directory and ports.

@@ -1,16 +1,18 @@
 //! `weir backfill clickhouse|history`
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::json;
 use weir_engine::BoxError;
+use weir_postgres::job_run::Progress;
 
 use super::jobs::run_here;
 use crate::attached::{Attached, Target};
 use crate::job::Job;
 use crate::output::{Format, Listing, complain};
 use crate::runner::Ask;
-use crate::work::{Backfill, Reprocess, SliceLength, Work, notes};
+use crate::work::{Backfill, Reprocess, SliceLength, Source, Work, notes};
 
 /// Rows a second that a plan reckons with, from the benchmark.
 const ROWS_PER_SECOND: u64 = 50_000;
@@ -21,9 +23,9 @@ const BYTES_PER_ROW: u64 = 120;
 /// What is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sink {
-    /// Out of history, which holds every record under its own coordinates
+    /// The rows of ClickHouse
     Clickhouse,
-    /// Out of the event store and the topics
+    /// The rows of history
     History,
     #[value(hide = true)]
     ReadModels,
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// Of this tenant only
     #[arg(long)]
     tenant: Option<String>,
+    /// Out of what; without it ClickHouse out of history, and history out of event store and topics
+    #[arg(long, value_enum)]
+    source: Option<Source>,
     /// Which rows
     #[arg(long, value_enum, default_value = "missing")]
     reprocess: Reprocess,
@@ -82,6 +87,7 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
         to: args.to,
         event_types: args.event_types,
         tenant: args.tenant,
+        source: args.source,
         reprocess: args.reprocess,
         slice: args.slice,
         concurrency: Some(args.concurrency),
@@ -90,8 +96,9 @@ pub(crate) async fn run(target: &Target, args: Args, format: Format) -> Result<E
     };
     if job == Job::BackfillHistory {
         asked.fill()?;
+    } else {
+        asked.check()?;
     }
-    asked.filter()?;
     let attached = target.attach().await?;
     let done = match args.dry_run {
         true if job == Job::BackfillHistory => Box::pin(plan_of_history(&attached, &asked, format)).await,
@@ -110,6 +117,10 @@ fn refuse(sink: &str) -> BoxError {
 }
 
 async fn plan(attached: &Attached, asked: &Backfill, format: Format) -> Result<ExitCode, BoxError> {
+    if let Some(from) = asked.fill_from() {
+        let done = Work::new(attached).fill_clickhouse(asked, from, &Progress::default(), None).await?;
+        return print_missing(&done.by_type, (done.rows, done.looked_at), &done.notes, format);
+    }
     let (slices, rows) = Work::new(attached).backfill_plan(asked).await?;
     let mut listing = Listing::new(&["from", "to", "rows"]);
     listing.rows = slices
@@ -130,17 +141,22 @@ async fn plan(attached: &Attached, asked: &Backfill, format: Format) -> Result<E
 /// Of history it is counted what is missing: its sources are read for that.
 async fn plan_of_history(attached: &Attached, asked: &Backfill, format: Format) -> Result<ExitCode, BoxError> {
     let done = Work::new(attached).history_plan(asked.fill()?).await?;
+    print_missing(&done.by_type, (done.rows, done.looked_at), &notes(&done), format)
+}
+
+fn print_missing(
+    by_type: &BTreeMap<String, u64>,
+    (rows, looked_at): (u64, u64),
+    notes: &[String],
+    format: Format,
+) -> Result<ExitCode, BoxError> {
     let mut listing = Listing::new(&["event_type", "rows_missing"]);
-    listing.rows = done.by_type.iter().map(|(name, rows)| vec![json!(name), json!(rows)]).collect();
+    listing.rows = by_type.iter().map(|(name, rows)| vec![json!(name), json!(rows)]).collect();
     listing.print(format)?;
-    for note in notes(&done) {
-        complain(&note);
+    for note in notes {
+        complain(note);
     }
-    complain(&format!(
-        "{} rows are missing of {} in the sources: some {} MiB",
-        done.rows,
-        done.looked_at,
-        (done.rows * BYTES_PER_ROW).div_ceil(1 << 20)
-    ));
+    let mebibytes = (rows * BYTES_PER_ROW).div_ceil(1 << 20);
+    complain(&format!("{rows} rows are missing of {looked_at} in the sources: some {mebibytes} MiB"));
     Ok(ExitCode::SUCCESS)
 }

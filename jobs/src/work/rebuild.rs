@@ -5,7 +5,7 @@ use weir_engine::{BoxError, LaneKind};
 use weir_postgres::job_run::Progress;
 use weir_postgres::job_runs::Outcome;
 use weir_postgres::versions;
-use weir_verify::{Fill, HistoryFilled, HistoryFilling, Rebuilding, Subject};
+use weir_verify::{Fill, FillFrom, HistoryFilled, HistoryFilling, Rebuilding, Subject};
 
 use super::Work;
 
@@ -65,12 +65,12 @@ impl Work {
 
     pub(super) async fn fill_history(
         &self,
-        fill: Fill,
+        (fill, from): (Fill, FillFrom),
         rate: Option<u64>,
         progress: &Progress,
     ) -> Result<(Outcome, String), BoxError> {
         let is_rebuild = matches!(fill, Fill::Everything);
-        let asked = HistoryFilling { fill, is_dry: false, rate };
+        let asked = HistoryFilling { fill, from, is_dry: false, rate };
         self.refuse_small_disk(is_rebuild).await?;
         let done = Box::pin(weir_verify::fill_history(self.stores(), &asked, progress)).await?;
         for note in notes(&done) {
@@ -102,8 +102,8 @@ impl Work {
     }
 
     /// What `backfill-history` would write.
-    pub(crate) async fn history_plan(&self, fill: Fill) -> Result<HistoryFilled, BoxError> {
-        let asked = HistoryFilling { fill, is_dry: true, rate: None };
+    pub(crate) async fn history_plan(&self, (fill, from): (Fill, FillFrom)) -> Result<HistoryFilled, BoxError> {
+        let asked = HistoryFilling { fill, from, is_dry: true, rate: None };
         Ok(Box::pin(weir_verify::fill_history(self.stores(), &asked, &Progress::default())).await?)
     }
 

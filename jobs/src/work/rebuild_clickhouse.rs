@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use weir_clickhouse::{ClickHouse, Compared, Rebuild};
 use weir_engine::{BoxError, LaneKind, Partition, failpoint};
@@ -12,7 +13,9 @@ use weir_postgres::versions::{self, StandKept};
 use weir_postgres::{Ledger, claims, dead_letters};
 
 use super::Work;
-use super::backfill::{Backfill, Lane, Reprocess, Run};
+use super::backfill::{Rollups, Run};
+use super::backfill_asked::{Backfill, Reprocess};
+use super::lane::Lane;
 use super::rebuild::RebuildAsked;
 
 const LANE: &str = LaneKind::ClickHouse.name();
@@ -67,7 +70,8 @@ impl Work {
         let filter = Filter::default();
         let table = self.history_table().await?;
         let began = Instant::now();
-        let run = Run { work: self, server, asked: &asked, filter, table, lane, began, into: Some(&rebuild) };
+        let (work, asked, into, rollups) = (self, &asked, Some(&rebuild), Mutex::new(Rollups::of(&slices)));
+        let run = Run { work, server, asked, filter, table, lane, began, rollups, into };
         // Boxed: the compiler cannot see otherwise that they may move between threads.
         let work: Vec<BoxFuture<'_, Result<(), BoxError>>> =
             slices.iter().map(|slice| run.fill_new(slice, progress).boxed()).collect();

@@ -1,13 +1,14 @@
 //! Rows of history into ClickHouse, beside the live lane: under the coordinates that they have, so that a row which the lane inserts too is
 //! the same row.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, RecordBatch, StringArray, UInt32Array,
     UInt32Builder,
 };
+use arrow::compute::{max, min};
 use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
@@ -16,10 +17,9 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use weir_engine::Partition;
 use weir_history::{Filter, Place, Stretch, places};
-use weir_model::{OTHER_EVENT, OtherEvent};
+use weir_model::{OTHER_EVENT, OtherEvent, Timestamp};
 
 use crate::error::ClickHouseError;
-use crate::rollups;
 use crate::schema::{TABLE, event_columns, nested_columns};
 use crate::server::{ClickHouse, literal};
 
@@ -105,11 +105,24 @@ fn nested(batch: &RecordBatch, data: &StringArray) -> Result<(UInt32Array, Array
     Ok((bits.into(), Arc::new(places.finish())))
 }
 
-/// The minutes since 1970 in which the events of a batch happened.
-fn minutes(batch: &RecordBatch) -> BTreeSet<i64> {
-    let times =
-        batch.column_by_name("timestamp").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-    times.into_iter().flatten().flatten().map(|micros| micros.div_euclid(60_000_000)).collect()
+/// When the events of a batch happened, the first and the last.
+fn happened(batch: &RecordBatch) -> Option<(Timestamp, Timestamp)> {
+    let times = batch.column_by_name("timestamp")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let at = |micros: i64| Timestamp::from_millis(micros.div_euclid(1000)).ok();
+    min(times).and_then(at).zip(max(times).and_then(at))
+}
+
+/// A condition on the time of events.
+fn within(times: (Timestamp, Timestamp)) -> String {
+    let at = |time: Timestamp| format!("fromUnixTimestamp64Milli({}, 'UTC')", time.as_millis());
+    format!("`timestamp` >= {} AND `timestamp` <= {}", at(times.0), at(times.1))
+}
+
+/// Where a record is, from the four columns that say so.
+fn place_of(row: Vec<String>) -> Option<Place> {
+    let [source, topic, number, offset] = <[String; 4]>::try_from(row).ok()?;
+    let partition = Partition { source: source.into(), topic: topic.into(), number: number.parse().ok()? };
+    Some(Place { partition, offset: offset.parse().ok()? })
 }
 
 /// An insert of rows of history that is under way; batches go to the server as they come.
@@ -121,15 +134,18 @@ pub struct Insertion<'a> {
     under_way: Option<AbortOnDropHandle<Result<(), ClickHouseError>>>,
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
-    minutes: BTreeSet<i64>,
+    waiting_bytes: usize,
+    /// When the events happened that it took, the first and the last.
+    pub happened: Option<(Timestamp, Timestamp)>,
     /// Rows that were inserted.
     pub rows: usize,
     /// Bytes that were sent.
     pub bytes: usize,
 }
 
-/// Rows of one insert.
+/// Rows of one insert, and their bytes in memory.
 const BLOCK: usize = 65_536;
+const BLOCK_BYTES: usize = 64 << 20;
 
 impl Insertion<'_> {
     /// Takes rows with the columns of history.
@@ -141,10 +157,15 @@ impl Insertion<'_> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.minutes.extend(minutes(batch));
-        self.waiting_rows += batch.num_rows();
-        self.waiting.push(to_insert(batch, epoch).map_err(|error| broken(&error))?);
-        if self.waiting_rows >= BLOCK { self.send().await } else { Ok(()) }
+        if let Some((first, last)) = happened(batch) {
+            let so_far = self.happened.unwrap_or((first, last));
+            self.happened = Some((so_far.0.min(first), so_far.1.max(last)));
+        }
+        let rows = to_insert(batch, epoch).map_err(|error| broken(&error))?;
+        self.waiting_rows += rows.num_rows();
+        self.waiting_bytes += rows.get_array_memory_size();
+        self.waiting.push(rows);
+        if self.waiting_rows >= BLOCK || self.waiting_bytes >= BLOCK_BYTES { self.send().await } else { Ok(()) }
     }
 
     async fn send(&mut self) -> Result<(), ClickHouseError> {
@@ -165,7 +186,7 @@ impl Insertion<'_> {
         let sending = async move { server.insert_as(&table, "ArrowStream", pieces.into_iter()).await };
         self.under_way = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
         self.rows += self.waiting_rows;
-        self.waiting_rows = 0;
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
         self.waiting.clear();
         Ok(())
     }
@@ -177,13 +198,10 @@ impl Insertion<'_> {
         under_way.await.map_err(gone)?
     }
 
-    /// Sends what waits, and computes the rollups of all minutes again that were touched, if the table is the one that they are of.
+    /// Sends what waits. The rollups do not know of it yet: [`ClickHouse::mend_rollups`].
     pub async fn finish(mut self) -> Result<(usize, usize), ClickHouseError> {
         self.send().await?;
         self.arrived().await?;
-        if !self.minutes.is_empty() && self.table == TABLE {
-            rollups::recompute(self.server, &self.minutes).await?;
-        }
         Ok((self.rows, self.bytes))
     }
 }
@@ -204,47 +222,78 @@ impl ClickHouse {
     }
 
     pub(crate) fn insertion_into(&self, table: String) -> Insertion<'_> {
-        let (waiting, minutes) = (Vec::new(), BTreeSet::new());
-        Insertion { server: self, table, under_way: None, waiting, waiting_rows: 0, minutes, rows: 0, bytes: 0 }
+        Insertion {
+            server: self,
+            table,
+            under_way: None,
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_bytes: 0,
+            happened: None,
+            rows: 0,
+            bytes: 0,
+        }
     }
 
     /// The places of the rows that are there of a stretch of history.
     pub async fn places_in(&self, stretch: &Stretch, filter: &Filter) -> Result<HashSet<Place>, ClickHouseError> {
         let millis = |column: &str| format!("toUnixTimestamp64Milli({column})");
         let (from, to) = (stretch.from.as_millis(), stretch.to.as_millis());
-        let (first, last) = (stretch.happened.0.as_millis(), stretch.happened.1.as_millis());
-        let at = |ms: i64| format!("fromUnixTimestamp64Milli({ms}, 'UTC')");
         let recorded = millis("ifNull(recorded_at, `timestamp`)");
         let tenant =
             filter.tenant.as_ref().map_or_else(String::new, |tenant| format!(" AND tenant = {}", literal(tenant)));
         let sql = format!(
-            "SELECT source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE `timestamp` >= {} AND `timestamp` <= {} \
+            "SELECT source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE {} \
              AND {recorded} >= {from} AND {recorded} < {to}{tenant}",
             self.database(),
-            at(first),
-            at(last)
+            within(stretch.happened)
         );
         let rows = self.rows_long("looking for rows that are there", &sql).await?;
-        let place = |row: Vec<String>| {
-            let [source, topic, number, offset] = <[String; 4]>::try_from(row).ok()?;
-            let partition = Partition { source: source.into(), topic: topic.into(), number: number.parse().ok()? };
-            Some(Place { partition, offset: offset.parse().ok()? })
-        };
-        Ok(rows.into_iter().filter_map(place).collect())
+        Ok(rows.into_iter().filter_map(place_of).collect())
     }
 
-    /// Where those of these events are that are there: each a tenant and an id.
+    /// Which places of a batch, with the columns of history, are there.
+    pub async fn places_among(&self, batch: &RecordBatch) -> Result<HashSet<Place>, ClickHouseError> {
+        let Some(times) = happened(batch) else { return Ok(HashSet::new()) };
+        let mut stretches: HashMap<Partition, (i64, i64)> = HashMap::new();
+        for Place { partition, offset } in places(batch).map_err(|error| broken(&error))? {
+            let (from, to) = stretches.entry(partition).or_insert((offset, offset));
+            (*from, *to) = (offset.min(*from), offset.max(*to));
+        }
+        let of_partition = |(partition, (from, to)): (&Partition, &(i64, i64))| {
+            format!(
+                "(source = {} AND topic = {} AND `partition` = {} AND `offset` >= {from} AND `offset` <= {to})",
+                literal(&partition.source),
+                literal(&partition.topic),
+                partition.number
+            )
+        };
+        let conditions: Vec<String> = stretches.iter().map(of_partition).collect();
+        let sql = format!(
+            "SELECT source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE {} AND ({})",
+            self.database(),
+            within(times),
+            conditions.join(" OR ")
+        );
+        let rows = self.rows_long("looking for rows that are there", &sql).await?;
+        Ok(rows.into_iter().filter_map(place_of).collect())
+    }
+
+    /// Where those events of a batch are that are there: each a tenant and an id. An event happened when it happened, wherever it stands.
     pub async fn ids_there(
         &self,
+        batch: &RecordBatch,
         ids: &[(String, String)],
     ) -> Result<HashMap<(String, String), HashSet<Place>>, ClickHouseError> {
         let mut there: HashMap<(String, String), HashSet<Place>> = HashMap::new();
+        let Some(times) = happened(batch) else { return Ok(there) };
         for some in ids.chunks(IDS_MAX) {
             let list: Vec<String> =
                 some.iter().map(|(tenant, id)| format!("({}, {})", literal(tenant), literal(id))).collect();
             let sql = format!(
-                "SELECT DISTINCT tenant, event_id, source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE (tenant, event_id) IN ({})",
+                "SELECT DISTINCT tenant, event_id, source, topic, `partition`, `offset` FROM {}.{TABLE} WHERE {} AND (tenant, event_id) IN ({})",
                 self.database(),
+                within(times),
                 list.join(", ")
             );
             let rows = self.rows_long("looking for events that are there", &sql).await?;

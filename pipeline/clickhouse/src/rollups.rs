@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 use weir_engine::Span;
+use weir_model::Timestamp;
 
 use crate::error::ClickHouseError;
 use crate::schema::TABLE;
@@ -122,6 +123,34 @@ pub struct RollupCheck {
 }
 
 impl ClickHouse {
+    /// Counts again what happened from one moment to another, and writes the sums that are not so in the rollups: of rows that came by another way
+    /// than the lane's. Whatever was not counted because a process died, is. A month at a time, which bounds the server's memory.
+    pub async fn mend_rollups(&self, (first, last): (Timestamp, Timestamp)) -> Result<(), ClickHouseError> {
+        const ACTION: &str = "computing rollups in ClickHouse";
+        const STRETCH: i64 = 30 * 24 * 60;
+        let minute = |at: Timestamp| at.as_millis().div_euclid(60_000);
+        let (mut from, end) = (minute(first), minute(last) + 1);
+        while from < end {
+            let to = (from + STRETCH).min(end);
+            let within = |column: &str| {
+                let at = |minute: i64| format!("fromUnixTimestamp64Milli({}, 'UTC')", minute * 60_000);
+                format!("{column} >= {} AND {column} < {}", at(from), at(to))
+            };
+            for (table, template) in ROLLUPS {
+                let recount = select(self, template, &within("`timestamp`"));
+                let table = format!("{}.{table}", self.database());
+                let held = format!("SELECT * FROM {table} FINAL WHERE {}", within("minute"));
+                // In parentheses of a FROM, as servers of before 26.2 want them.
+                let sql = format!(
+                    "INSERT INTO {table} SETTINGS async_insert = 0 SELECT * FROM (({recount}) EXCEPT ({held}))"
+                );
+                self.execute_long(ACTION, &sql).await?;
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
     /// The minutes of the rows of these spans.
     pub async fn minutes_of(&self, spans: &[Span]) -> Result<BTreeSet<i64>, ClickHouseError> {
         if spans.is_empty() {

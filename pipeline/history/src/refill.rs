@@ -58,6 +58,9 @@ const CHUNK_ROWS: usize = 8192;
 const TRIES_MAX: usize = 50;
 const TRY_AFTER: Duration = Duration::from_millis(50);
 
+/// Files that are looked for at a time: a store elsewhere takes its time to answer.
+pub(crate) const LOOKS_MAX: usize = 16;
+
 /// Files that were written so long ago and not committed are given up: half of what the vacuum leaves them.
 const UNCOMMITTED_MAX: Duration = Duration::from_secs(43_200);
 
@@ -171,15 +174,18 @@ impl HistoryTable {
         let snapshot = self.delta().snapshot().map_err(during(ACTION))?;
         let named: Vec<(StorePath, Remove)> =
             snapshot.log_data().into_iter().map(|view| (view.object_store_path(), view.remove_action(true))).collect();
-        let mut lost = Vec::new();
-        for (path, file) in named {
-            match store.head(&path).await {
-                Ok(_) => {}
-                Err(StoreError::NotFound { .. }) => lost.push(file),
-                Err(error) => return Err(during(ACTION)(error)),
+        let looks = named.into_iter().map(|(path, file)| {
+            let store = Arc::clone(&store);
+            async move {
+                match store.head(&path).await {
+                    Ok(_) => Ok(None),
+                    Err(StoreError::NotFound { .. }) => Ok(Some(file)),
+                    Err(error) => Err(during(ACTION)(error)),
+                }
             }
-        }
-        Ok(lost)
+        });
+        let found: Vec<Option<Remove>> = futures::stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Offset and id of the last event of a partition below an offset.

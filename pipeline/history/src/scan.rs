@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use weir_model::Timestamp;
+use weir_model::{Envelope, Timestamp};
 
 use crate::compact::aligned;
 use crate::schema::columns;
@@ -70,6 +70,19 @@ fn recorded() -> Expr {
 }
 
 impl Filter {
+    /// Whether an event is one of them; `event_type` as history names it.
+    #[must_use]
+    pub fn takes(&self, event_type: &str, of: &Envelope) -> bool {
+        let recorded = of.recorded_at.unwrap_or(of.timestamp);
+        let position = of.position.map(|position| position.0);
+        self.from_position.is_none_or(|from| position.is_some_and(|at| at >= from))
+            && self.below_position.is_none_or(|below| position.is_some_and(|at| at < below))
+            && self.from.is_none_or(|from| recorded >= from)
+            && self.to.is_none_or(|to| recorded < to)
+            && (self.event_types.is_empty() || self.event_types.iter().any(|name| name == event_type))
+            && self.tenant.as_ref().is_none_or(|tenant| tenant == of.tenant.as_str())
+    }
+
     fn expression(&self) -> Option<Expr> {
         // In a form that files are left out by.
         let from = self.from.map(|at| {

@@ -2,6 +2,7 @@
 
 mod chunk;
 mod client;
+mod decoder;
 mod ends;
 mod error;
 mod handover;

@@ -19,10 +19,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use weir_engine::tap::{Processors, Reading, STALLS_EVERY, SharedRing, Wanted};
-use weir_engine::{Chunk as SharedChunk, Partition, SourceError, TapLimits};
+use weir_engine::{Partition, SourceError, TapLimits};
 
 use crate::chunk::Chunk;
 use crate::client::{self, KafkaOptions};
+use crate::decoder::{self, Decoded, Decoder};
 use crate::ends::Ends;
 use crate::error::{During, KafkaError};
 use crate::poll::{PATIENCE, Trouble};
@@ -72,6 +73,7 @@ impl KafkaTap {
             runtime: Handle::current(),
             assigned: HashMap::new(),
             waiting: VecDeque::new(),
+            decoder: Decoder::start()?,
             waiting_since: None,
             is_paused: false,
             is_over: is_over.clone(),
@@ -124,7 +126,8 @@ struct Fetcher {
     runtime: Handle,
     assigned: HashMap<Arc<str>, HashMap<i32, Assigned>>,
     /// Chunks that there is no room for.
-    waiting: VecDeque<(Partition, u64, Arc<SharedChunk>)>,
+    waiting: VecDeque<Decoded>,
+    decoder: Decoder,
     waiting_since: Option<Instant>,
     is_paused: bool,
     is_over: Arc<AtomicBool>,
@@ -151,7 +154,11 @@ impl Fetcher {
                 }
                 self.pause(true);
             }
-            self.gather();
+            let is_full = self.gather();
+            if !self.decode(is_full) {
+                tracing::error!("the thread that decodes is gone");
+                return;
+            }
             if self.positions_asked_at.elapsed() >= POSITIONS_EVERY {
                 self.positions_asked_at = Instant::now();
                 self.pass();
@@ -210,12 +217,14 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Takes what was fetched: as much as makes a hand-over, or is there.
-    fn gather(&mut self) {
-        let (mut wait, mut records, mut bytes) = (POLL, 0, 0);
+    /// Takes what was fetched: as much as makes a hand-over, or is there. Whether there may be more.
+    fn gather(&mut self) -> bool {
+        // What is decoded meanwhile does not wait for more.
+        let mut wait = if self.decoder.is_at_work() { Duration::ZERO } else { POLL };
+        let (mut records, mut bytes) = (0, 0);
         while records < GATHERED_RECORDS && bytes < GATHERED_BYTES {
             match self.consumer.poll(wait) {
-                None => break,
+                None => return false,
                 Some(Ok(message)) => {
                     let of_topic = self.assigned.get_mut(message.topic());
                     let assigned = of_topic.and_then(|numbers| numbers.get_mut(&message.partition()));
@@ -229,17 +238,28 @@ impl Fetcher {
             }
             wait = Duration::ZERO;
         }
+        true
     }
 
-    /// Decodes what was gathered, and hands over as much as there is room for; `false` when some has to wait.
+    /// Decodes what was gathered: beside the next gathering where there is more to come, else at once, so that nothing is late. `false` if
+    /// that cannot be any more.
+    fn decode(&mut self, is_more: bool) -> bool {
+        let Some(decoded) = self.decoder.take() else { return false };
+        self.waiting.extend(decoded);
+        let assigned = self.assigned.values_mut().flat_map(HashMap::values_mut);
+        let gathered = assigned
+            .filter(|assigned| !assigned.gathered.is_empty())
+            .map(|assigned| (assigned.partition.clone(), assigned.generation, assigned.gathered.take()));
+        match is_more {
+            true => self.decoder.give(gathered.collect()),
+            false => self.waiting.extend(gathered.map(decoder::decode)),
+        }
+        true
+    }
+
+    /// Hands over as much as there is room for; `false` when some has to wait.
     fn hand_over(&mut self) -> bool {
         self.room.borrow_and_update();
-        for assigned in self.assigned.values_mut().flat_map(HashMap::values_mut) {
-            if !assigned.gathered.is_empty() {
-                let chunk = Arc::new(SharedChunk::decode(assigned.gathered.take()));
-                self.waiting.push_back((assigned.partition.clone(), assigned.generation, chunk));
-            }
-        }
         while let Some((partition, generation, chunk)) = self.waiting.front() {
             if !self.ring.offer(&mut self.processors, (partition, *generation), chunk) {
                 return false;

@@ -264,17 +264,19 @@ impl Worker {
         let started = Instant::now();
         let mut backoff = Backoff::default();
         loop {
-            match self.append_once(commands).await {
-                Err(error)
-                    if error.kind() == ErrorKind::Unavailable && started.elapsed() < self.limits.give_up_after =>
-                {
-                    self.tell(Some(chain(&error)));
-                    self.handover.forget();
-                    // Even while stopping: a caller that waits for an answer gets one.
-                    backoff.wait(&CancellationToken::new()).await;
-                }
-                other => return other,
+            let done = self.append_once(commands).await;
+            let Err(error) = &done else { return done };
+            if error.kind() != ErrorKind::Unavailable {
+                return done;
             }
+            // What comes back may be an older copy.
+            self.handover.forget();
+            if started.elapsed() >= self.limits.give_up_after {
+                return done;
+            }
+            self.tell(Some(chain(error)));
+            // Even while stopping: a caller that waits for an answer gets one.
+            backoff.wait(&CancellationToken::new()).await;
         }
     }
 

@@ -13,6 +13,7 @@
 //! empty, and views and grants would stay with the old one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use weir_engine::{LaneKind, Located, Partition, failpoint};
@@ -21,6 +22,7 @@ use weir_model::project::{FoldedRow, ReadModel, Units};
 use crate::database::Database;
 use crate::dead_letters;
 use crate::error::{DbError, During, ErrorKind};
+use crate::job_run::STALE_AFTER;
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metric_totals::MetricTotals;
 use crate::projection::Projection as _;
@@ -74,6 +76,10 @@ const SCHEMA: &str = "weir_rebuild";
 
 /// What a version before that is in the way is called until it is dropped.
 const DROPPED: &str = "weir_rebuild_dropped";
+
+/// How often the lock is tried after a session was ended, and the wait between.
+const TRIES: usize = 50;
+const TRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Rows written at once.
 const ROWS_MAX: usize = 2000;
@@ -165,18 +171,47 @@ fn permanent(reason: impl std::fmt::Display) -> DbError {
     DbError::new(ACTION, ErrorKind::Permanent, reason.to_string())
 }
 
+/// By this name a session of a rebuild is known to others: it ends in the job's.
+fn session_of(subject: Subject) -> String {
+    format!("weir rebuild-{}", subject.lane())
+}
+
+/// Takes the lock of rebuilds; `false` while another process has it. A session of a run that was replaced, or of which nothing was heard, is
+/// ended: it may hold the lane's ledger, and a process that stands still would hold it for ever.
+async fn lock(client: &ClientWrapper, subject: Subject) -> Result<bool, DbError> {
+    const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+    const END: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'advisory' AND l.classid = $1::int::oid AND l.objid = $2::int::oid AND l.granted \
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+           AND a.pid <> pg_backend_pid() AND a.application_name LIKE 'weir rebuild-%' \
+           AND (a.application_name = $3 OR NOT EXISTS (SELECT FROM job_runs r WHERE a.application_name = 'weir ' || r.job \
+             AND r.ended_at IS NULL AND r.seen_at > now() - make_interval(secs => $4)))";
+    let (group, number) = locks::REBUILD;
+    let (session, stale) = (session_of(subject), STALE_AFTER.as_secs_f64());
+    for _ in 0..TRIES {
+        if client.query_one(LOCK, &[&group, &number]).await.during(ACTION)?.try_get(0).during(ACTION)? {
+            return Ok(true);
+        }
+        // Of this subject there is no other run but this one.
+        if client.query(END, &[&group, &number, &session, &stale]).await.during(ACTION)?.is_empty() {
+            return Ok(false);
+        }
+        tokio::time::sleep(TRY_AFTER).await;
+    }
+    Ok(false)
+}
+
 impl Scratch {
     /// Makes the next version, empty; `None` while another process rebuilds. What an earlier rebuild left is removed.
     pub async fn begin(database: &Database, subject: Subject, units: Units) -> Result<Option<Self>, DbError> {
         // Of its own: with this rebuild the connection ends, and with it the lock and what was not committed.
         let client = deadpool_postgres::Object::take(database.get().await?);
-        let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-        client.batch_execute(settings).await.during(ACTION)?;
-        let lock = client
-            .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&locks::REBUILD.0, &locks::REBUILD.1])
-            .await
-            .during(ACTION)?;
-        if !lock.try_get::<_, bool>(0).during(ACTION)? {
+        let settings = format!(
+            "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET application_name = '{}'",
+            session_of(subject)
+        );
+        client.batch_execute(&settings).await.during(ACTION)?;
+        if !lock(&client, subject).await? {
             return Ok(None);
         }
         let fingerprint = subject.fingerprint(units);

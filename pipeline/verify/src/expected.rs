@@ -19,8 +19,10 @@ use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
 
+use crate::fill_from::FillFrom;
 use crate::fold::{Folded, HeldEvent, fold_sorted, partition_of};
 use crate::lost::{Lost, Places};
+use crate::presence::Presence;
 use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
 
 const PAGE: i64 = 2000;
@@ -33,35 +35,6 @@ const TOPICS_RANK: u8 = 2;
 
 /// Items between the reader and the sorter.
 const QUEUE_MAX: usize = 1000;
-
-/// What a lane does with a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Holds,
-    Dead,
-    Repeat,
-    /// It was there, and the TTL of ClickHouse may have let go of it.
-    Expired,
-    /// It is not there yet, or reads elsewhere.
-    Beyond,
-}
-
-impl Presence {
-    fn by_cut(cut: Option<&Cut>, offset: i64) -> Self {
-        match cut {
-            Some(cut) if offset >= cut.below => Self::Beyond,
-            Some(cut) if cut.dead.contains(&offset) => Self::Dead,
-            Some(cut) if cut.repeats.contains_key(&offset) => Self::Repeat,
-            Some(_) => Self::Holds,
-            None => Self::Beyond,
-        }
-    }
-
-    /// Of all lanes only ClickHouse lets go of what it held.
-    fn within_ttl(self, lane: &str, is_expired: bool) -> Self {
-        if self == Self::Holds && is_expired && lane == CLICKHOUSE { Self::Expired } else { self }
-    }
-}
 
 /// A record's coordinates, and its rank among the places that its key's records come from.
 struct At<'a> {
@@ -99,10 +72,17 @@ pub(crate) struct Expected {
     pub(crate) differences: Vec<String>,
     /// Records that are no event to this build, and no dead letters either: differences too.
     pub(crate) undecodable: Vec<String>,
-    /// Takes what history should hold, where that is to be written and not compared.
-    taker: Option<mpsc::Sender<Row>>,
+    /// Takes what a lane should hold, where that is to be written and not compared.
+    taker: Option<Taker>,
     /// By lane and event id, for events that the lane left out as repeats: whether another record of the event was found.
     repeated: HashMap<(&'static str, String), bool>,
+}
+
+/// Who takes what a lane should hold, and of which sources.
+pub(crate) struct Taker {
+    pub(crate) lane: &'static str,
+    pub(crate) from: FillFrom,
+    pub(crate) rows: mpsc::Sender<Row>,
 }
 
 /// What is read, and from where to where.
@@ -118,6 +98,12 @@ pub(crate) struct Walk<'a> {
     /// History, where it is to be read.
     pub(crate) table: Option<&'a HistoryTable>,
     pub(crate) units: Units,
+}
+
+impl Taker {
+    fn takes(&self, rank: u8, standing: impl Fn(&'static str) -> Presence) -> bool {
+        (self.from != FillFrom::EventStore || rank == EVENT_STORE_RANK) && standing(self.lane) == Presence::Holds
+    }
 }
 
 impl Expected {
@@ -148,14 +134,20 @@ impl Expected {
         Ok((expected, hashes))
     }
 
-    /// Reads all sources, and hands on what history should hold of them.
-    pub(crate) async fn walk_for_history(walk: Walk<'_>, taker: mpsc::Sender<Row>) -> Result<Self, VerifyError> {
-        let Walk { sources, cuts, .. } = walk;
+    /// Reads event store and topics, and hands on what a lane should hold of them.
+    pub(crate) async fn walk_for(walk: Walk<'_>, taker: Taker) -> Result<Self, VerifyError> {
+        let Walk { sources, cuts, lost, .. } = walk;
+        let from = taker.from;
         let mut expected = Self { taker: Some(taker), ..Self::default() };
         expected.publishing = publishing(sources, cuts);
         let (unused, _) = mpsc::channel(1);
-        expected.read_topics(&walk, &unused).await?;
-        expected.read_event_store(&walk, &unused).await?;
+        // What topics still hold, the event store does not stand in for.
+        if from != FillFrom::EventStore || !lost.is_empty() {
+            expected.read_topics(&walk, &unused).await?;
+        }
+        if from != FillFrom::Topics && !expected.is_given_up() {
+            expected.read_event_store(&walk, &unused).await?;
+        }
         // Its end, for the receiver: the result may be held on to.
         expected.taker = None;
         Ok(expected)
@@ -190,7 +182,7 @@ impl Expected {
         let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
         let starts = starts.iter().map(|((_, partition), cut)| (partition.clone(), cut.below)).collect();
         let mut chunks = topics.read(&starts, &ends);
-        while let Some(chunk) = chunks.recv().await {
+        while let Some(chunk) = chunks.recv().await.filter(|_| !self.is_given_up()) {
             for record in chunk? {
                 let standing = |lane| Presence::by_cut(cuts.get(&(lane, record.partition.clone())), record.offset);
                 self.take(&record, TOPICS_RANK, standing, units, sorter).await?;
@@ -208,7 +200,7 @@ impl Expected {
             .collect();
         let of_partition = starts.iter().filter(|((_, start), _)| start == partition);
         let mut from = of_partition.map(|(_, cut)| cut.below).min().unwrap_or(0);
-        while from < self.publishing.end {
+        while from < self.publishing.end && !self.is_given_up() {
             let records = reference_page(database, partition, from, PAGE).await?;
             let Some(last) = records.last() else { break };
             from = last.offset + 1;
@@ -232,6 +224,11 @@ impl Expected {
             }
         }
         Ok(())
+    }
+
+    /// Whether the taker ended, on an error of its own.
+    fn is_given_up(&self) -> bool {
+        self.taker.as_ref().is_some_and(|taker| taker.rows.is_closed())
     }
 
     fn is_retained(&self, position: i64) -> bool {
@@ -348,9 +345,9 @@ impl Expected {
                     self.retained.extend(position.and_then(|position| u64::try_from(position).ok()));
                 }
                 if let Some(taker) = &self.taker {
-                    if standing(HISTORY) == Presence::Holds {
+                    if taker.takes(rank, standing) {
                         // The receiver ends early only on an error of its own.
-                        drop(taker.send(Row::Event(Located::new(record.clone(), event))).await);
+                        drop(taker.rows.send(Row::Event(Located::new(record.clone(), event))).await);
                     }
                     return Ok(());
                 }
@@ -359,8 +356,8 @@ impl Expected {
             Ok(Decoded::Other(event)) => {
                 match &self.taker {
                     None => self.take_other(&event, &at, standing),
-                    Some(taker) if standing(HISTORY) == Presence::Holds => {
-                        drop(taker.send(Row::Other(Located::new(record.clone(), event))).await);
+                    Some(taker) if taker.takes(rank, standing) => {
+                        drop(taker.rows.send(Row::Other(Located::new(record.clone(), event))).await);
                     }
                     Some(_) => {}
                 }

@@ -17,7 +17,8 @@ use weir_model::{Envelope, OTHER_EVENT, OtherEvent, Position};
 use weir_postgres::job_run::Progress;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 
-use crate::expected::{Expected, Walk, publishing};
+use crate::expected::{Expected, Taker, Walk, publishing};
+use crate::fill_from::FillFrom;
 use crate::history::{ATTEMPTS_MAX, cuts_at, dead_now};
 use crate::lost::Lost;
 use crate::rebuild::RebuildError;
@@ -43,6 +44,8 @@ pub enum Fill {
 pub struct HistoryFilling {
     /// Which rows.
     pub fill: Fill,
+    /// Out of which sources.
+    pub from: FillFrom,
     /// Nothing is written, only counted.
     pub is_dry: bool,
     /// Rows a second at most.
@@ -236,7 +239,8 @@ impl Work<'_> {
     async fn run(mut self, walk: Walk<'_>, lost: &Lost, cuts: &Cuts) -> Result<HistoryFilled, RebuildError> {
         self.keep_foreign_rows(lost, cuts).await?;
         let (taker, rows) = mpsc::channel(QUEUE_MAX);
-        let walking = Box::pin(Expected::walk_for_history(walk, taker));
+        let taker = Taker { lane: HISTORY, from: self.asked.from, rows: taker };
+        let walking = Box::pin(Expected::walk_for(walk, taker));
         let taking = async {
             // Here, so that an error ends the reading too.
             let mut rows = rows;
@@ -342,15 +346,10 @@ impl Work<'_> {
     }
 
     fn is_wanted(&self, event_type: &str, of: &Envelope) -> bool {
-        let Fill::Missing(filter) = &self.asked.fill else { return true };
-        let (recorded, tenant) = (of.recorded_at.unwrap_or(of.timestamp), of.tenant.as_str());
-        let position = of.position.map(|position| position.0);
-        filter.from_position.is_none_or(|from| position.is_some_and(|at| at >= from))
-            && filter.below_position.is_none_or(|below| position.is_some_and(|at| at < below))
-            && filter.from.is_none_or(|from| recorded >= from)
-            && filter.to.is_none_or(|to| recorded < to)
-            && (filter.event_types.is_empty() || filter.event_types.iter().any(|name| name == event_type))
-            && filter.tenant.as_ref().is_none_or(|of| of == tenant)
+        match &self.asked.fill {
+            Fill::Missing(filter) => filter.takes(event_type, of),
+            Fill::Everything => true,
+        }
     }
 
     fn keep(&mut self, event: Located) -> Result<(), RebuildError> {

@@ -13,13 +13,18 @@
 mod clickhouse;
 mod expected;
 mod fill;
+mod fill_from;
 mod fold;
 mod history;
+mod lane_rows;
 mod lost;
+mod presence;
 pub mod reach;
 mod rebuild;
 
 pub use fill::{Fill, HistoryFilled, HistoryFilling, fill_history};
+pub use fill_from::FillFrom;
+pub use lane_rows::LaneRows;
 pub use reach::Unreached;
 pub use rebuild::{RebuildError, Rebuilding, rebuild, roll_back};
 pub use weir_postgres::rebuild::Subject;

@@ -203,17 +203,13 @@ impl EventVisitor<'_> {
         // Everything that may fail first: an event is large, and is not to be put together twice.
         let (event_id, stream) =
             (EventId::new(self.shared(fields.event_id?)).ok()?, StreamId::new(aggregate_type, id).ok()?);
-        let timestamp = fields.timestamp?;
         let tenant = match tags.tenant {
-            Some(tenant) => {
-                clean("", tenant).ok()?;
-                TenantId::new(self.shared(tenant)).ok()?
-            }
+            Some(tenant) => clean("", tenant).ok().and_then(|()| TenantId::new(self.shared(tenant)).ok())?,
             None => TenantId::default(),
         };
         let (aggregate_version, position) = (positive(fields.aggregate_version)?, positive(fields.position)?);
         let (causation_id, correlation_id) = (tag("", tags.causation_id)?, tag("", tags.correlation_id)?);
-        let user_id = tag("", tags.user_id)?;
+        let (user_id, timestamp) = (tag("", tags.user_id)?, fields.timestamp?);
         Some(Event {
             envelope: Envelope {
                 event_id,
