@@ -56,7 +56,10 @@ pub(crate) async fn start_lanes(
     let feed = match settings.kafka.options() {
         Some(kafka) => {
             // Each lane's group takes its time.
-            let limits = TapLimits { gather: Duration::from_secs(1), ..settings.engine.tap_limits() };
+            let gather = Duration::from_secs(1);
+            let counts_alone = |name: &String| name.parse().is_ok_and(|kind: LaneKind| !kind.keeps_every_record());
+            let keeps_text = !names.iter().all(counts_alone);
+            let limits = TapLimits { gather, keeps_text, ..settings.engine.tap_limits() };
             Feed::Topics(KafkaTap::start(&kafka, &settings.kafka.group_prefix, owner, limits)?)
         }
         None => {

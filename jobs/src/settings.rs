@@ -245,7 +245,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// Of the reader that lanes of one process share.
     pub(crate) fn tap_limits(&self) -> TapLimits {
-        TapLimits { buffer_bytes: self.buffer_bytes, held_up_max: Duration::from_secs(1), gather: Duration::ZERO }
+        let (buffer_bytes, held_up_max) = (self.buffer_bytes, Duration::from_secs(1));
+        TapLimits { buffer_bytes, held_up_max, gather: Duration::ZERO, keeps_text: true }
     }
 }
 

@@ -269,7 +269,8 @@ fn drain(kafka: &Kafka, ends: &BTreeMap<Partition, (i64, i64)>, events: i64) -> 
 
 /// A lane's view of the topics, alone in its process.
 fn source(kafka: &Kafka, lane: &str, group: &str) -> KafkaSource {
-    let limits = TapLimits { buffer_bytes: 48 << 20, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
+    let (held_up_max, keeps_text) = (Duration::from_secs(1), lane.starts_with("history"));
+    let limits = TapLimits { buffer_bytes: 48 << 20, held_up_max, gather: Duration::ZERO, keeps_text };
     let tap = KafkaTap::start(&options(kafka), "bench", "bench", limits).unwrap();
     KafkaSource::open(&tap, lane, group, &TOPICS).unwrap()
 }

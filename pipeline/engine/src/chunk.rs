@@ -99,10 +99,7 @@ impl Row {
     #[must_use]
     pub fn of(record: Record) -> Self {
         match record.decode() {
-            Ok(Decoded::Event(event)) => {
-                event.data.look_for_canonical();
-                Self::Event(Located::new(record, event))
-            }
+            Ok(Decoded::Event(event)) => Self::Event(Located::new(record, event)),
             Ok(Decoded::Other(event)) => Self::Other(Located::new(record, event)),
             Err(error) => Self::Dead(DeadRecord { record, reason: error.to_string() }),
         }
@@ -176,8 +173,14 @@ impl Chunk {
     /// Of rows in the order in which they were read.
     #[must_use]
     pub fn new(rows: Vec<Row>) -> Self {
+        Self::of(rows, true)
+    }
+
+    /// Without `keeps_text` nothing asks for canonical text, and none is reckoned with.
+    fn of(rows: Vec<Row>, keeps_text: bool) -> Self {
         let bytes = rows.iter().map(Row::bytes).sum();
         let decoded = |row: &Row| match row {
+            Row::Event(located) if keeps_text => located.event.data.memory() + located.event.data.memory_of_canonical(),
             Row::Event(located) => located.event.data.memory(),
             // Of canonical text there is a copy.
             Row::Other(located) => located.event.document.len(),
@@ -195,7 +198,19 @@ impl Chunk {
     /// Decodes records.
     #[must_use]
     pub fn decode(records: Vec<Record>) -> Self {
-        Self::new(records.into_iter().map(Row::of).collect())
+        Self::of(records.into_iter().map(Row::of).collect(), false)
+    }
+
+    /// The same for lanes that keep the events' text: whether it is canonical as it came is looked for once.
+    #[must_use]
+    pub fn decode_with_text(records: Vec<Record>) -> Self {
+        let rows: Vec<Row> = records.into_iter().map(Row::of).collect();
+        for row in &rows {
+            if let Row::Event(located) = row {
+                located.event.data.look_for_canonical();
+            }
+        }
+        Self::new(rows)
     }
 
     /// All of them.

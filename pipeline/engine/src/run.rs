@@ -176,7 +176,7 @@ impl Runner<'_> {
             }
             SourceEvent::OutOfRange(partitions) => return Err(Trouble::Restart(partitions)),
             SourceEvent::Records(records) => {
-                let chunk = Arc::new(Chunk::decode(records));
+                let chunk = Arc::new(Chunk::decode_with_text(records));
                 self.batch.take(&chunk, chunk.all(), self.lane.filter.as_ref());
             }
             SourceEvent::Rows(chunk, rows) => self.batch.take(&chunk, rows, self.lane.filter.as_ref()),

@@ -13,6 +13,7 @@
 mod processors;
 mod ring;
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,7 +71,12 @@ pub struct TapLimits {
     pub held_up_max: Duration,
     /// How long the first read of a partition waits for lanes of this process that are not attached to it yet.
     pub gather: Duration,
+    /// Whether a lane keeps the events' text, as history and ClickHouse do.
+    pub keeps_text: bool,
 }
+
+/// A chunk of a partition, and the generation that it was read in.
+pub type Offered = (Partition, u64, Arc<Chunk>);
 
 /// A ring between the one who reads and the lanes.
 pub struct SharedRing {
@@ -95,33 +101,37 @@ impl SharedRing {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offers a chunk of a partition, read in a generation: `false` when there is no room, and it has to be offered again.
-    pub fn offer(
-        &self,
-        processors: &mut Processors,
-        (partition, generation): (&Partition, u64),
-        chunk: &Arc<Chunk>,
-    ) -> bool {
+    /// Offers chunks, and takes away those that there is room for; `false` when there is none for the first that is left, and it has to be offered
+    /// again. Lanes hear of all of them at once.
+    pub fn offer(&self, processors: &mut Processors, waiting: &mut VecDeque<Offered>) -> bool {
+        if waiting.is_empty() {
+            return true;
+        }
         let now = Instant::now();
-        if let Some(is_time_to_spare) = processors.have_time_to_spare(now) {
-            self.ring().account(is_time_to_spare, now);
-        }
-        let offered = self.ring().offer(partition, generation, chunk, now);
-        self.news.send_replace(());
-        match offered {
-            Offer::Done => {
-                count_read("all", chunk.rows().len());
-                true
+        let is_time_to_spare = processors.have_time_to_spare(now);
+        let (mut taken, mut no_room) = (0, None);
+        {
+            let mut ring = self.ring();
+            if let Some(is_time_to_spare) = is_time_to_spare {
+                ring.account(is_time_to_spare, now);
             }
-            Offer::NoRoom { detached } => {
-                for lane in detached {
-                    metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
-                    tracing::info!(lane, "holds up others: it reads for itself until it has caught up");
-                    failpoint::hit("tap.after_detach");
+            while let Some((partition, generation, chunk)) = waiting.front() {
+                if let Offer::NoRoom { detached } = ring.offer(partition, *generation, chunk, now) {
+                    no_room = Some(detached);
+                    break;
                 }
-                false
+                taken += chunk.rows().len();
+                waiting.pop_front();
             }
         }
+        self.news.send_replace(());
+        count_read("all", taken);
+        for lane in no_room.iter().flatten() {
+            metrics::counter!("weir_lane_detached_total", "lane" => lane.clone()).increment(1);
+            tracing::info!(lane, "holds up others: it reads for itself until it has caught up");
+            failpoint::hit("tap.after_detach");
+        }
+        no_room.is_none()
     }
 }
 
@@ -217,8 +227,8 @@ async fn read_on<R: Reader>(mut reader: R, shared: Arc<SharedRing>) {
                 }
             }
             Ok(chunk) => {
-                let chunk = Arc::new(chunk);
-                while !shared.offer(&mut processors, (&partition, generation), &chunk) {
+                let mut waiting = VecDeque::from([(partition.clone(), generation, Arc::new(chunk))]);
+                while !shared.offer(&mut processors, &mut waiting) {
                     drop(tokio::time::timeout(STALLS_EVERY, room.changed()).await);
                     room.borrow_and_update();
                 }
@@ -468,7 +478,8 @@ mod tests {
         let partition = Partition { source: "s".into(), topic: "t".into(), number: 0 };
         let store: Store = Arc::new(Mutex::new(vec!["1", "2 lost", "3 lost"]));
         let reader = FromMemory { store: store.clone(), partition: partition.clone() };
-        let limits = TapLimits { buffer_bytes: 1 << 20, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
+        let held_up_max = Duration::from_secs(1);
+        let limits = TapLimits { buffer_bytes: 1 << 20, held_up_max, gather: Duration::ZERO, keeps_text: true };
         let tap = Tap::start(reader, limits);
         let (mut ahead, mut behind) = (tap.source("ahead"), tap.source("behind"));
         for source in [&mut ahead, &mut behind] {

@@ -14,6 +14,7 @@ mod progress;
 mod publisher;
 mod record_headers;
 mod source;
+mod stale;
 mod tap;
 mod too_large;
 mod topic_ids;

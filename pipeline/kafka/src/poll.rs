@@ -22,6 +22,7 @@ use crate::ends::Ends;
 use crate::error::{During, KafkaError};
 use crate::handover::Handover;
 use crate::log::is_damage;
+use crate::stale::Stale;
 use crate::topic_partition::TopicPartition;
 
 /// Chunks that may wait for the lane.
@@ -176,6 +177,7 @@ pub(crate) struct Poller {
     pub(crate) paused: bool,
     /// Offsets that the lane knows to be passed.
     pub(crate) passed: HashMap<Partition, i64>,
+    pub(crate) stale: Stale,
     pub(crate) positions_asked_at: Instant,
 }
 
@@ -220,6 +222,9 @@ impl Poller {
         for element in positions.elements() {
             let of_topic = self.started.get(element.topic());
             let Some(partition) = of_topic.and_then(|numbers| numbers.get(&element.partition())) else { continue };
+            if self.stale.hides(element.topic(), element.partition(), element.offset()) {
+                continue;
+            }
             let Offset::Offset(offset) = element.offset() else { continue };
             if self.passed.get(partition).is_none_or(|passed| *passed < offset) {
                 offsets.push((partition.clone(), offset));
@@ -264,6 +269,9 @@ impl Poller {
                 Some(Ok(message)) => {
                     let of_topic = self.started.get(message.topic());
                     if let Some(partition) = of_topic.and_then(|numbers| numbers.get(&message.partition())) {
+                        if !self.stale.is_empty() {
+                            self.stale.forget(message.topic(), message.partition());
+                        }
                         self.chunk.push(partition, &message);
                     }
                 }
@@ -380,6 +388,7 @@ impl Poller {
             self.consumer.resume(&list).during(ACTION)?;
         }
         self.consumer.incremental_assign(&list).during(ACTION)?;
+        self.stale.note(positions.iter().map(|(place, ..)| place), self.consumer.position().ok().as_ref());
         let mut started = BTreeSet::new();
         for ((topic, number), partition, _) in positions {
             started.insert((topic.clone(), number));

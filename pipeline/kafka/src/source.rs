@@ -23,6 +23,7 @@ use crate::chunk::Chunk;
 use crate::client::{self, CALL_TIMEOUT};
 use crate::error::{During, KafkaError};
 use crate::poll::{CHUNKS_WAITING, Context, Poller, PollerCommand, PollerEvent, Shared};
+use crate::stale::Stale;
 use crate::tap::KafkaTap;
 use crate::topic_ids::topic_ids;
 use crate::topic_partition::TopicPartition;
@@ -109,6 +110,7 @@ impl KafkaSource {
             waiting_since: None,
             paused: false,
             passed: HashMap::new(),
+            stale: Stale::default(),
             positions_asked_at: Instant::now(),
         };
         let thread = std::thread::Builder::new().name(format!("poll {lane}")).spawn(move || poller.run());

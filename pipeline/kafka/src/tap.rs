@@ -18,15 +18,16 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use weir_engine::tap::{Processors, Reading, STALLS_EVERY, SharedRing, Wanted};
+use weir_engine::tap::{Offered, Processors, Reading, STALLS_EVERY, SharedRing, Wanted};
 use weir_engine::{Partition, SourceError, TapLimits};
 
 use crate::chunk::Chunk;
 use crate::client::{self, KafkaOptions};
-use crate::decoder::{self, Decoded, Decoder};
+use crate::decoder::Decoder;
 use crate::ends::Ends;
 use crate::error::{During, KafkaError};
 use crate::poll::{PATIENCE, Trouble};
+use crate::stale::Stale;
 use crate::topic_partition::TopicPartition;
 
 /// Records gathered of all partitions before they are handed over.
@@ -73,7 +74,8 @@ impl KafkaTap {
             runtime: Handle::current(),
             assigned: HashMap::new(),
             waiting: VecDeque::new(),
-            decoder: Decoder::start()?,
+            decoder: Decoder::start(limits.keeps_text)?,
+            stale: Stale::default(),
             waiting_since: None,
             is_paused: false,
             is_over: is_over.clone(),
@@ -126,8 +128,9 @@ struct Fetcher {
     runtime: Handle,
     assigned: HashMap<Arc<str>, HashMap<i32, Assigned>>,
     /// Chunks that there is no room for.
-    waiting: VecDeque<Decoded>,
+    waiting: VecDeque<Offered>,
     decoder: Decoder,
+    stale: Stale,
     waiting_since: Option<Instant>,
     is_paused: bool,
     is_over: Arc<AtomicBool>,
@@ -206,6 +209,7 @@ impl Fetcher {
         // Without a pause that it may have had before.
         self.consumer.resume(&new)?;
         self.consumer.incremental_assign(&new)?;
+        self.stale.note(wanted.keys(), self.consumer.position().ok().as_ref());
         for ((topic, number), Wanted { partition, generation, from }) in wanted {
             let assigned = Assigned { partition, generation, next: from, gathered: Chunk::default() };
             self.assigned.entry(topic).or_default().insert(number, assigned);
@@ -230,6 +234,9 @@ impl Fetcher {
                     let assigned = of_topic.and_then(|numbers| numbers.get_mut(&message.partition()));
                     if let Some(assigned) = assigned.filter(|assigned| assigned.next <= message.offset()) {
                         assigned.next = message.offset() + 1;
+                        if !self.stale.is_empty() {
+                            self.stale.forget(message.topic(), message.partition());
+                        }
                         records += 1;
                         bytes += assigned.gathered.push(&assigned.partition, &message);
                     }
@@ -252,21 +259,17 @@ impl Fetcher {
             .map(|assigned| (assigned.partition.clone(), assigned.generation, assigned.gathered.take()));
         match is_more {
             true => self.decoder.give(gathered.collect()),
-            false => self.waiting.extend(gathered.map(decoder::decode)),
+            false => {
+                self.waiting.extend(gathered.map(|some| self.decoder.decode(some)));
+                true
+            }
         }
-        true
     }
 
     /// Hands over as much as there is room for; `false` when some has to wait.
     fn hand_over(&mut self) -> bool {
         self.room.borrow_and_update();
-        while let Some((partition, generation, chunk)) = self.waiting.front() {
-            if !self.ring.offer(&mut self.processors, (partition, *generation), chunk) {
-                return false;
-            }
-            self.waiting.pop_front();
-        }
-        true
+        self.ring.offer(&mut self.processors, &mut self.waiting)
     }
 
     fn pause(&mut self, pause: bool) {
@@ -294,6 +297,9 @@ impl Fetcher {
         for element in positions.elements() {
             let of_topic = self.assigned.get_mut(element.topic());
             let Some(assigned) = of_topic.and_then(|numbers| numbers.get_mut(&element.partition())) else { continue };
+            if self.stale.hides(element.topic(), element.partition(), element.offset()) {
+                continue;
+            }
             let Offset::Offset(offset) = element.offset() else { continue };
             // Not while chunks of it wait for room.
             if self.ring.ring().pass(&assigned.partition, assigned.generation, assigned.next..offset) {

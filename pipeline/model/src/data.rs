@@ -118,15 +118,20 @@ impl Data {
         self.text.slice_ref(&self.text[..data.len()])
     }
 
-    /// Bytes of memory beside the text, of the canonical text too, which may be made later.
+    /// Bytes of memory beside the text.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let canonical = match self.canonical.get().map(|form| &**form) {
+        self.fields.capacity() * size_of::<Field>()
+    }
+
+    /// Bytes of memory that the canonical text takes, or may take later.
+    #[must_use]
+    pub fn memory_of_canonical(&self) -> usize {
+        match self.canonical.get().map(|form| &**form) {
             Some(CanonicalForm::AsItCame(_)) => 0,
             Some(CanonicalForm::Made { text, .. }) => text.capacity(),
             None => self.text.len(),
-        };
-        self.fields.capacity() * size_of::<Field>() + canonical
+        }
     }
 
     /// Looks whether the text is canonical as it came: then no other is made, ever.

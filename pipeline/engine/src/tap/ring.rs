@@ -412,10 +412,10 @@ impl Ring {
 
     /// Takes a chunk of one partition in, or says that there is no room, and detaches lanes that others have waited for too long.
     pub fn offer(&mut self, partition: &Partition, generation: u64, chunk: &Arc<Chunk>, now: Instant) -> Offer {
-        self.trouble = None;
         self.add_up(now);
         let read = self.partitions.get_mut(partition).filter(|read| read.generation == generation);
         let (Some(read), Some(last)) = (read, chunk.rows().last()) else { return Offer::Done };
+        self.trouble = None;
         if self.held.is_empty() || self.bytes + chunk.memory() <= self.limits.buffer_bytes {
             let (start, end) = (read.head, last.record().offset + 1);
             (read.head, read.is_begun) = (end, true);

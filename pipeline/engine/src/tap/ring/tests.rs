@@ -6,7 +6,7 @@ use crate::headers::Headers;
 use crate::record::{Partition, Record, RecordHead};
 
 const LIMITS: TapLimits =
-    TapLimits { buffer_bytes: 10_000, held_up_max: Duration::from_secs(1), gather: Duration::ZERO };
+    TapLimits { buffer_bytes: 10_000, held_up_max: Duration::from_secs(1), gather: Duration::ZERO, keeps_text: true };
 
 fn numbered(number: i32) -> Partition {
     Partition { source: "s".into(), topic: "t".into(), number }
