@@ -18,6 +18,7 @@ mod faults;
 mod hostile;
 mod learning_records;
 mod own;
+mod read_again;
 mod rebuild;
 mod records;
 mod rounds;

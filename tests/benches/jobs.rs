@@ -95,7 +95,7 @@ pub(crate) fn backfill() {
          AND default_kind = '' AND name NOT IN ('is_other', 'epoch', 'nested', 'nested_places')",
     ));
     assert!(names.split(", ").all(|name| described.contains(name)), "{described}");
-    let files = history(&stage).join("**/*.parquet");
+    let files = history(&stage).join("event_type=*/**/*.parquet");
     let floor_sql = format!(
         "INSERT INTO weir.bench_floor ({described}) SETTINGS use_hive_partitioning = 1, max_partitions_per_insert_block = 0, optimize_on_insert = 0 \
          SELECT {described} FROM file('{}', Parquet)",
