@@ -45,6 +45,16 @@ impl<'a> LaneRows<'a> {
         if !words.is_empty() {
             return refused(words.join("; "));
         }
+        for ((_, partition), cut) in &cuts {
+            let gone = lost.gone_below(partition);
+            if (cut.below + 1..i64::MAX).contains(&gone) {
+                return refused(format!(
+                    "the lane {lane} is at {} of {partition}, which begins at {gone}: records that it has not read are gone. Decide about them first: \
+                     `weir status` says how",
+                    cut.below
+                ));
+            }
+        }
         match lost.is_empty() {
             // The event store is read as far as the lane read it itself.
             true => sources.published = 0,
