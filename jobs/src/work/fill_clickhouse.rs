@@ -134,15 +134,16 @@ impl Filling<'_> {
     fn take(&mut self, row: Row) {
         self.filled.looked_at += 1;
         self.progress.advance(1);
+        let bytes = row.bytes();
         match row {
             Row::Event(event) if self.filter.takes(event.event.event_type.as_str(), &event.event.envelope) => {
                 self.note_time(event.event.timestamp);
-                self.bytes += event.whole_record().map_or(0, |record| record.payload.len());
+                self.bytes += bytes;
                 self.events.push(event);
             }
             Row::Other(event) if self.filter.takes(OTHER_EVENT, &event.event.envelope) => {
                 self.note_time(event.event.timestamp);
-                self.bytes += event.event.document.len();
+                self.bytes += bytes;
                 self.others.push(event);
             }
             // The lane holds no dead letter.
