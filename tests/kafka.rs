@@ -17,6 +17,7 @@ mod clickhouse;
 mod faults;
 mod hostile;
 mod learning_records;
+mod let_go;
 mod own;
 mod read_again;
 mod rebuild;

@@ -1,6 +1,6 @@
 //! Is a run of a job that stands still for a minute replaced, and does it change nothing when it wakes?
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,9 +11,9 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 /// Starts a command that stops at a failpoint, and waits until it stands there.
-async fn stopped(weir: &Weir, args: &[&str], failpoint: &str) -> Child {
+pub(crate) async fn stopped(weir: &Weir, args: &[&str], failpoint: &str) -> Child {
     let mut command = weir.command(args);
-    let child = command.env("WEIR_FAILPOINT", format!("{failpoint}:1:stop")).spawn().unwrap();
+    let child = command.env("WEIR_FAILPOINT", format!("{failpoint}:1:stop")).stdout(Stdio::piped()).spawn().unwrap();
     let is_stopped = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')

@@ -29,7 +29,7 @@ fn attempt_of(id: &str, user: &str, score: u32) -> Value {
         "timestamp": data["timestamp"], "data": data})
 }
 
-fn produce(stream: &Stream, partition: &str, events: &[Value]) {
+pub(super) fn produce(stream: &Stream, partition: &str, events: &[Value]) {
     let lines: Vec<String> = events.iter().map(Value::to_string).collect();
     kcat(&stream.kafka, &["-P", "-t", "learning_events", "-p", partition], &lines.join("\n"));
 }
@@ -44,7 +44,7 @@ fn without_brokers(data: &Path, args: &[&str]) -> (Option<i32>, String) {
 }
 
 /// A directory that read the event store itself, then topics, with other services' records, repeats and a dead letter among them.
-async fn switched(settings: &[String]) -> Stream {
+pub(super) async fn switched(settings: &[String]) -> Stream {
     let kafka = Kafka::start();
     let embedded = Weir::new().with_all(settings.to_vec());
     let fixture = Fixture::new(ROWS, seed("kafka::rebuild"));
@@ -65,7 +65,7 @@ async fn switched(settings: &[String]) -> Stream {
 }
 
 /// Topics let go of everything.
-fn trim(stream: &Stream, topics: &[&str]) {
+pub(super) fn trim(stream: &Stream, topics: &[&str]) {
     let file = stream.weir.path().with_extension("trim.json");
     let of = |topic: &&str| {
         let topic = (*topic).to_owned();

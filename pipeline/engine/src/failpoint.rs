@@ -62,6 +62,7 @@ pub const ALL: &[&str] = &[
     "compaction.after_files",
     "compaction.before_commit",
     "compaction.after_commit",
+    "reading.before_topics",
     "rebuild.before_commit",
     "rebuild.after_commit",
     "refill.after_files",

@@ -64,6 +64,12 @@ impl TopicLog {
         Ok(Self { kafka, ranges })
     }
 
+    /// The same topics as they are now.
+    pub async fn again(&self) -> Result<Self, KafkaError> {
+        let topics: BTreeSet<&str> = self.ranges.keys().map(|partition| &*partition.topic).collect();
+        Self::open(&self.kafka, &Vec::from_iter(topics)).await
+    }
+
     /// Low and high watermark of each partition.
     #[must_use]
     pub fn ranges(&self) -> &BTreeMap<Partition, (i64, i64)> {

@@ -36,6 +36,9 @@ const GATHERED_RECORDS: usize = 4000;
 /// Bytes gathered of all partitions before they are handed over; one record may exceed it.
 const GATHERED_BYTES: usize = 2 << 20;
 
+/// So many records are worth the way to the thread that decodes.
+const DECODED_BESIDE: usize = 200;
+
 const POLL: Duration = Duration::from_millis(50);
 
 /// How often the thread looks for offsets behind the last record that hold no record: commit markers, aborted records.
@@ -157,8 +160,8 @@ impl Fetcher {
                 }
                 self.pause(true);
             }
-            let is_full = self.gather();
-            if !self.decode(is_full) {
+            let is_much = self.gather();
+            if !self.decode(is_much) {
                 tracing::error!("the thread that decodes is gone");
                 return;
             }
@@ -221,14 +224,14 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Takes what was fetched: as much as makes a hand-over, or is there. Whether there may be more.
+    /// Takes what was fetched: as much as makes a hand-over, or is there. Whether it is much.
     fn gather(&mut self) -> bool {
         // What is decoded meanwhile does not wait for more.
         let mut wait = if self.decoder.is_at_work() { Duration::ZERO } else { POLL };
         let (mut records, mut bytes) = (0, 0);
         while records < GATHERED_RECORDS && bytes < GATHERED_BYTES {
             match self.consumer.poll(wait) {
-                None => return false,
+                None => break,
                 Some(Ok(message)) => {
                     let of_topic = self.assigned.get_mut(message.topic());
                     let assigned = of_topic.and_then(|numbers| numbers.get_mut(&message.partition()));
@@ -245,19 +248,19 @@ impl Fetcher {
             }
             wait = Duration::ZERO;
         }
-        true
+        records >= DECODED_BESIDE
     }
 
-    /// Decodes what was gathered: beside the next gathering where there is more to come, else at once, so that nothing is late. `false` if
-    /// that cannot be any more.
-    fn decode(&mut self, is_more: bool) -> bool {
+    /// Decodes what was gathered: much of it beside the next gathering, which waits for nothing then; else at once. `false` if that cannot be any
+    /// more.
+    fn decode(&mut self, is_much: bool) -> bool {
         let Some(decoded) = self.decoder.take() else { return false };
         self.waiting.extend(decoded);
         let assigned = self.assigned.values_mut().flat_map(HashMap::values_mut);
         let gathered = assigned
             .filter(|assigned| !assigned.gathered.is_empty())
             .map(|assigned| (assigned.partition.clone(), assigned.generation, assigned.gathered.take()));
-        match is_more {
+        match is_much {
             true => self.decoder.give(gathered.collect()),
             false => {
                 self.waiting.extend(gathered.map(|some| self.decoder.decode(some)));

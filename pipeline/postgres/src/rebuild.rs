@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
+use futures::future::try_join_all;
 use weir_engine::{LaneKind, Located, Partition, failpoint};
 use weir_model::project::{FoldedRow, ReadModel, Units};
 
@@ -347,11 +348,12 @@ impl Scratch {
         if self.subject == Subject::Metrics && !accepts_reset {
             self.refuse_falling().await?;
         }
-        for table in self.subject.tables() {
-            let different = self.exchange(table).await?;
-            if different > 0 {
-                rebuilt.different.insert(table.to_owned(), different);
-            }
+        // Side by side: the lane stands still, so all sessions see the same.
+        let tables = self.subject.tables();
+        let counts = try_join_all(tables.iter().map(|table| self.different(table))).await?;
+        for (table, different) in tables.into_iter().zip(counts).filter(|(_, different)| *different > 0) {
+            self.exchange(table).await?;
+            rebuilt.different.insert(table.to_owned(), different);
         }
         const BUILT: &str = "UPDATE read_models_layout SET layout = $1, built_at = now()";
         if self.subject == Subject::ReadModels {
@@ -422,20 +424,25 @@ impl Scratch {
         )))
     }
 
-    /// What differs changes places: rows of the serving table that this one has not, or has otherwise, and the other way round.
-    async fn exchange(&self, table: &str) -> Result<i64, DbError> {
+    /// Rows of the serving table that this one has not, or has otherwise, and the other way round.
+    async fn different(&self, table: &str) -> Result<i64, DbError> {
+        let (columns, key) = (self.columns(table).await?, self.key(table).await?);
+        let (at, same) = (is_same("o", "n", &key), is_alike(&columns));
+        let sql =
+            format!("SELECT count(*) FROM public.{table} o FULL JOIN {SCHEMA}.{table} n ON {at} WHERE NOT ({same})");
+        let mut client = self.database.get().await?;
+        let transaction = client.transaction().await.during(ACTION)?;
+        transaction.batch_execute("SET LOCAL statement_timeout = 0").await.during(ACTION)?;
+        transaction.query_one(&sql, &[]).await.during(ACTION)?.try_get(0).during(ACTION)
+    }
+
+    /// What differs changes places.
+    async fn exchange(&self, table: &str) -> Result<(), DbError> {
         let (columns, key) = (self.columns(table).await?, self.key(table).await?);
         let list = columns.join(", ");
         let (old, new) = (format!("public.{table}"), format!("{SCHEMA}.{table}"));
-        let on = |a: &str, b: &str| key.iter().map(|k| format!("{a}.{k} = {b}.{k}")).collect::<Vec<_>>().join(" AND ");
-        let row = |alias: &str| columns.iter().map(|c| format!("{alias}.{c}")).collect::<Vec<_>>().join(", ");
-        let same = format!("ROW({}) IS NOT DISTINCT FROM ROW({})", row("o"), row("n"));
-        let at = on("o", "n");
-        let sql = format!("SELECT count(*) FROM {old} o FULL JOIN {new} n ON {at} WHERE NOT ({same})");
-        let count: i64 = self.client.query_one(&sql, &[]).await.during(ACTION)?.try_get(0).during(ACTION)?;
-        if count == 0 {
-            return Ok(0);
-        }
+        let on = |a: &str, b: &str| is_same(a, b, &key);
+        let (at, same) = (on("o", "n"), is_alike(&columns));
         let (goes, comes) = (format!("{SCHEMA}.goes"), format!("{SCHEMA}.comes"));
         let (going, coming) = (on("o", "g"), on("n", "c"));
         let sql = format!(
@@ -445,8 +452,7 @@ impl Scratch {
              INSERT INTO {old} ({list}) SELECT {list} FROM {comes}; INSERT INTO {new} ({list}) SELECT {list} FROM {goes}; \
              DROP TABLE {goes}; DROP TABLE {comes}"
         );
-        self.client.batch_execute(&sql).await.during(ACTION)?;
-        Ok(count)
+        self.client.batch_execute(&sql).await.during(ACTION)
     }
 
     /// The columns that are written; those that Postgres computes follow.
@@ -464,6 +470,17 @@ impl Scratch {
         let rows = self.client.query(SQL, &[&table]).await.during(ACTION)?;
         rows.iter().map(|row| row.try_get(0).during(ACTION)).collect()
     }
+}
+
+/// That two rows have the same key.
+fn is_same(a: &str, b: &str, key: &[String]) -> String {
+    key.iter().map(|k| format!("{a}.{k} = {b}.{k}")).collect::<Vec<_>>().join(" AND ")
+}
+
+/// That the rows `o` and `n` have the same values.
+fn is_alike(columns: &[String]) -> String {
+    let row = |alias: &str| columns.iter().map(|c| format!("{alias}.{c}")).collect::<Vec<_>>().join(", ");
+    format!("ROW({}) IS NOT DISTINCT FROM ROW({})", row("o"), row("n"))
 }
 
 fn permanent_apply(error: crate::projection::ApplyError) -> DbError {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
-use weir_engine::{BoxError, LaneKind, Located, Record, Row};
+use weir_engine::{BoxError, LaneKind, Located, Record, Row, failpoint};
 use weir_history::rows::Coordinates;
 use weir_history::verify::{Head, HistoryHashes, add_record, left_out};
 use weir_history::{HistoryTable, Kept};
@@ -19,9 +19,9 @@ use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
 use weir_postgres::verify::reference_page;
 
-use crate::fill_from::FillFrom;
+use crate::fill_from::{FillFrom, Taker};
 use crate::fold::{Folded, HeldEvent, fold_sorted, partition_of};
-use crate::lost::{Lost, Places};
+use crate::lost::{LetGo, Lost, Places, let_go};
 use crate::presence::Presence;
 use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
 
@@ -67,6 +67,8 @@ pub(crate) struct Expected {
     /// What the topics hold of those positions, by event type.
     pub(crate) in_topics: BTreeMap<String, SetHash>,
     retained: RoaringTreemap,
+    /// What topics let go of while they were read.
+    pub(crate) let_go: Vec<LetGo>,
     /// Records that are in history and nowhere else.
     pub(crate) history_alone: u64,
     pub(crate) differences: Vec<String>,
@@ -76,13 +78,6 @@ pub(crate) struct Expected {
     taker: Option<Taker>,
     /// By lane and event id, for events that the lane left out as repeats: whether another record of the event was found.
     repeated: HashMap<(&'static str, String), bool>,
-}
-
-/// Who takes what a lane should hold, and of which sources.
-pub(crate) struct Taker {
-    pub(crate) lane: &'static str,
-    pub(crate) from: FillFrom,
-    pub(crate) rows: mpsc::Sender<Row>,
 }
 
 /// What is read, and from where to where.
@@ -98,12 +93,6 @@ pub(crate) struct Walk<'a> {
     /// History, where it is to be read.
     pub(crate) table: Option<&'a HistoryTable>,
     pub(crate) units: Units,
-}
-
-impl Taker {
-    fn takes(&self, rank: u8, standing: impl Fn(&'static str) -> Presence) -> bool {
-        (self.from != FillFrom::EventStore || rank == EVENT_STORE_RANK) && standing(self.lane) == Presence::Holds
-    }
 }
 
 impl Expected {
@@ -137,13 +126,17 @@ impl Expected {
     /// Reads event store and topics, and hands on what a lane should hold of them.
     pub(crate) async fn walk_for(walk: Walk<'_>, taker: Taker) -> Result<Self, VerifyError> {
         let Walk { sources, cuts, lost, .. } = walk;
-        let from = taker.from;
+        let (from, lane) = (taker.from, taker.lane);
         let mut expected = Self { taker: Some(taker), ..Self::default() };
         expected.publishing = publishing(sources, cuts);
         let (unused, _) = mpsc::channel(1);
         // What topics still hold, the event store does not stand in for.
         if from != FillFrom::EventStore || !lost.is_empty() {
             expected.read_topics(&walk, &unused).await?;
+        }
+        // The lane comes to a record that it has fetched, as the event that would stand in for it would.
+        for gone in &expected.let_go {
+            gone.is_read(lane, cuts).map_err(VerifyError::LetGo)?;
         }
         if from != FillFrom::Topics && !expected.is_given_up() {
             expected.read_event_store(&walk, &unused).await?;
@@ -179,8 +172,10 @@ impl Expected {
     async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<HeldEvent>) -> Result<(), VerifyError> {
         let Walk { sources, cuts, starts, units, .. } = *walk;
         let Some(topics) = &sources.topics else { return Ok(()) };
+        failpoint::hit("reading.before_topics");
         let ends = topics.ranges().iter().map(|(partition, (_, high))| (partition.clone(), *high)).collect();
-        let starts = starts.iter().map(|((_, partition), cut)| (partition.clone(), cut.below)).collect();
+        let starts: BTreeMap<_, _> =
+            starts.iter().map(|((_, partition), cut)| (partition.clone(), cut.below)).collect();
         let mut chunks = topics.read(&starts, &ends);
         while let Some(chunk) = chunks.recv().await.filter(|_| !self.is_given_up()) {
             for record in chunk? {
@@ -188,6 +183,7 @@ impl Expected {
                 self.take(&record, TOPICS_RANK, standing, units, sorter).await?;
             }
         }
+        self.let_go = let_go(topics, &starts).await?;
         Ok(())
     }
 
@@ -345,7 +341,7 @@ impl Expected {
                     self.retained.extend(position.and_then(|position| u64::try_from(position).ok()));
                 }
                 if let Some(taker) = &self.taker {
-                    if taker.takes(rank, standing) {
+                    if taker.takes(rank == EVENT_STORE_RANK, standing) {
                         // The receiver ends early only on an error of its own.
                         drop(taker.rows.send(Row::Event(Located::new(record.clone(), event))).await);
                     }
@@ -356,7 +352,7 @@ impl Expected {
             Ok(Decoded::Other(event)) => {
                 match &self.taker {
                     None => self.take_other(&event, &at, standing),
-                    Some(taker) if taker.takes(rank, standing) => {
+                    Some(taker) if taker.takes(rank == EVENT_STORE_RANK, standing) => {
                         drop(taker.rows.send(Row::Other(Located::new(record.clone(), event))).await);
                     }
                     Some(_) => {}

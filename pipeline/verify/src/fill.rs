@@ -17,10 +17,10 @@ use weir_model::{Envelope, OTHER_EVENT, OtherEvent, Position};
 use weir_postgres::job_run::Progress;
 use weir_postgres::{EVENT_STORE_TOPIC, EventStore, EventStoreSource, Ledger};
 
-use crate::expected::{Expected, Taker, Walk, publishing};
-use crate::fill_from::FillFrom;
+use crate::expected::{Expected, Walk, publishing};
+use crate::fill_from::{FillFrom, Taker};
 use crate::history::{ATTEMPTS_MAX, cuts_at, dead_now};
-use crate::lost::Lost;
+use crate::lost::{LetGo, Lost};
 use crate::rebuild::RebuildError;
 use crate::{Cut, Cuts, HISTORY, Sources, Stores, VerifyError};
 
@@ -91,6 +91,7 @@ pub async fn fill_history(
     if !words.is_empty() {
         return Err(RebuildError::Refused(words.join("; ")));
     }
+    lost.is_read(&of_lane).map_err(RebuildError::Refused)?;
     match lost.is_empty() {
         // The event store is read as far as the lane read it itself.
         true => sources.published = 0,
@@ -259,6 +260,16 @@ impl Work<'_> {
             return Err(RebuildError::Refused(walked.undecodable.join("; ")));
         }
         self.filled.notes.extend(walked.differences.iter().chain(&walked.undecodable).cloned());
+        match (&self.asked.fill, walked.let_go.first()) {
+            // Other services' among them are in the files that would be replaced, and were not kept.
+            (Fill::Everything, Some(gone)) => {
+                return Err(RebuildError::Refused(format!(
+                    "{}; the same command once more goes on without them",
+                    gone.words()
+                )));
+            }
+            _ => self.filled.notes.extend(walked.let_go.iter().map(LetGo::note)),
+        }
         if let Some(refill) = &mut self.refill {
             self.filled.replaced = refill.replaced();
         }

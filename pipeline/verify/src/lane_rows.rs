@@ -7,9 +7,9 @@ use weir_engine::{LaneKind, Located, Partition, Row};
 use weir_model::project::Units;
 use weir_postgres::{EVENT_STORE_TOPIC, Ledger, dead_letters, repeats};
 
-use crate::expected::{Expected, Taker, Walk, publishing};
-use crate::fill_from::FillFrom;
-use crate::lost::Lost;
+use crate::expected::{Expected, Walk, publishing};
+use crate::fill_from::{FillFrom, Taker};
+use crate::lost::{LetGo, Lost};
 use crate::rebuild::RebuildError;
 use crate::{Cut, Cuts, Sources, Stores};
 
@@ -45,16 +45,7 @@ impl<'a> LaneRows<'a> {
         if !words.is_empty() {
             return refused(words.join("; "));
         }
-        for ((_, partition), cut) in &cuts {
-            let gone = lost.gone_below(partition);
-            if (cut.below + 1..i64::MAX).contains(&gone) {
-                return refused(format!(
-                    "the lane {lane} is at {} of {partition}, which begins at {gone}: records that it has not read are gone. Decide about them first: \
-                     `weir status` says how",
-                    cut.below
-                ));
-            }
-        }
+        lost.is_read(&cuts).map_err(RebuildError::Refused)?;
         match lost.is_empty() {
             // The event store is read as far as the lane read it itself.
             true => sources.published = 0,
@@ -116,7 +107,8 @@ impl<'a> LaneRows<'a> {
         let taker = Taker { lane: self.lane, from: self.from, rows };
         let walked = Box::pin(Expected::walk_for(walk, taker)).await?;
         let of_lane = format!("{}: ", self.lane);
-        Ok(walked.undecodable.into_iter().filter(|words| words.starts_with(&of_lane)).collect())
+        let undecodable = walked.undecodable.into_iter().filter(|words| words.starts_with(&of_lane));
+        Ok(undecodable.chain(walked.let_go.iter().map(LetGo::note)).collect())
     }
 }
 

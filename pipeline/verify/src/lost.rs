@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use weir_engine::Partition;
 use weir_history::rows::Coordinates;
 use weir_history::verify::{Placed, Relocate};
-use weir_kafka::TopicLog;
+use weir_kafka::{KafkaError, TopicLog};
 use weir_model::wire::Decoded;
 use weir_model::{Envelope, Event};
 use weir_postgres::{DbError, dead_letters};
@@ -66,6 +66,18 @@ impl Lost {
         self.below.get(partition).copied().unwrap_or(0)
     }
 
+    /// Refuses, in words, where records are gone that a lane has not read: the events that stand in for them could come to it twice. Of a partition
+    /// that is gone with its topic it has what it read.
+    pub(crate) fn is_read(&self, cuts: &Cuts) -> Result<(), String> {
+        for ((lane, partition), cut) in cuts {
+            let gone = self.gone_below(partition);
+            if (cut.below + 1..i64::MAX).contains(&gone) {
+                return Err(unread(lane, partition, cut.below, gone));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this record is gone.
     pub(crate) fn holds(&self, partition: &Partition, offset: i64) -> bool {
         self.below.get(partition).is_some_and(|below| offset < *below)
@@ -85,6 +97,56 @@ impl Lost {
         }
         Ok(())
     }
+}
+
+/// What a topic let go of while it was read.
+#[derive(Debug)]
+pub(crate) struct LetGo {
+    partition: Partition,
+    /// Where it begins now; [`i64::MAX`] where it is gone.
+    begins: i64,
+}
+
+impl LetGo {
+    /// In words.
+    pub(crate) fn words(&self) -> String {
+        let Self { partition, begins } = self;
+        match *begins {
+            i64::MAX => format!("{partition} was removed while it was read"),
+            _ => format!("records of {partition} below {begins} were removed while it was read"),
+        }
+    }
+
+    /// For who filled a sink meanwhile.
+    pub(crate) fn note(&self) -> String {
+        format!("{}: the same command once more fills what it missed of them from the event store", self.words())
+    }
+
+    /// Whether the lane had read all of it; if not, in words.
+    pub(crate) fn is_read(&self, lane: &str, cuts: &Cuts) -> Result<(), String> {
+        let below = cuts.iter().find(|((of, partition), _)| *of == lane && *partition == self.partition);
+        let below = below.map_or(0, |(_, cut)| cut.below);
+        if self.begins <= below { Ok(()) } else { Err(unread(lane, &self.partition, below, self.begins)) }
+    }
+}
+
+fn unread(lane: &str, partition: &Partition, below: i64, begins: i64) -> String {
+    let begins = if begins == i64::MAX { "is gone".to_owned() } else { format!("begins at {begins}") };
+    format!(
+        "the lane {lane} is at {below} of {partition}, which {begins}: records that it has not read are gone. Decide about them first: `weir status` \
+         says how"
+    )
+}
+
+/// Looks again where partitions begin, of which topics were read from these offsets on.
+pub(crate) async fn let_go(topics: &TopicLog, starts: &BTreeMap<Partition, i64>) -> Result<Vec<LetGo>, KafkaError> {
+    let now = topics.again().await?;
+    let begins = |partition: &Partition| now.ranges().get(partition).map_or(i64::MAX, |(low, _)| *low);
+    let start = |partition: &Partition, low: i64| starts.get(partition).copied().unwrap_or(low).max(low);
+    let found =
+        topics.ranges().iter().map(|(partition, (low, _))| (start(partition, *low), begins(partition), partition));
+    let gone = found.filter(|(start, begins, _)| start < begins);
+    Ok(gone.map(|(_, begins, partition)| LetGo { partition: partition.clone(), begins }).collect())
 }
 
 /// Under which coordinates a row is compared: its own, or its position in the event store where topics hold the record no longer.

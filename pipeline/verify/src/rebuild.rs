@@ -73,7 +73,10 @@ pub async fn rebuild(stores: Stores<'_>, asked: Rebuilding<'_>) -> Result<Rebuil
     let work = Rebuild { stores, subject, scratch: &scratch, units };
     for _ in 0..ATTEMPTS_MAX {
         let before = scratch.stand().await?;
-        work.fill(&before, spill).await?;
+        if !work.fill(&before, spill).await? {
+            scratch.clear().await?;
+            continue;
+        }
         let after = scratch.hold().await?;
         match work.follow(&before, &after).await {
             Ok(true) => return Ok(scratch.take_over(&after, accepts_reset).await?),
@@ -135,8 +138,8 @@ impl Rebuild<'_> {
         stand.ledger.iter().map(|row| ((self.subject.lane(), row.partition.clone()), cut(row))).collect()
     }
 
-    /// Everything that the lane has read, into the second copy.
-    async fn fill(&self, stand: &Stand, spill: &Path) -> Result<(), RebuildError> {
+    /// Everything that the lane has read, into the second copy. `false` where topics let go of some of it meanwhile.
+    async fn fill(&self, stand: &Stand, spill: &Path) -> Result<bool, RebuildError> {
         let cuts = self.cuts(stand);
         let (sources, lost, table) = sources(self.stores, &cuts).await?;
         let (starts, units, database) = (Cuts::new(), self.units, self.stores.database);
@@ -144,7 +147,10 @@ impl Rebuild<'_> {
         let walk = Walk { database, sources, cuts: &cuts, starts: &starts, lost, table, units };
         match self.subject {
             // In the order in which their lane reads them.
-            Subject::ReadModels if sources.topics.is_none() && lost.is_empty() => self.apply_event_store(&cuts).await,
+            Subject::ReadModels if sources.topics.is_none() && lost.is_empty() => {
+                self.apply_event_store(&cuts).await?;
+                Ok(true)
+            }
             Subject::ReadModels => self.fill_read_models(walk, spill).await,
             Subject::Metrics => self.count(walk).await,
         }
@@ -195,7 +201,7 @@ impl Rebuild<'_> {
         (sender, AbortOnDropHandle::new(tokio::spawn(applying)))
     }
 
-    async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<(), RebuildError> {
+    async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<bool, RebuildError> {
         let (units, path) = (self.units, spill.to_owned());
         let (sender, held) = mpsc::channel(QUEUE_MAX);
         let (rows, folded) = mpsc::channel::<FoldedRow>(QUEUE_MAX);
@@ -212,19 +218,20 @@ impl Rebuild<'_> {
         });
         let walking = Expected::walk(walk, sender);
         let (walked, written) = tokio::join!(Box::pin(walking), write(self.scratch, folded));
-        walked?;
+        let (walked, _) = walked?;
         written?;
         let failed = |source: BoxError| VerifyError::Sort { path: spill.to_owned(), source };
         let refused = folding.await.map_err(|e| failed(e.into()))?.map_err(|e| failed(e.into()))?;
-        if refused.is_empty() { Ok(()) } else { Err(RebuildError::Refused(refused.join("; "))) }
+        if refused.is_empty() { Ok(walked.let_go.is_empty()) } else { Err(RebuildError::Refused(refused.join("; "))) }
     }
 
     /// Counts do not depend on the order, so nothing has to be sorted.
-    async fn count(&self, walk: Walk<'_>) -> Result<(), RebuildError> {
+    async fn count(&self, walk: Walk<'_>) -> Result<bool, RebuildError> {
         let (sender, held) = mpsc::channel(1);
         let (expected, _) = Box::pin(Expected::walk(walk, sender)).await?;
         drop(held);
-        Ok(self.scratch.add(&expected.metrics).await?)
+        self.scratch.add(&expected.metrics).await?;
+        Ok(expected.let_go.is_empty())
     }
 
     /// Adds to the second copy what the lane did between `before` and `after`, while the lane is held. `false` where what was read is no
@@ -260,13 +267,12 @@ impl Rebuild<'_> {
         let (database, units) = (self.stores.database, self.units);
         let walk = Walk { database, sources, cuts, starts: &starts, lost, table: None, units };
         match self.subject {
-            Subject::ReadModels => self.apply(walk).await?,
-            Subject::Metrics => self.count(walk).await?,
+            Subject::ReadModels => self.apply(walk).await,
+            Subject::Metrics => self.count(walk).await,
         }
-        Ok(true)
     }
 
-    async fn apply(&self, walk: Walk<'_>) -> Result<(), RebuildError> {
+    async fn apply(&self, walk: Walk<'_>) -> Result<bool, RebuildError> {
         let (sender, held) = mpsc::channel(QUEUE_MAX);
         let walking = Expected::walk(walk, sender);
         let applying = async {
@@ -280,9 +286,9 @@ impl Rebuild<'_> {
             Ok::<_, DbError>(())
         };
         let (walked, applied) = tokio::join!(Box::pin(walking), applying);
-        walked?;
+        let (walked, _) = walked?;
         applied?;
-        Ok(())
+        Ok(walked.let_go.is_empty())
     }
 }
 
@@ -302,6 +308,7 @@ async fn sources(stores: Stores<'_>, cuts: &Cuts) -> Result<(Sources, Lost, Opti
     if !words.is_empty() {
         return Err(RebuildError::Refused(words.join("; ")));
     }
+    lost.is_read(cuts).map_err(RebuildError::Refused)?;
     if lost.is_empty() {
         // The event store is read as far as the lane read it itself.
         sources.published = 0;
