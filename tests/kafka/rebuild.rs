@@ -64,14 +64,17 @@ pub(super) async fn switched(settings: &[String]) -> Stream {
     stream
 }
 
-/// Topics let go of everything.
+/// Topics let go of everything. A partition that is not there would be waited for.
 pub(super) fn trim(stream: &Stream, topics: &[&str]) {
     let file = stream.weir.path().with_extension("trim.json");
-    let of = |topic: &&str| {
-        let topic = (*topic).to_owned();
-        (0..12).map(move |partition| json!({"topic": topic, "partition": partition, "offset": -1}))
+    let there: Value = serde_json::from_str(&kcat(&stream.kafka, &["-L", "-J"], "")).unwrap();
+    let of = |topic: &Value| {
+        let (name, partitions) = (topic["topic"].clone(), topic["partitions"].as_array().unwrap().clone());
+        partitions.into_iter().map(move |of| json!({"topic": name, "partition": of["partition"], "offset": -1}))
     };
-    let partitions: Vec<Value> = topics.iter().flat_map(of).collect();
+    let listed = there["topics"].as_array().unwrap().iter();
+    let named = listed.filter(|topic| topics.contains(&topic["topic"].as_str().unwrap()));
+    let partitions: Vec<Value> = named.flat_map(of).collect();
     std::fs::write(&file, json!({"partitions": partitions, "version": 1}).to_string()).unwrap();
     stream.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file.to_str().unwrap()]);
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engine::{BoxError, PUBLISHER, Partition};
-use weir_kafka::{KafkaOptions, Progress, TopicLog};
+use weir_kafka::{KafkaOptions, TopicLog};
 use weir_model::event_type::topic_for;
 use weir_postgres::parts::{self, Part};
-use weir_postgres::{EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
+use weir_postgres::{Database, EventStore, EventStoreSource, Ledger, RecordedEvent, dead_letters, inspect};
 use weir_query::History;
-use weir_verify::reach::trouble;
+use weir_verify::reach::{published, trouble};
 
 use crate::attached::{Attached, Target};
 use crate::output::{Format, Listing};
@@ -47,7 +47,7 @@ async fn trace(attached: &Attached, id: Uuid) -> Result<Listing, BoxError> {
     let told = parts::list(&**attached.database.get().await?).await?;
     let mut places = vec![(EventStoreSource::partition(&attached.database).await?, event.position.0)];
     if let Some(kafka) = attached.settings.kafka.options() {
-        let (state, mut detail, found) = in_topics(&kafka, &places[0].0, &event).await?;
+        let (state, mut detail, found) = in_topics(&attached.database, &kafka, &places[0].0, &event).await?;
         if state == "waiting" {
             detail.push_str(&standing(PUBLISHER, &told));
         }
@@ -98,11 +98,12 @@ type LaneState = (String, &'static str, Option<String>, String);
 
 /// Whether an event was published, and where it is.
 async fn in_topics(
+    database: &Database,
     kafka: &KafkaOptions,
     event_store: &Partition,
     event: &RecordedEvent,
 ) -> Result<(&'static str, String, Option<(Partition, i64)>), BoxError> {
-    let published = Progress::read(kafka, &event_store.source).await?.position;
+    let published = published(database, kafka, event_store).await?;
     if published < event.position.0 {
         return Ok(("waiting", format!("{} events before it", event.position.0 - published.max(0)), None));
     }

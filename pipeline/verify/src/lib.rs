@@ -37,7 +37,7 @@ use weir_clickhouse::{ClickHouse, ClickHouseError};
 use weir_engine::{BoxError, LaneKind, Partition};
 use weir_history::verify::HistoryHashes;
 use weir_history::{HistoryError, HistoryRoot};
-use weir_kafka::{KafkaError, KafkaOptions, Progress, TopicLog};
+use weir_kafka::{KafkaError, KafkaOptions, TopicLog};
 use weir_model::canonical::SetHash;
 use weir_model::event_type::TOPICS;
 use weir_model::project::{COUNTERS, EXECUTION_TIME, ReadModel, Units};
@@ -338,7 +338,7 @@ impl Sources {
         let event_store = EventStoreSource::partition(stores.database).await?;
         let Some(kafka) = stores.kafka else { return Ok(Self { event_store, topics: None, published: 0, kept }) };
         // First, so that the topics hold all of it.
-        let published = Progress::read(kafka, &event_store.source).await?.position;
+        let published = reach::published(stores.database, kafka, &event_store).await?;
         Ok(Self { event_store, topics: Some(TopicLog::open(kafka, &TOPICS).await?), published, kept })
     }
 }

@@ -133,8 +133,9 @@ impl LetGo {
 fn unread(lane: &str, partition: &Partition, below: i64, begins: i64) -> String {
     let begins = if begins == i64::MAX { "is gone".to_owned() } else { format!("begins at {begins}") };
     format!(
-        "the lane {lane} is at {below} of {partition}, which {begins}: records that it has not read are gone. Decide about them first: `weir status` \
-         says how"
+        "the lane {lane} is at {below} of {partition}, which {begins}: records that it has not read are gone. Decide about them first: \
+         `weir ledger reset {lane} --topic {} --partition {} --to earliest --yes` goes on without them",
+        partition.topic, partition.number
     )
 }
 

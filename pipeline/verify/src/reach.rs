@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use weir_engine::{PUBLISHER, Partition};
-use weir_kafka::{Progress, TopicLog};
+use weir_kafka::{KafkaOptions, Progress, TopicLog};
 use weir_model::event_type::TOPICS;
 use weir_postgres::parts::{self, Part};
+use weir_postgres::publishing::Publishing;
 use weir_postgres::{Database, EventStore, EventStoreSource, Ledger, LedgerRow};
 
 use crate::{Stores, VerifyError};
@@ -34,7 +35,7 @@ impl Ends {
         let event_store = EventStoreSource::partition(stores.database).await?;
         let (mut topics, mut published) = (None, None);
         if let Some(kafka) = stores.kafka {
-            published = Some(Progress::read(kafka, &event_store.source).await?.position);
+            published = Some(self::published(stores.database, kafka, &event_store).await?);
             topics = Some(TopicLog::open(kafka, &TOPICS).await?.ranges().clone());
         }
         Ok(Self { head, event_store, topics, published })
@@ -76,6 +77,17 @@ impl Ends {
         };
         ledger.iter().filter(|r| r.lane == lane && r.retired_at.is_none() && is_read(r) && !has_owner(r)).collect()
     }
+}
+
+/// Everything up to this position was published, or read by lanes before `weir source switch kafka`: until something is published after it, Postgres
+/// alone says so.
+pub async fn published(database: &Database, kafka: &KafkaOptions, event_store: &Partition) -> Result<i64, VerifyError> {
+    let progress = Progress::read(kafka, &event_store.source).await?;
+    if progress.position > 0 {
+        return Ok(progress.position);
+    }
+    let bound = Publishing::new(database.clone()).await?.lower_bound().await?;
+    Ok(if let (position, true) = bound { position } else { 0 })
 }
 
 /// Whether a process tells that it does a part's work.
