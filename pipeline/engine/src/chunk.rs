@@ -36,8 +36,9 @@ impl<E> Located<E> {
         Self { record: record.head, event, raw: Raw::Bytes(record.payload) }
     }
 
-    /// Bytes of text.
-    fn len(&self) -> usize {
+    /// Bytes of the record's payload; of an event that the event store holds in columns, of its data's text.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         match &self.raw {
             Raw::Bytes(bytes) => bytes.len(),
             Raw::Data(text) => text.len(),
@@ -125,12 +126,12 @@ impl Row {
         }
     }
 
-    /// Bytes of the record's payload; for an event that the event store holds in columns, of its data's text.
+    /// Bytes as [`Located::bytes`] has them.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Event(located) => located.len(),
-            Self::Other(located) => located.len(),
+            Self::Event(located) => located.bytes(),
+            Self::Other(located) => located.bytes(),
             Self::Dead(dead) => dead.record.payload.len(),
         }
     }

@@ -372,7 +372,7 @@ impl Work<'_> {
         }
         *self.filled.by_type.entry(of.event_type.as_str().to_owned()).or_default() += 1;
         if let Some(refill) = &mut self.refill {
-            let bytes = event.whole_record().map_or(0, |record| record.payload.len());
+            let bytes = event.bytes();
             refill.push(event, bytes);
         }
         Ok(())
