@@ -144,7 +144,7 @@ pub enum Placed {
 }
 
 /// Decides under which coordinates a row is compared.
-pub trait Relocate: Sync {
+pub trait Relocate: Send + Sync {
     /// For one row.
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed;
 }
@@ -172,26 +172,31 @@ pub fn left_out() -> (mpsc::Sender<LeftOut>, mpsc::Receiver<LeftOut>) {
 impl HistoryTable {
     /// Hashes the snapshot at hand, every row under its own coordinates.
     pub async fn hashes(&self) -> Result<HistoryHashes, HistoryError> {
-        self.hashes_at(&AsItIs, left_out().0).await
+        self.hashes_at(AsItIs, left_out().0).await
     }
 
-    /// Hashes the snapshot at hand. Rows without a place go to `left_out` instead.
-    pub async fn hashes_at(
+    /// Hashes the snapshot at hand, which the future takes along: it may run beside whatever else is read. Rows without a place go to
+    /// `left_out` instead.
+    pub fn hashes_at<R: Relocate>(
         &self,
-        place: &impl Relocate,
+        place: R,
         left_out: mpsc::Sender<LeftOut>,
-    ) -> Result<HistoryHashes, HistoryError> {
+    ) -> impl Future<Output = Result<HistoryHashes, HistoryError>> + Send + use<R> {
         const ACTION: &str = "reading history for verification";
-        let context =
-            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1).with_batch_size(4096));
-        let provider = self.delta().table_provider().await.map_err(during(ACTION))?;
-        self.delta().update_datafusion_session(&context.state()).map_err(during(ACTION))?;
-        let rows = context.read_table(provider).map_err(during(ACTION))?;
-        let mut batches = rows.execute_stream().await.map_err(during(ACTION))?;
-        let (mut hashes, kept) = (HistoryHashes::default(), self.kept()?);
-        while let Some(batch) = batches.next().await {
-            hashes.add_batch(&batch.map_err(during(ACTION))?, &kept, place, &left_out).await.map_err(during(ACTION))?;
+        let (delta, kept) = (self.delta().clone(), self.kept());
+        async move {
+            let context =
+                SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1).with_batch_size(4096));
+            let provider = delta.table_provider().await.map_err(during(ACTION))?;
+            delta.update_datafusion_session(&context.state()).map_err(during(ACTION))?;
+            let rows = context.read_table(provider).map_err(during(ACTION))?;
+            let mut batches = rows.execute_stream().await.map_err(during(ACTION))?;
+            let (mut hashes, kept) = (HistoryHashes::default(), kept?);
+            while let Some(batch) = batches.next().await {
+                let batch = batch.map_err(during(ACTION))?;
+                hashes.add_batch(&batch, &kept, &place, &left_out).await.map_err(during(ACTION))?;
+            }
+            Ok(hashes)
         }
-        Ok(hashes)
     }
 }

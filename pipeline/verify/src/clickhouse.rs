@@ -50,7 +50,7 @@ pub(crate) async fn compare(
         report.differences.push("clickhouse: holds records; set `clickhouse.url` to compare them".to_owned());
         return Ok(());
     };
-    let within = Places { lost, event_store: &sources.event_store };
+    let within = Places { lost: lost.clone(), event_store: sources.event_store.clone() };
     let open = Mutex::new(expected.expired_minutes.clone());
     let places = BelowTheLedger { cuts, within, kept: sources.kept, open };
     let (sender, receiver) = left_out();
@@ -65,7 +65,7 @@ pub(crate) async fn compare(
 /// Compares only rows below the ledger's offset: the view also holds rows that were inserted a moment ago.
 struct BelowTheLedger<'a> {
     cuts: &'a Cuts,
-    within: Places<'a>,
+    within: Places,
     kept: Option<Timestamp>,
     /// Minutes since 1970 of events whose rows were skipped, or may be gone by the TTL: their rollups are not compared.
     open: Mutex<BTreeSet<i64>>,
@@ -79,7 +79,7 @@ impl Relocate for BelowTheLedger<'_> {
             Decoded::Event(event) => (event.timestamp, event.recorded_at),
             Decoded::Other(event) => (event.timestamp, event.recorded_at),
         };
-        let stands_in = partition == *self.within.event_store && self.within.lost.lanes.contains(CLICKHOUSE);
+        let stands_in = partition == self.within.event_store && self.within.lost.lanes.contains(CLICKHOUSE);
         let is_beyond = |cut: &Cut| at.offset >= cut.below && !stands_in;
         let is_passed_over = cut.is_some_and(|cut| is_beyond(cut) || cut.redriven.contains(&at.offset))
             || is_expired(self.kept, recorded_at);

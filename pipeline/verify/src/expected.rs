@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
+use bytes::Bytes;
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
 use weir_engine::{BoxError, LaneKind, Located, Record, Row, failpoint};
 use weir_history::rows::Coordinates;
-use weir_history::verify::{Head, HistoryHashes, add_record, left_out};
+use weir_history::verify::{Head, HistoryHashes, add_record};
 use weir_history::{HistoryTable, Kept};
 use weir_model::canonical::SetHash;
 use weir_model::project::{Units, rows_of};
@@ -17,24 +18,19 @@ use weir_model::wire::{self, Decoded};
 use weir_model::{Event, OTHER_EVENT, OtherEvent, Timestamp};
 use weir_postgres::Database;
 use weir_postgres::metric_totals::MetricTotals;
-use weir_postgres::verify::reference_page;
 
 use crate::fill_from::{FillFrom, Taker};
-use crate::fold::{Folded, HeldEvent, fold_sorted, partition_of};
+use crate::fold::{Folded, HELD_MAX, HELD_QUEUE_MAX, HeldEvent, fold_sorted, partition_of};
 use crate::lost::{LetGo, Lost, Places, let_go};
 use crate::presence::Presence;
+use crate::reading::{Hashing, Pages};
 use crate::{Absent, CLICKHOUSE, Cut, Cuts, HISTORY, METRICS, READ_MODELS, Sources, VerifyError, columnar};
-
-const PAGE: i64 = 2000;
 
 /// Ranks that order one key's records when they come from several places: first the event store (lanes read it themselves, or it
 /// stands in for what topics hold no longer), then records that history alone still has, then the topics.
 const EVENT_STORE_RANK: u8 = 0;
 const HISTORY_RANK: u8 = 1;
 const TOPICS_RANK: u8 = 2;
-
-/// Items between the reader and the sorter.
-const QUEUE_MAX: usize = 1000;
 
 /// A record's coordinates, and its rank among the places that its key's records come from.
 struct At<'a> {
@@ -78,6 +74,8 @@ pub(crate) struct Expected {
     taker: Option<Taker>,
     /// By lane and event id, for events that the lane left out as repeats: whether another record of the event was found.
     repeated: HashMap<(&'static str, String), bool>,
+    /// On their way to the sorter: one at a time would wake it for each.
+    held: Vec<HeldEvent>,
 }
 
 /// What is read, and from where to where.
@@ -99,7 +97,7 @@ impl Expected {
     /// Reads all sources, and history on the way; the sort's temporary files go to `spill`.
     pub(crate) async fn read(walk: Walk<'_>, spill: &Path) -> Result<(Self, HistoryHashes), VerifyError> {
         let units = walk.units;
-        let (sender, held) = mpsc::channel(QUEUE_MAX);
+        let (sender, held) = mpsc::channel(HELD_QUEUE_MAX);
         let path = spill.to_owned();
         let folding = tokio::task::spawn_blocking(move || {
             let (mut hashes, mut refused) = (BTreeMap::<&str, SetHash>::new(), Vec::new());
@@ -149,9 +147,11 @@ impl Expected {
     /// Reads all sources, and hands on what the lane read-models holds of them.
     pub(crate) async fn walk(
         walk: Walk<'_>,
-        sender: mpsc::Sender<HeldEvent>,
+        sender: mpsc::Sender<Vec<HeldEvent>>,
     ) -> Result<(Self, HistoryHashes), VerifyError> {
-        let Walk { sources, cuts, .. } = walk;
+        let Walk { sources, cuts, lost, table, units, .. } = walk;
+        let places = Places { lost: lost.clone(), event_store: sources.event_store.clone() };
+        let history = table.map(|table| Hashing::of(table, places));
         let heads = walk.table.map(HistoryTable::kept).transpose()?.unwrap_or_default();
         let mut expected = Self { kept: sources.kept, heads, ..Self::default() };
         for ((lane, _), cut) in cuts {
@@ -161,7 +161,15 @@ impl Expected {
         expected.publishing = publishing(sources, cuts);
         expected.read_topics(&walk, &sender).await?;
         expected.read_event_store(&walk, &sender).await?;
-        let hashes = expected.read_history(&walk, &sender).await?;
+        let mut hashes = HistoryHashes::default();
+        if let Some(mut history) = history {
+            while let Some((at, event)) = history.left_out.recv().await {
+                expected.take_from_history(at, event, cuts, units, &sender).await?;
+            }
+            hashes = history.end().await?;
+        }
+        // The receiver ends early only on an error of its own, which is reported when it is joined.
+        drop(sender.send(std::mem::take(&mut expected.held)).await);
         let undecodable = std::mem::take(&mut expected.undecodable);
         expected.differences.extend(undecodable);
         expected.check_repeats();
@@ -169,7 +177,7 @@ impl Expected {
     }
 
     /// To their ends, for the comparison with the event store; lanes may not be there yet.
-    async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<HeldEvent>) -> Result<(), VerifyError> {
+    async fn read_topics(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<Vec<HeldEvent>>) -> Result<(), VerifyError> {
         let Walk { sources, cuts, starts, units, .. } = *walk;
         let Some(topics) = &sources.topics else { return Ok(()) };
         failpoint::hit("reading.before_topics");
@@ -187,7 +195,11 @@ impl Expected {
         Ok(())
     }
 
-    async fn read_event_store(&mut self, walk: &Walk<'_>, sorter: &mpsc::Sender<HeldEvent>) -> Result<(), VerifyError> {
+    async fn read_event_store(
+        &mut self,
+        walk: &Walk<'_>,
+        sorter: &mpsc::Sender<Vec<HeldEvent>>,
+    ) -> Result<(), VerifyError> {
         let Walk { database, sources, cuts, starts, lost, units, .. } = *walk;
         let partition = &sources.event_store;
         let of_lane: HashMap<&str, &Cut> = LaneKind::NAMES
@@ -195,12 +207,10 @@ impl Expected {
             .filter_map(|lane| Some((lane, cuts.get(&(lane, partition.clone()))?)))
             .collect();
         let of_partition = starts.iter().filter(|((_, start), _)| start == partition);
-        let mut from = of_partition.map(|(_, cut)| cut.below).min().unwrap_or(0);
-        while from < self.publishing.end && !self.is_given_up() {
-            let records = reference_page(database, partition, from, PAGE).await?;
-            let Some(last) = records.last() else { break };
-            from = last.offset + 1;
-            for record in records {
+        let from = of_partition.map(|(_, cut)| cut.below).min().unwrap_or(0);
+        let mut pages = Pages::of(database, partition, from..self.publishing.end);
+        while let Some(page) = pages.next().await.filter(|_| !self.is_given_up()) {
+            for record in page? {
                 let position = record.offset;
                 if position < self.publishing.start {
                     let standing = |lane: &'static str| Presence::by_cut(of_lane.get(lane).copied(), position);
@@ -231,36 +241,15 @@ impl Expected {
         u64::try_from(position).is_ok_and(|position| self.retained.contains(position))
     }
 
-    /// Hashes history. Of records that topics hold no longer, ours are compared with the event store; those of other
-    /// services are taken as what the other lanes should hold.
-    async fn read_history(
-        &mut self,
-        walk: &Walk<'_>,
-        sorter: &mpsc::Sender<HeldEvent>,
-    ) -> Result<HistoryHashes, VerifyError> {
-        let Walk { table, sources, cuts, lost, units, .. } = *walk;
-        let Some(table) = table else { return Ok(HistoryHashes::default()) };
-        let (sender, mut receiver) = left_out();
-        let places = Places { lost, event_store: &sources.event_store };
-        let hashing = table.hashes_at(&places, sender);
-        let taking = async {
-            while let Some((at, event)) = receiver.recv().await {
-                self.take_from_history(at, event, cuts, units, sorter).await?;
-            }
-            Ok::<_, VerifyError>(())
-        };
-        let (hashes, taken) = tokio::join!(hashing, taking);
-        taken?;
-        Ok(hashes?)
-    }
-
+    /// Of records that topics hold no longer, ours are compared with the event store; those of other services are taken as what the other
+    /// lanes should hold.
     async fn take_from_history(
         &mut self,
         coordinates: Coordinates,
         event: Decoded,
         cuts: &Cuts,
         units: Units,
-        sorter: &mpsc::Sender<HeldEvent>,
+        sorter: &mpsc::Sender<Vec<HeldEvent>>,
     ) -> Result<(), VerifyError> {
         self.history_alone += 1;
         let id = match &event {
@@ -283,7 +272,7 @@ impl Expected {
         };
         let payload = wire::canonical_document(&event).into_bytes();
         let at = At { coordinates, rank: HISTORY_RANK, head: None };
-        self.take_event(&event, &payload, at, standing, units, sorter).await
+        self.take_event(event, payload.into(), at, standing, units, sorter).await
     }
 
     /// Records of a subject that a lane does not hold.
@@ -318,7 +307,7 @@ impl Expected {
         rank: u8,
         standing: impl Fn(&'static str) -> Presence,
         units: Units,
-        sorter: &mpsc::Sender<HeldEvent>,
+        sorter: &mpsc::Sender<Vec<HeldEvent>>,
     ) -> Result<(), VerifyError> {
         let at = At {
             coordinates: Coordinates {
@@ -347,7 +336,7 @@ impl Expected {
                     }
                     return Ok(());
                 }
-                self.take_event(&event, &record.payload, at, standing, units, sorter).await
+                self.take_event(event, record.payload.clone(), at, standing, units, sorter).await
             }
             Ok(Decoded::Other(event)) => {
                 match &self.taker {
@@ -414,12 +403,12 @@ impl Expected {
 
     async fn take_event(
         &mut self,
-        event: &Event,
-        payload: &[u8],
+        event: Event,
+        payload: Bytes,
         at: At<'_>,
         standing: impl Fn(&'static str) -> Presence,
         units: Units,
-        sorter: &mpsc::Sender<HeldEvent>,
+        sorter: &mpsc::Sender<Vec<HeldEvent>>,
     ) -> Result<(), VerifyError> {
         let subject = event.event_type.as_str();
         let is_expired = is_expired(self.kept, event.recorded_at);
@@ -439,23 +428,24 @@ impl Expected {
             self.note_expired(event.timestamp);
         }
         {
-            let document = LazyCell::new(|| wire::canonical_document(event));
+            let document = LazyCell::new(|| wire::canonical_document(&event));
             for lane in columnar().filter(|lane| standing(lane) == Presence::Holds) {
                 self.hold(lane, subject, &at, &document);
             }
         }
         if standing(METRICS) == Presence::Holds {
-            self.metrics.count(event, units);
+            self.metrics.count(&event, units);
         }
         match standing(READ_MODELS) {
             Presence::Holds => {
-                let held =
-                    HeldEvent { event: event.clone(), payload: payload.to_vec(), at: at.coordinates, rank: at.rank };
-                // The receiver ends early only on an error of its own, which is reported when it is joined.
-                drop(sorter.send(held).await);
+                self.held.push(HeldEvent { event, payload, at: at.coordinates, rank: at.rank });
+                if self.held.len() >= HELD_MAX {
+                    // The receiver ends early only on an error of its own, which is reported when it is joined.
+                    drop(sorter.send(std::mem::take(&mut self.held)).await);
+                }
             }
             absent @ (Presence::Dead | Presence::Repeat | Presence::Expired | Presence::Beyond) => {
-                for (model, ..) in rows_of(event, "") {
+                for (model, ..) in rows_of(&event, "") {
                     self.note_absent(READ_MODELS, model.table(), absent);
                 }
             }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use extsort::{ExternalSorter, Sortable};
 use tokio::sync::mpsc;
 use weir_engine::{Located, Partition};
@@ -14,6 +15,12 @@ use weir_model::{Event, wire};
 
 /// Items that the external sort holds in memory at a time.
 const SORT_SEGMENT: usize = 40_000;
+
+/// Events that are handed to the sort together, at most.
+pub(crate) const HELD_MAX: usize = 1000;
+
+/// How often so many may wait for it.
+pub(crate) const HELD_QUEUE_MAX: usize = 2;
 
 /// As lanes name it.
 pub(crate) fn partition_of(at: &Coordinates) -> Partition {
@@ -26,7 +33,7 @@ pub(crate) fn partition_of(at: &Coordinates) -> Partition {
 pub(crate) struct HeldEvent {
     pub(crate) event: Event,
     /// What decodes to it.
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Bytes,
     pub(crate) at: Coordinates,
     /// Where its key's records come from, one place after the other.
     pub(crate) rank: u8,
@@ -49,7 +56,7 @@ impl HeldEvent {
             headers: weir_engine::Headers::default(),
             recorded_at: None,
         };
-        Located::new(weir_engine::Record { head, payload: self.payload.into() }, self.event)
+        Located::new(weir_engine::Record { head, payload: self.payload }, self.event)
     }
 }
 
@@ -63,7 +70,7 @@ struct Item {
     /// The event's own key, should it be an attempt.
     attempt: String,
     offset: i64,
-    payload: Vec<u8>,
+    payload: Bytes,
 }
 
 impl Item {
@@ -121,7 +128,7 @@ impl Sortable for Item {
             key: text(key)?,
             attempt: text(attempt)?,
             offset: i64::from_le_bytes(offset),
-            payload,
+            payload: payload.into(),
         })
     }
 }
@@ -135,7 +142,7 @@ pub(crate) enum Folded {
 /// Sorts by row and offset, spilling to disk, folds each row with the pure projections, and hands them on. Ends early when `take`
 /// has had enough.
 pub(crate) fn fold_sorted(
-    mut held: mpsc::Receiver<HeldEvent>,
+    mut held: mpsc::Receiver<Vec<HeldEvent>>,
     units: Units,
     spill: PathBuf,
     mut take: impl FnMut(Folded) -> bool,
@@ -146,7 +153,7 @@ pub(crate) fn fold_sorted(
             if let Some(item) = ready.pop() {
                 return Some(item);
             }
-            ready = Item::of(&held.blocking_recv()?);
+            ready = held.blocking_recv()?.iter().flat_map(Item::of).collect();
         }
     });
     let sorter = ExternalSorter::new().with_segment_size(SORT_SEGMENT).with_sort_dir(spill);
@@ -159,7 +166,7 @@ pub(crate) fn fold_sorted(
         {
             return Ok(());
         }
-        let event = wire::decode(&item.payload.clone().into()).map_err(std::io::Error::other)?;
+        let event = wire::decode(&item.payload).map_err(std::io::Error::other)?;
         let model = ReadModel::at(item.model).ok_or_else(|| std::io::Error::other("no read model of this number"))?;
         let attempt = item.attempt.clone();
         let (_, _, row) = fold.get_or_insert_with(|| (item, model, FoldedRow::new(model, &event)));

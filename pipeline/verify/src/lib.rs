@@ -20,6 +20,7 @@ mod lane_rows;
 mod lost;
 mod presence;
 pub mod reach;
+mod reading;
 mod rebuild;
 
 pub use fill::{Fill, HistoryFilled, HistoryFilling, fill_history};

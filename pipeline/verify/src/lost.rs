@@ -15,7 +15,7 @@ use crate::Cuts;
 use crate::fold::partition_of;
 
 /// Stretches of partitions that are gone.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Lost {
     /// Records below this offset are gone; [`i64::MAX`] where the partition itself is gone.
     below: BTreeMap<Partition, i64>,
@@ -151,12 +151,12 @@ pub(crate) async fn let_go(topics: &TopicLog, starts: &BTreeMap<Partition, i64>)
 }
 
 /// Under which coordinates a row is compared: its own, or its position in the event store where topics hold the record no longer.
-pub(crate) struct Places<'a> {
-    pub(crate) lost: &'a Lost,
-    pub(crate) event_store: &'a Partition,
+pub(crate) struct Places {
+    pub(crate) lost: Lost,
+    pub(crate) event_store: Partition,
 }
 
-impl Relocate for Places<'_> {
+impl Relocate for Places {
     fn of(&self, at: Coordinates, event: &Decoded) -> Placed {
         if self.lost.is_empty() || !self.lost.holds(&partition_of(&at), at.offset) {
             return Placed::At(at);

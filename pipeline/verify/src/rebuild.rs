@@ -14,7 +14,7 @@ use weir_postgres::rebuild::{Rebuilt, Scratch, Stand, Subject};
 use weir_postgres::{DbError, StoredRows};
 
 use crate::expected::{Expected, Walk};
-use crate::fold::{Folded, fold_sorted};
+use crate::fold::{Folded, HELD_QUEUE_MAX, HeldEvent, fold_sorted};
 use crate::lost::Lost;
 use crate::{Cut, Cuts, HISTORY, Sources, Stores, VerifyError};
 
@@ -203,7 +203,7 @@ impl Rebuild<'_> {
 
     async fn fill_read_models(&self, walk: Walk<'_>, spill: &Path) -> Result<bool, RebuildError> {
         let (units, path) = (self.units, spill.to_owned());
-        let (sender, held) = mpsc::channel(QUEUE_MAX);
+        let (sender, held) = mpsc::channel(HELD_QUEUE_MAX);
         let (rows, folded) = mpsc::channel::<FoldedRow>(QUEUE_MAX);
         let folding = tokio::task::spawn_blocking(move || {
             let mut refused = Vec::new();
@@ -273,14 +273,13 @@ impl Rebuild<'_> {
     }
 
     async fn apply(&self, walk: Walk<'_>) -> Result<bool, RebuildError> {
-        let (sender, held) = mpsc::channel(QUEUE_MAX);
+        let (sender, held) = mpsc::channel(HELD_QUEUE_MAX);
         let walking = Expected::walk(walk, sender);
         let applying = async {
             // Here, so that an error ends the reading too.
             let mut held = held;
-            let mut some = Vec::new();
-            while held.recv_many(&mut some, ROWS_MAX).await > 0 {
-                let events: Vec<_> = some.drain(..).map(|held| held.located()).collect();
+            while let Some(some) = held.recv().await {
+                let events: Vec<_> = some.into_iter().map(HeldEvent::located).collect();
                 self.scratch.apply(&events, self.units).await?;
             }
             Ok::<_, DbError>(())
